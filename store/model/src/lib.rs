@@ -1,1 +1,26 @@
-//! Placeholder.
+//! The rules of the gateway, as pure functions and plain data.
+//!
+//! No I/O, no clock, no randomness, no threads, no async: whatever varies is an argument. Every replica runs this code over
+//! the same ordered commands and arrives at the same state, and a test can run a year of it in a millisecond.
+//!
+//! The story, in the order in which one would tell it: what things are called ([`names`], [`ids`], [`token`]); what is kept
+//! of them ([`records`], [`tables`]); how a change is asked for ([`command`]) and carried out ([`apply`]); who may do what
+//! ([`rbac`], [`authority`]); who is let in ([`admission`]); and for how long a replica may say so ([`clock`], [`lease`],
+//! [`ledger`], [`receipt`]).
+
+pub mod admission;
+pub mod apply;
+pub mod authority;
+pub mod clock;
+pub mod command;
+pub mod frame;
+pub mod ids;
+pub mod lease;
+pub mod ledger;
+pub mod names;
+pub mod rbac;
+pub mod receipt;
+pub mod records;
+pub mod tables;
+pub mod timers;
+pub mod token;

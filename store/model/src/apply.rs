@@ -1,0 +1,255 @@
+//! The one place where replicated state changes.
+//!
+//! `apply` is total and deterministic: every replica carries out the same commands in the same order and gets the same
+//! bytes. It never fails: what cannot be done is answered with a [`Refusal`], and a fault of the store is the store's to
+//! notice and to throw the whole transaction away for.
+
+pub mod cluster;
+mod naming;
+pub mod projects;
+pub mod rbac;
+mod servers;
+pub mod tokens;
+mod users;
+
+use crate::authority::Rights;
+use crate::command::{Actor, Command, Envelope, Outcome, Refusal, Reply};
+use crate::frame;
+use crate::ids::Id;
+use crate::records::{AuditRecord, ClusterRecord, Origin};
+use crate::tables::{self, Stored, Table, TablesMut};
+use crate::token::TokenHash;
+
+/// Control-plane audit events that are kept; the oldest go first.
+pub const AUDIT_EVENTS_MAX: u64 = 100_000;
+/// Answers that are kept for repeated commands; the oldest go first. At 2,000 writes a second that is half a minute: longer
+/// than anybody goes on repeating.
+pub const REPLIES_MAX: u64 = 65_536;
+
+/// Whose open streams and running calls a command ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// One token's.
+    Token(TokenHash),
+    /// Those of one user's tokens.
+    Owner(Id),
+    /// Those of one project.
+    Project(Id),
+    /// Everybody's: the right that went may have been anybody's, and who still holds it comes back at once.
+    All,
+}
+
+/// What a replica has to do besides storing: bring its memory up to date and end what is no longer allowed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Effects {
+    /// Bearers that are refused from now on.
+    pub tokens_removed: Vec<TokenHash>,
+    /// Tokens that are new or changed.
+    pub tokens_changed: Vec<Id>,
+    /// Users, projects, servers or definitions changed.
+    pub policy_changed: bool,
+    /// Servers whose lists changed.
+    pub lists_changed: Vec<Id>,
+    /// What ends.
+    pub cuts: Vec<Cut>,
+}
+
+/// Carries out one command: the `seq`th of the entry at `index`.
+pub fn apply(tables: &mut dyn TablesMut, index: u64, seq: u32, envelope: &Envelope, effects: &mut Effects) -> Outcome {
+    if let Some(outcome) = answered_before(tables, envelope) {
+        return outcome;
+    }
+    let mut step = Step::begin(tables, index, seq, envelope, effects);
+    let reply = step.carry_out(&envelope.command).unwrap_or_else(Reply::Refused);
+    let outcome = Outcome {
+        index,
+        restricts: step.restricts,
+        reply,
+    };
+    step.finish(envelope, &outcome);
+    outcome
+}
+
+/// One command under way: the tables with everything that its parts need to know.
+struct Step<'a> {
+    tables: &'a mut dyn TablesMut,
+    index: u64,
+    seq: u32,
+    now_ms: u64,
+    rights: Option<Rights>,
+    effects: &'a mut Effects,
+    restricts: bool,
+    /// Bookkeeping leaves no audit event.
+    audited: Option<String>,
+}
+
+impl<'a> Step<'a> {
+    fn begin(
+        tables: &'a mut dyn TablesMut,
+        index: u64,
+        seq: u32,
+        envelope: &Envelope,
+        effects: &'a mut Effects,
+    ) -> Step<'a> {
+        let cluster: Option<ClusterRecord> = tables::load(tables, &[0]);
+        let now_ms = cluster.map_or(envelope.now_ms, |c| c.time_ms.max(envelope.now_ms));
+        let rights = Rights::of(tables, &envelope.actor, now_ms);
+        Step {
+            tables,
+            index,
+            seq,
+            now_ms,
+            rights,
+            effects,
+            restricts: false,
+            audited: None,
+        }
+    }
+
+    fn carry_out(&mut self, command: &Command) -> Result<Reply, Refusal> {
+        if self.rights.is_none() {
+            return Err(Refusal::NotAuthenticated);
+        }
+        match command {
+            Command::InitCluster {
+                cluster_id,
+                admin,
+                email,
+                password_hash,
+                rbac,
+            } => self.init_cluster(*cluster_id, *admin, email, password_hash.as_ref(), *rbac),
+            Command::CreateUser {
+                id,
+                email,
+                name,
+                password_hash,
+            } => self.create_user(*id, email, name, password_hash.as_ref()),
+            Command::SetUserDisabled { email, disabled } => self.set_user_disabled(email, *disabled),
+            Command::OpenSession { hash, user, expires_ms } => self.open_session(*hash, *user, *expires_ms),
+            Command::CloseSession { hash } => self.close_session(*hash),
+            Command::CreateProject { id, name, spec } => self.create_project(*id, name, spec),
+            Command::UpdateProject { name, spec, if_version } => self.update_project(name, spec, *if_version),
+            Command::DeleteProject { name, if_version } => self.delete_project(name, *if_version),
+            Command::CreateServer { id, name, spec } => self.create_server(*id, name, spec),
+            Command::UpdateServer { name, spec, if_version } => self.update_server(name, spec, *if_version),
+            Command::DeleteServer { name, if_version } => self.delete_server(name, *if_version),
+            Command::WriteRbac {
+                id,
+                name,
+                subjects,
+                role_bindings,
+                if_version,
+            } => self.write_rbac(*id, name, subjects, role_bindings, *if_version),
+            Command::DeleteRbac { name, if_version } => self.delete_rbac(name, *if_version),
+            Command::IssueToken { .. } => self.issue_token(command),
+            Command::RevokeToken { id } => self.revoke_token(*id),
+            Command::DeleteToken { id } => self.delete_token(*id),
+            Command::ExpireToken { id, expires_ms } => self.expire_token(*id, *expires_ms),
+            Command::PublishTools { list } => self.publish_tools(list),
+            Command::RegisterNode { node } => self.register_node(node),
+            Command::RetireNode { node } => self.retire_node(*node),
+            Command::RecordTokenUse { uses } => self.record_token_use(uses),
+        }
+    }
+
+    /// Who asks. `carry_out` has refused everybody else.
+    fn rights(&self) -> &Rights {
+        self.rights.as_ref().expect("a command of nobody is refused first")
+    }
+
+    /// Names the object for the audit: `mcptoken demo/ci`.
+    fn about(&mut self, object: impl Into<String>) {
+        self.audited = Some(object.into());
+    }
+
+    fn origin(&self) -> Origin {
+        Origin {
+            created_ms: self.now_ms,
+            created_by: self.rights().who().to_owned(),
+            version: self.index,
+        }
+    }
+
+    fn save(&mut self, record: &impl Stored) {
+        tables::save(self.tables, record);
+    }
+
+    /// What every command leaves behind: the time, the audit event, the answer for a repetition.
+    fn finish(mut self, envelope: &Envelope, outcome: &Outcome) {
+        let Some(mut cluster) = tables::load::<ClusterRecord>(self.tables, &[0]) else {
+            return;
+        };
+        cluster.time_ms = self.now_ms;
+        if let Some(object) = self.audited.take() {
+            self.write_audit(envelope, outcome, object, &mut cluster);
+        }
+        self.remember(envelope, outcome, &mut cluster);
+        self.save(&cluster);
+    }
+
+    fn write_audit(&mut self, envelope: &Envelope, outcome: &Outcome, object: String, cluster: &mut ClusterRecord) {
+        let decision = match &outcome.reply {
+            Reply::Refused(why) => why.to_string(),
+            _ => "allow".to_owned(),
+        };
+        let event = AuditRecord {
+            index: self.index,
+            seq: self.seq,
+            time_ms: self.now_ms,
+            actor: self
+                .rights
+                .as_ref()
+                .map_or_else(|| nobody(&envelope.actor), |r| r.who().to_owned()),
+            kind: envelope.command.kind().to_owned(),
+            object,
+            decision,
+        };
+        self.save(&event);
+        cluster.audit_events += 1;
+        if cluster.audit_events > AUDIT_EVENTS_MAX {
+            cluster.audit_events -= self.drop_first(Table::Audit);
+        }
+    }
+
+    fn remember(&mut self, envelope: &Envelope, outcome: &Outcome, cluster: &mut ClusterRecord) {
+        let id = envelope.id.0.to_be_bytes();
+        let mut order = self.index.to_be_bytes().to_vec();
+        order.extend_from_slice(&self.seq.to_be_bytes());
+        self.tables.put(Table::Replies, &id, frame::encode(outcome));
+        self.tables.put(Table::ReplyOrder, &order, id.to_vec());
+        cluster.replies += 1;
+        if cluster.replies <= REPLIES_MAX {
+            return;
+        }
+        for (key, id) in self.tables.scan(Table::ReplyOrder, &[], None, 1) {
+            self.tables.remove(Table::ReplyOrder, &key);
+            self.tables.remove(Table::Replies, &id);
+            cluster.replies -= 1;
+        }
+    }
+
+    fn drop_first(&mut self, table: Table) -> u64 {
+        let first = self.tables.scan(table, &[], None, 1);
+        first
+            .iter()
+            .map(|(key, _)| u64::from(self.tables.remove(table, key)))
+            .sum()
+    }
+}
+
+fn nobody(actor: &Actor) -> String {
+    match actor {
+        Actor::System => "system".to_owned(),
+        Actor::User(id) => format!("user {id}"),
+        Actor::Token(hash) => format!("mcptoken {hash}"),
+    }
+}
+
+/// The answer to a command that was carried out before, a refusal included: it is given once and then repeated.
+fn answered_before(tables: &dyn TablesMut, envelope: &Envelope) -> Option<Outcome> {
+    let key = envelope.id.0.to_be_bytes();
+    let bytes = tables.get(Table::Replies, &key)?;
+    frame::decode(&bytes)
+        .inspect_err(|why| tables.corrupt(Table::Replies, &key, *why))
+        .ok()
+}

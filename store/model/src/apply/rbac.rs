@@ -1,0 +1,183 @@
+//! Definitions: who is granted what.
+
+use super::{Cut, Step};
+use crate::authority::subject_prefix;
+use crate::command::{Refusal, Reply};
+use crate::ids::Id;
+use crate::names::Name;
+use crate::rbac::{Resource, RoleBinding, Subject, Verb};
+use crate::records::{RbacDefinition, User};
+use crate::tables::{self, Table};
+
+/// What the names of definitions that belong to a token begin with.
+pub const TOKEN_DEFINITION_PREFIX: &str = "mcptoken-";
+/// Subjects or bindings in one definition.
+pub const DEFINITION_LINES_MAX: usize = 1_000;
+/// Users that are looked through for another administrator.
+const USERS_PER_SCAN: usize = 1_000;
+
+impl Step<'_> {
+    pub(super) fn write_rbac(
+        &mut self,
+        id: Id,
+        name: &Name,
+        subjects: &[Subject],
+        role_bindings: &[RoleBinding],
+        if_version: Option<u64>,
+    ) -> Result<Reply, Refusal> {
+        self.about(format!("rbac {name}"));
+        let before: Option<RbacDefinition> = self.named(name.as_str()).ok();
+        let verb = if before.is_some() { Verb::Update } else { Verb::Create };
+        self.rights().need(verb, Resource::Rbac, name.as_str())?;
+        refuse_reserved(name)?;
+        if subjects.len() > DEFINITION_LINES_MAX || role_bindings.len() > DEFINITION_LINES_MAX {
+            let why = "a definition has at most 1,000 subjects and 1,000 bindings".to_owned();
+            return Err(Refusal::Invalid {
+                field: "roleBindings".to_owned(),
+                why,
+            });
+        }
+        // Measured against all that it grants, also when only the subjects change.
+        role_bindings.iter().try_for_each(|b| self.rights().need_cover(b))?;
+        let (subjects, role_bindings) = (subjects.to_vec(), role_bindings.to_vec());
+        let Some(_) = before else {
+            let origin = self.origin();
+            let definition = RbacDefinition {
+                id,
+                name: name.to_string(),
+                subjects,
+                role_bindings,
+                origin,
+            };
+            let id = self.add(&definition)?;
+            self.index_subjects(&definition);
+            self.effects.policy_changed = true;
+            return Ok(Reply::Created { id });
+        };
+        let before: RbacDefinition = self.named_at(name.as_str(), if_version)?;
+        before
+            .role_bindings
+            .iter()
+            .try_for_each(|b| self.rights().need_cover(b))?;
+        self.unindex_subjects(&before);
+        let after = RbacDefinition {
+            subjects,
+            role_bindings,
+            ..before.clone()
+        };
+        self.index_subjects(&after);
+        let id = self.change(after);
+        if !self.has_an_admin() {
+            return self.undo_rbac(&before);
+        }
+        self.narrowed();
+        Ok(Reply::Updated { id })
+    }
+
+    pub(super) fn delete_rbac(&mut self, name: &Name, if_version: Option<u64>) -> Result<Reply, Refusal> {
+        self.about(format!("rbac {name}"));
+        self.rights().need(Verb::Delete, Resource::Rbac, name.as_str())?;
+        refuse_reserved(name)?;
+        let definition: RbacDefinition = self.named_at(name.as_str(), if_version)?;
+        self.drop_definition(&definition);
+        if !self.has_an_admin() {
+            self.add(&definition)?;
+            return self.undo_rbac(&definition);
+        }
+        self.narrowed();
+        Ok(Reply::Deleted { id: definition.id })
+    }
+
+    fn narrowed(&mut self) {
+        self.effects.policy_changed = true;
+        self.effects.cuts.push(Cut::All);
+        self.restricts = true;
+    }
+
+    fn undo_rbac(&mut self, before: &RbacDefinition) -> Result<Reply, Refusal> {
+        if let Ok(now) = self.named::<RbacDefinition>(&before.name) {
+            self.unindex_subjects(&now);
+        }
+        self.index_subjects(before);
+        self.save(before);
+        let why = "this would leave the cluster without an administrator".to_owned();
+        Err(Refusal::Invalid {
+            field: "roleBindings".to_owned(),
+            why,
+        })
+    }
+
+    pub(super) fn drop_definition(&mut self, definition: &RbacDefinition) {
+        self.unindex_subjects(definition);
+        self.drop_named(definition);
+    }
+
+    pub(super) fn index_subjects(&mut self, definition: &RbacDefinition) {
+        for subject in &definition.subjects {
+            self.tables
+                .put(Table::RbacSubjects, &subject_key(subject, definition.id), Vec::new());
+            self.touch_token(subject);
+        }
+    }
+
+    fn unindex_subjects(&mut self, definition: &RbacDefinition) {
+        for subject in &definition.subjects {
+            self.tables
+                .remove(Table::RbacSubjects, &subject_key(subject, definition.id));
+            self.touch_token(subject);
+        }
+    }
+
+    /// A token keeps its bindings in memory with it, so it is read again when one of its definitions changes.
+    fn touch_token(&mut self, subject: &Subject) {
+        let Subject::McpToken(hash) = subject else { return };
+        let id = self.tables.get(Table::TokenHashes, &hash.0);
+        self.effects
+            .tokens_changed
+            .extend(id.and_then(|id| Id::from_slice(&id)));
+    }
+
+    /// Whether `user` is the only one left who administers everything.
+    pub(super) fn is_last_admin(&self, user: &User) -> bool {
+        self.is_admin(user) && !self.any_admin_but(Some(user.id))
+    }
+
+    fn has_an_admin(&self) -> bool {
+        self.any_admin_but(None)
+    }
+
+    fn is_admin(&self, user: &User) -> bool {
+        !user.disabled && crate::authority::grants_of_user(self.tables, user).is_admin_of_all()
+    }
+
+    fn any_admin_but(&self, except: Option<Id>) -> bool {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let some: Vec<User> = tables::list(self.tables, after.as_deref(), USERS_PER_SCAN);
+            if some.iter().any(|u| Some(u.id) != except && self.is_admin(u)) {
+                return true;
+            }
+            match some.last() {
+                Some(last) if some.len() == USERS_PER_SCAN => after = Some(last.id.to_bytes().to_vec()),
+                _ => return false,
+            }
+        }
+    }
+}
+
+fn subject_key(subject: &Subject, definition: Id) -> Vec<u8> {
+    let mut key = subject_prefix(subject);
+    key.extend_from_slice(&definition.to_bytes());
+    key
+}
+
+fn refuse_reserved(name: &Name) -> Result<(), Refusal> {
+    if name.as_str().starts_with(TOKEN_DEFINITION_PREFIX) {
+        let why = "names that begin with mcptoken- belong to tokens: give the token other bindings instead".to_owned();
+        return Err(Refusal::Invalid {
+            field: "name".to_owned(),
+            why,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! Who an actor is and what they may do, worked out from the state: used by the API before it proposes a command and by
+//! `apply` when it carries one out, so that nothing slips through between the two.
+
+use crate::command::{Actor, Need, Refusal};
+use crate::ids::Id;
+use crate::rbac::{Action, Grants, Resource, RoleBinding, Subject, Verb};
+use crate::records::{McpToken, Project, RbacDefinition, Server, TokenStatus, User};
+use crate::tables::{self, Table, Tables};
+
+/// Definitions of one subject that are read; more are ignored, which can only deny.
+const DEFINITIONS_PER_SUBJECT_MAX: usize = 1_000;
+
+/// What one actor may do right now.
+#[derive(Debug, Clone)]
+pub struct Rights {
+    who: String,
+    user: Option<Id>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    System,
+    User(Grants),
+    Token { own: Grants, owner: Grants, guard: Guard },
+}
+
+/// What a token reaches: its own project and what is attached there.
+#[derive(Debug, Clone)]
+struct Guard {
+    project: String,
+    servers: Vec<String>,
+}
+
+/// Resources that a token never changes, whatever it was granted: a leaked token cannot mint its successor.
+const NEVER_WRITTEN_BY_TOKENS: [Resource; 8] = [
+    Resource::McpTokens,
+    Resource::Rbac,
+    Resource::Users,
+    Resource::Groups,
+    Resource::ServiceAccounts,
+    Resource::Secrets,
+    Resource::Sessions,
+    Resource::Nodes,
+];
+
+impl Rights {
+    /// What `actor` may do. `None`: unknown, disabled, revoked; nothing at all.
+    pub fn of(tables: &(impl Tables + ?Sized), actor: &Actor, now_ms: u64) -> Option<Rights> {
+        match actor {
+            Actor::System => Some(Rights {
+                who: "system".to_owned(),
+                user: None,
+                kind: Kind::System,
+            }),
+            Actor::User(id) => {
+                let user: User = tables::by_id(tables, *id).filter(|u: &User| !u.disabled)?;
+                let kind = Kind::User(grants_of_user(tables, &user));
+                Some(Rights {
+                    who: user.email.to_string(),
+                    user: Some(user.id),
+                    kind,
+                })
+            }
+            Actor::Token(hash) => {
+                let token: McpToken = tables::by_name(tables, Table::TokenHashes, &hash.0)?;
+                let due = token.expires_ms.is_some_and(|at| now_ms >= at);
+                if token.status != TokenStatus::Active || due {
+                    return None;
+                }
+                let owner: User = tables::by_id(tables, token.owner).filter(|u: &User| !u.disabled)?;
+                let project: Project = tables::by_id(tables, token.project)?;
+                let servers = project
+                    .spec
+                    .servers
+                    .iter()
+                    .filter_map(|id| tables::by_id::<Server>(tables, *id));
+                let guard = Guard {
+                    project: project.name.to_string(),
+                    servers: servers.map(|s| s.name.to_string()).collect(),
+                };
+                let own = grants_of(tables, &Subject::McpToken(token.hash));
+                let kind = Kind::Token {
+                    own,
+                    owner: grants_of_user(tables, &owner),
+                    guard,
+                };
+                Some(Rights {
+                    who: format!("mcptoken {}/{}", project.name, token.name),
+                    user: Some(token.owner),
+                    kind,
+                })
+            }
+        }
+    }
+
+    /// The actor as people write it.
+    pub fn who(&self) -> &str {
+        &self.who
+    }
+
+    /// The user that the actor is or belongs to.
+    pub fn user(&self) -> Option<Id> {
+        self.user
+    }
+
+    /// Whether the actor is a token.
+    pub fn is_token(&self) -> bool {
+        matches!(self.kind, Kind::Token { .. })
+    }
+
+    /// Whether `verb` is allowed on this `name` of `resource`.
+    pub fn allow(&self, verb: Verb, resource: Resource, name: &str) -> bool {
+        match &self.kind {
+            Kind::System => true,
+            Kind::User(grants) => grants.allow(verb, resource, name),
+            Kind::Token { own, owner, guard } => {
+                guard.lets(verb, resource, name) && own.allow(verb, resource, name) && owner.allow(verb, resource, name)
+            }
+        }
+    }
+
+    /// Whether the action is allowed.
+    pub fn allow_action(&self, action: Action) -> bool {
+        match &self.kind {
+            Kind::System => true,
+            Kind::User(grants) => grants.allow_action(action),
+            Kind::Token { own, owner, .. } => own.allow_action(action) && owner.allow_action(action),
+        }
+    }
+
+    /// Whether the actor holds everything that `wanted` would give.
+    pub fn cover(&self, wanted: &RoleBinding) -> bool {
+        match &self.kind {
+            Kind::System => true,
+            Kind::User(grants) => grants.cover(wanted),
+            Kind::Token { own, owner, .. } => own.cover(wanted) && owner.cover(wanted),
+        }
+    }
+
+    /// The actor's own bindings without what a token never has: what `--rbac clone` gives.
+    pub fn cloned_for_token(&self) -> Vec<RoleBinding> {
+        let grants = match &self.kind {
+            Kind::System => return Vec::new(),
+            Kind::User(grants) => grants,
+            Kind::Token { own, .. } => own,
+        };
+        grants
+            .bindings()
+            .iter()
+            .filter(|b| token_may_hold(b))
+            .cloned()
+            .collect()
+    }
+
+    /// Refuses unless the right is there.
+    pub fn need(&self, verb: Verb, resource: Resource, name: &str) -> Result<(), Refusal> {
+        if self.allow(verb, resource, name) {
+            return Ok(());
+        }
+        Err(self.lacks(&Need::On(verb, resource, name.to_owned())))
+    }
+
+    /// Refuses unless the action is allowed.
+    pub fn need_action(&self, action: Action) -> Result<(), Refusal> {
+        if self.allow_action(action) {
+            return Ok(());
+        }
+        Err(self.lacks(&Need::Action(action)))
+    }
+
+    /// Refuses unless the actor holds all that `wanted` would give.
+    pub fn need_cover(&self, wanted: &RoleBinding) -> Result<(), Refusal> {
+        if self.cover(wanted) {
+            return Ok(());
+        }
+        Err(self.lacks(&Need::Covering(wanted.clone())))
+    }
+
+    /// Refuses unless the cluster itself asks.
+    pub fn need_system(&self) -> Result<(), Refusal> {
+        if matches!(self.kind, Kind::System) {
+            Ok(())
+        } else {
+            Err(Refusal::Reserved)
+        }
+    }
+
+    fn lacks(&self, need: &Need) -> Refusal {
+        Refusal::Forbidden {
+            who: self.who.clone(),
+            need: need.to_string(),
+        }
+    }
+}
+
+impl Guard {
+    fn lets(&self, verb: Verb, resource: Resource, name: &str) -> bool {
+        if verb != Verb::See && verb != Verb::Use && NEVER_WRITTEN_BY_TOKENS.contains(&resource) {
+            return false;
+        }
+        let server = name.split_once('/').map_or(name, |(server, _)| server);
+        match resource {
+            Resource::Projects => name == self.project,
+            Resource::Servers | Resource::Tools | Resource::Prompts => self.servers.iter().any(|s| s == server),
+            Resource::Audit => server == self.project,
+            Resource::Users
+            | Resource::Groups
+            | Resource::ServiceAccounts
+            | Resource::Secrets
+            | Resource::McpTokens
+            | Resource::Rbac
+            | Resource::Nodes
+            | Resource::ProxyModels
+            | Resource::Sessions
+            | Resource::Any => false,
+        }
+    }
+}
+
+/// Whether a binding is one that a token can hold at all. `*` stays: it is narrowed at each decision.
+fn token_may_hold(binding: &RoleBinding) -> bool {
+    match binding {
+        RoleBinding::Action(_) => false,
+        RoleBinding::On { resource, .. } => !NEVER_WRITTEN_BY_TOKENS.contains(resource),
+    }
+}
+
+/// What a user was granted, by name and by group.
+pub fn grants_of_user(tables: &(impl Tables + ?Sized), user: &User) -> Grants {
+    grants_of(tables, &Subject::User(user.email.clone()))
+}
+
+/// What one subject was granted.
+pub fn grants_of(tables: &(impl Tables + ?Sized), subject: &Subject) -> Grants {
+    let prefix = subject_prefix(subject);
+    let rows = tables.scan(Table::RbacSubjects, &prefix, None, DEFINITIONS_PER_SUBJECT_MAX);
+    let definitions = rows
+        .iter()
+        .filter_map(|(key, _)| tables::load::<RbacDefinition>(tables, &key[prefix.len()..]));
+    definitions.flat_map(|d| d.role_bindings).collect()
+}
+
+/// The part of a `RbacSubjects` key that stands for the subject.
+pub(crate) fn subject_prefix(subject: &Subject) -> Vec<u8> {
+    let mut key = subject.to_string().into_bytes();
+    key.push(0);
+    key
+}
