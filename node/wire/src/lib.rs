@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The wire: JSON-RPC envelopes, MCP headers, event and line framing, and the connections to upstreams.
+//!
+//! No policy: nothing here knows of tokens, projects or rights. No clock is read; waits are timers.
+//!
+//! Told in the order in which a message travels: [`message`] reads it, [`version`] decides its era, [`headers`] and
+//! [`mirrored`] compare it with its HTTP headers, [`splice`] prepares it for an [`upstream`], [`sse`] carries what
+//! comes back, [`refusal`] says no. [`client`] is the other side: an MCP client for the command line.
+
+pub mod limits;
+pub mod version;
+
+mod fields;
+pub mod headers;
+pub mod message;
+pub mod mirrored;
+pub mod refusal;
+pub mod splice;
+
+mod lines;
+pub mod sse;
+
+mod connect;
+pub mod tls;
+
+pub mod client;
+pub mod upstream;
+
+/// What we call ourselves towards upstreams: an MCP `Implementation` as raw JSON.
+pub(crate) const OWN_INFO: &str = concat!(r#"{"name":"mcpnode","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);

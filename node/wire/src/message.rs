@@ -1,0 +1,630 @@
+//! One JSON-RPC message: the bytes as they came, and where in them the parts are that we read.
+//!
+//! Nothing is reserialised. What is not ours to read (arguments, results) is checked to be JSON and otherwise left
+//! alone; what we replace (id, progress token, a renamed tool) is spliced into a copy of the bytes, see [`crate::splice`].
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use crate::fields::{FieldFault, read_fields};
+use crate::limits;
+use crate::refusal::{INVALID_REQUEST, PARSE_ERROR, Refusal};
+
+/// `_meta` key: the protocol version of a modern request.
+pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// `_meta` key: who the client says it is.
+pub const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
+/// `_meta` key: what the client can do.
+pub const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// `_meta` key: the least severe log message the client wants for this request.
+pub const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+/// `_meta` key: who the server says it is.
+pub const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+/// `_meta` key: the `subscriptions/listen` request a notification belongs to.
+pub const META_SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+
+const TOP: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
+const PARAMS: [&str; 11] = [
+    "name",
+    "uri",
+    "_meta",
+    "arguments",
+    "progressToken",
+    "requestId",
+    "cursor",
+    "ref",
+    "level",
+    "protocolVersion",
+    "capabilities",
+];
+const META: [&str; 5] = [
+    "progressToken",
+    META_PROTOCOL_VERSION,
+    META_CLIENT_INFO,
+    META_CLIENT_CAPABILITIES,
+    META_LOG_LEVEL,
+];
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Wants an answer.
+    Request,
+    /// Wants none.
+    Notification,
+    /// The answer to a request.
+    Response,
+}
+
+/// A part of the message: where it stands.
+type Span = Range<usize>;
+
+/// A JSON string: where it stands (quotes included), and its text if that differs from the bytes between the quotes.
+#[derive(Debug, Clone)]
+struct Text {
+    span: Span,
+    decoded: Option<Box<str>>,
+}
+
+/// A JSON-RPC message, read once.
+#[derive(Debug, Clone)]
+pub struct Message {
+    bytes: Bytes,
+    kind: Kind,
+    id: Option<Span>,
+    method: Option<Text>,
+    params: Option<Span>,
+    name: Option<Text>,
+    uri: Option<Text>,
+    arguments: Option<Span>,
+    progress_token: Option<Span>,
+    own_progress_token: Option<Span>,
+    request_id: Option<Span>,
+    cursor: Option<Text>,
+    reference: Option<Span>,
+    level: Option<Text>,
+    initialize_version: Option<Text>,
+    capabilities: Option<Span>,
+    meta: Option<Span>,
+    meta_version: Option<Span>,
+    meta_client_info: Option<Span>,
+    meta_capabilities: Option<Span>,
+    meta_log_level: Option<Text>,
+    result: Option<Span>,
+    error: Option<Span>,
+}
+
+impl Message {
+    /// Reads one message. Refuses invalid UTF-8 and JSON (`-32700`), and whatever is not exactly one unambiguous
+    /// JSON-RPC 2.0 message: batches, doubled keys, a null id on a request, nesting deeper than
+    /// [`limits::DEPTH_MAX`] (`-32600`). The size is the business of whoever read the bytes.
+    pub fn read(bytes: Bytes) -> Result<Message, Refusal> {
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| Refusal::bad(PARSE_ERROR, format!("the body is not UTF-8: {error}")))?;
+        match text.trim_start().as_bytes().first() {
+            Some(b'{') => {}
+            Some(b'[') => return Err(invalid("batches are not supported")),
+            Some(_) | None => return Err(not_an_object(text)),
+        }
+        if too_deep(text.as_bytes()) {
+            return Err(invalid("the message is nested too deeply"));
+        }
+        let parts = Parts::read(text)?;
+        Ok(parts.into_message(bytes.clone()))
+    }
+
+    /// Composes a request of our own.
+    ///
+    /// # Panics
+    /// If `id` and `params` are not JSON: they come from us.
+    pub fn request(id: u64, method: &str, params: &str) -> Message {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
+        Message::read(Bytes::from(text)).expect("a request of our own is valid")
+    }
+
+    /// The message as it came.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Request, notification or response.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The id as raw JSON: a string, an integer, or `null` in an error response that could not name one.
+    pub fn id(&self) -> Option<&str> {
+        self.raw(self.id.as_ref())
+    }
+
+    /// The method; none in a response.
+    pub fn method(&self) -> Option<&str> {
+        self.text(self.method.as_ref())
+    }
+
+    /// The raw `params` object.
+    pub fn params(&self) -> Option<&str> {
+        self.raw(self.params.as_ref())
+    }
+
+    /// `params.name`: a tool or a prompt.
+    pub fn name(&self) -> Option<&str> {
+        self.text(self.name.as_ref())
+    }
+
+    /// `params.uri`: a resource.
+    pub fn uri(&self) -> Option<&str> {
+        self.text(self.uri.as_ref())
+    }
+
+    /// The raw `params.arguments`.
+    pub fn arguments(&self) -> Option<&str> {
+        self.raw(self.arguments.as_ref())
+    }
+
+    /// `params._meta.progressToken` as raw JSON: the caller wants progress under this token.
+    pub fn progress_token(&self) -> Option<&str> {
+        self.raw(self.progress_token.as_ref())
+    }
+
+    /// `params.progressToken` as raw JSON: which request a progress notification is about.
+    pub fn progress_of(&self) -> Option<&str> {
+        self.raw(self.own_progress_token.as_ref())
+    }
+
+    /// `params.requestId` as raw JSON: which request a cancellation is about.
+    pub fn cancelled_id(&self) -> Option<&str> {
+        self.raw(self.request_id.as_ref())
+    }
+
+    /// `params.cursor` of a list request.
+    pub fn cursor(&self) -> Option<&str> {
+        self.text(self.cursor.as_ref())
+    }
+
+    /// The raw `params.ref` of a completion request.
+    pub fn reference(&self) -> Option<&str> {
+        self.raw(self.reference.as_ref())
+    }
+
+    /// `params.level` of `logging/setLevel`.
+    pub fn level(&self) -> Option<&str> {
+        self.text(self.level.as_ref())
+    }
+
+    /// `params.protocolVersion` of `initialize`.
+    pub fn initialize_version(&self) -> Option<&str> {
+        self.text(self.initialize_version.as_ref())
+    }
+
+    /// The raw `params.capabilities` of `initialize`.
+    pub fn capabilities(&self) -> Option<&str> {
+        self.raw(self.capabilities.as_ref())
+    }
+
+    /// Whether `_meta` carries a protocol version, whatever its value: the mark of the modern era.
+    pub fn names_protocol_version(&self) -> bool {
+        self.meta_version.is_some()
+    }
+
+    /// The protocol version in `_meta`, if it is a plain string.
+    pub fn meta_version(&self) -> Option<&str> {
+        let raw = self.raw(self.meta_version.as_ref())?;
+        raw.strip_prefix('"')?
+            .strip_suffix('"')
+            .filter(|text| !text.contains('\\'))
+    }
+
+    /// The raw client capabilities in `_meta`.
+    pub fn meta_capabilities(&self) -> Option<&str> {
+        self.raw(self.meta_capabilities.as_ref())
+    }
+
+    /// The raw client info in `_meta`.
+    pub fn meta_client_info(&self) -> Option<&str> {
+        self.raw(self.meta_client_info.as_ref())
+    }
+
+    /// The log level asked for in `_meta`.
+    pub fn meta_log_level(&self) -> Option<&str> {
+        self.text(self.meta_log_level.as_ref())
+    }
+
+    /// The raw `result` of a response.
+    pub fn result(&self) -> Option<&str> {
+        self.raw(self.result.as_ref())
+    }
+
+    /// The raw `error` of a response.
+    pub fn error(&self) -> Option<&str> {
+        self.raw(self.error.as_ref())
+    }
+
+    pub(crate) fn id_span(&self) -> Option<Span> {
+        self.id.clone()
+    }
+
+    pub(crate) fn name_span(&self) -> Option<Span> {
+        self.name.as_ref().map(|text| text.span.clone())
+    }
+
+    pub(crate) fn uri_span(&self) -> Option<Span> {
+        self.uri.as_ref().map(|text| text.span.clone())
+    }
+
+    pub(crate) fn progress_token_span(&self) -> Option<Span> {
+        self.progress_token.clone()
+    }
+
+    pub(crate) fn progress_of_span(&self) -> Option<Span> {
+        self.own_progress_token.clone()
+    }
+
+    pub(crate) fn params_span(&self) -> Option<Span> {
+        self.params.clone()
+    }
+
+    pub(crate) fn meta_span(&self) -> Option<Span> {
+        self.meta.clone()
+    }
+
+    pub(crate) fn result_span(&self) -> Option<Span> {
+        self.result.clone()
+    }
+
+    pub(crate) fn error_span(&self) -> Option<Span> {
+        self.error.clone()
+    }
+
+    fn raw(&self, span: Option<&Span>) -> Option<&str> {
+        std::str::from_utf8(&self.bytes[span?.clone()]).ok()
+    }
+
+    fn text<'a>(&'a self, text: Option<&'a Text>) -> Option<&'a str> {
+        let text = text?;
+        match &text.decoded {
+            Some(decoded) => Some(decoded),
+            None => std::str::from_utf8(&self.bytes[text.span.start + 1..text.span.end - 1]).ok(),
+        }
+    }
+}
+
+/// Spans, before they are joined with the bytes.
+struct Parts<'a> {
+    base: &'a str,
+    top: [Option<&'a RawValue>; 6],
+    params: [Option<&'a RawValue>; 11],
+    meta: [Option<&'a RawValue>; 5],
+    kind: Kind,
+}
+
+impl<'a> Parts<'a> {
+    fn read(base: &'a str) -> Result<Parts<'a>, Refusal> {
+        let top = read_fields(base, &TOP).map_err(refuse)?;
+        let [jsonrpc, id, method, params, result, error] = top;
+        if jsonrpc.map(RawValue::get) != Some("\"2.0\"") {
+            return Err(invalid("jsonrpc must be \"2.0\""));
+        }
+        let kind = match (method, id, result, error) {
+            (Some(_), Some(_), None, None) => Kind::Request,
+            (Some(_), None, None, None) => Kind::Notification,
+            (None, Some(_), Some(_), None) | (None, _, None, Some(_)) => Kind::Response,
+            _ => return Err(invalid("not a request, a notification or a response")),
+        };
+        check_id(kind, id)?;
+        if method.is_some_and(|method| !method.get().starts_with('"')) {
+            return Err(invalid("method must be a string"));
+        }
+        let params = match params {
+            None => [None; 11],
+            Some(params) if !params.get().starts_with('{') => return Err(invalid("params must be an object")),
+            Some(params) => read_fields(params.get(), &PARAMS).map_err(refuse)?,
+        };
+        let meta = match params[2].map(RawValue::get) {
+            Some(meta) if meta.starts_with('{') => read_fields(meta, &META).map_err(refuse)?,
+            Some(_) => return Err(invalid("_meta must be an object")),
+            None => [None; 5],
+        };
+        for token in [meta[0], params[4], params[5]].into_iter().flatten() {
+            if !is_id(token.get()) {
+                return Err(invalid("a progress token or request id must be a string or an integer"));
+            }
+        }
+        let parts = Parts {
+            base,
+            top,
+            params,
+            meta,
+            kind,
+        };
+        parts.check_texts()?;
+        Ok(parts)
+    }
+
+    /// A string that cannot be decoded (a lone surrogate) names nothing: refuse it here, so that a text is a text.
+    fn check_texts(&self) -> Result<(), Refusal> {
+        let texts = [self.top[2], self.params[0], self.params[1]];
+        for raw in texts.into_iter().flatten().map(RawValue::get) {
+            if !raw.starts_with('"') {
+                return Err(Refusal::bad(
+                    crate::refusal::INVALID_PARAMS,
+                    "params.name and params.uri must be strings",
+                ));
+            }
+            if raw.contains('\\') && serde_json::from_str::<String>(raw).is_err() {
+                return Err(Refusal::bad(PARSE_ERROR, "a string holds an invalid escape"));
+            }
+        }
+        Ok(())
+    }
+
+    fn span(&self, raw: Option<&'a RawValue>) -> Option<Span> {
+        let raw = raw?.get();
+        let start = raw.as_ptr() as usize - self.base.as_ptr() as usize;
+        Some(start..start + raw.len())
+    }
+
+    /// A string; none where the value is not one.
+    fn text(&self, raw: Option<&'a RawValue>) -> Option<Text> {
+        let text = raw?.get();
+        if !text.starts_with('"') {
+            return None;
+        }
+        let decoded = match text.contains('\\') {
+            true => Some(serde_json::from_str::<Box<str>>(text).ok()?),
+            false => None,
+        };
+        Some(Text {
+            span: self.span(raw)?,
+            decoded,
+        })
+    }
+
+    fn into_message(self, bytes: Bytes) -> Message {
+        let [_, id, method, params, result, error] = self.top;
+        let [
+            name,
+            uri,
+            meta,
+            arguments,
+            own_token,
+            request_id,
+            cursor,
+            reference,
+            level,
+            version,
+            capabilities,
+        ] = self.params;
+        let [token, meta_version, client_info, client_capabilities, log_level] = self.meta;
+        Message {
+            kind: self.kind,
+            id: self.span(id),
+            method: self.text(method),
+            params: self.span(params),
+            name: self.text(name),
+            uri: self.text(uri),
+            arguments: self.span(arguments),
+            progress_token: self.span(token),
+            own_progress_token: self.span(own_token),
+            request_id: self.span(request_id),
+            cursor: self.text(cursor),
+            reference: self.span(reference),
+            level: self.text(level),
+            initialize_version: self.text(version),
+            capabilities: self.span(capabilities),
+            meta: self.span(meta),
+            meta_version: self.span(meta_version),
+            meta_client_info: self.span(client_info),
+            meta_capabilities: self.span(client_capabilities),
+            meta_log_level: self.text(log_level),
+            result: self.span(result),
+            error: self.span(error),
+            bytes,
+        }
+    }
+}
+
+fn invalid(message: &str) -> Refusal {
+    Refusal::bad(INVALID_REQUEST, message)
+}
+
+fn refuse(fault: FieldFault) -> Refusal {
+    match fault {
+        FieldFault::Syntax(why) => Refusal::bad(PARSE_ERROR, format!("the body is not valid JSON: {why}")),
+        FieldFault::Ambiguous(name) => invalid(&format!("\"{name}\" is given more than once or in another spelling")),
+    }
+}
+
+fn not_an_object(text: &str) -> Refusal {
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Ok(_) => invalid("the body is not a JSON object"),
+        Err(error) => Refusal::bad(PARSE_ERROR, format!("the body is not valid JSON: {error}")),
+    }
+}
+
+fn check_id(kind: Kind, id: Option<&RawValue>) -> Result<(), Refusal> {
+    match (kind, id.map(RawValue::get)) {
+        (Kind::Notification, None) | (Kind::Response, None | Some("null")) => Ok(()),
+        (_, Some(id)) if is_id(id) => Ok(()),
+        (_, _) => Err(invalid("id must be a string or an integer")),
+    }
+}
+
+/// Whether a raw value can be an id or a progress token: a string or an integer, of bounded length.
+fn is_id(raw: &str) -> bool {
+    raw.len() <= limits::ID_BYTES_MAX
+        && match raw.as_bytes() {
+            [b'"', ..] => true,
+            [b'-', digits @ ..] | digits => !digits.is_empty() && digits.iter().all(u8::is_ascii_digit),
+        }
+}
+
+/// Whether brackets nest deeper than allowed. Runs before parsing and knows only strings and brackets, which is enough:
+/// what is not JSON is refused afterwards.
+fn too_deep(json: &[u8]) -> bool {
+    let mut depth = 0usize;
+    let mut at = 0;
+    while at < json.len() {
+        match json[at] {
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > limits::DEPTH_MAX {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => at = end_of_string(json, at + 1),
+            _ => {}
+        }
+        at += 1;
+    }
+    false
+}
+
+/// The index of the quote that ends the string whose text begins at `at`, or the end of the bytes.
+fn end_of_string(json: &[u8], mut at: usize) -> usize {
+    while let Some(found) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if json[at] == b'"' {
+            return at;
+        }
+        at += 2;
+    }
+    json.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Message, Refusal> {
+        Message::read(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn a_call_is_read_once() {
+        let call = read(
+            r#" {"jsonrpc":"2.0","id":"a\"b","method":"tools/call","params":{"_meta":{"progressToken":7,
+            "io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},
+            "io.modelcontextprotocol/logLevel":"info"},"name":"git__st\u0061tus","arguments":{"name":"x","a":[1,2]}}}"#,
+        )
+        .unwrap();
+        assert_eq!(call.kind(), Kind::Request);
+        assert_eq!(call.id(), Some(r#""a\"b""#));
+        assert_eq!(call.method(), Some("tools/call"));
+        assert_eq!(call.name(), Some("git__status"));
+        assert_eq!(call.arguments(), Some(r#"{"name":"x","a":[1,2]}"#));
+        assert_eq!(call.progress_token(), Some("7"));
+        assert_eq!(call.meta_version(), Some("2026-07-28"));
+        assert_eq!(call.meta_capabilities(), Some("{}"));
+        assert_eq!(call.meta_log_level(), Some("info"));
+    }
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let rows = [
+            (r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, Kind::Request),
+            (
+                r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#,
+                Kind::Notification,
+            ),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, Kind::Response),
+            (
+                r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#,
+                Kind::Response,
+            ),
+            (r#"{"jsonrpc":"2.0","error":{"code":1,"message":""}}"#, Kind::Response),
+        ];
+        for (text, kind) in rows {
+            assert_eq!(read(text).unwrap().kind(), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_input_is_refused_with_its_code() {
+        let deep = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":{}{}}}}}"#,
+            "[".repeat(127),
+            "]".repeat(127)
+        );
+        let rows: [(&str, i32); 27] = [
+            ("", -32700),
+            ("{", -32700),
+            ("nonsense", -32700),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"x"} trailing"#, -32700),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":01}}"#, -32700),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"\ud800"}}"#,
+                -32700,
+            ),
+            ("7", -32600),
+            ("[]", -32600),
+            (r#"[{"jsonrpc":"2.0","id":1,"method":"x"}]"#, -32600),
+            (r#"{"id":1,"method":"x"}"#, -32600),
+            (r#"{"jsonrpc":"1.0","id":1,"method":"x"}"#, -32600),
+            (r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#, -32600),
+            (r#"{"jsonrpc":"2.0","id":1.5,"method":"x"}"#, -32600),
+            (r#"{"jsonrpc":"2.0","id":{},"method":"x"}"#, -32600),
+            (r#"{"jsonrpc":"2.0","id":1}"#, -32600),
+            (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, -32600),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"x","result":{}}"#, -32600),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#, -32600),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"x","params":[]}"#, -32600),
+            (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#, -32600),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"x","\u006dethod":"y"}"#, -32600),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{},"params":{}}"#,
+                -32600,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","name":"b"}}"#,
+                -32600,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","Name":"b"}}"#,
+                -32600,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"progressToken":1,"progressToken":2}}}"#,
+                -32600,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"progressToken":1.5}}}"#,
+                -32600,
+            ),
+            (&deep, -32600),
+        ];
+        for (text, code) in rows {
+            let refusal = read(text).unwrap_err();
+            assert_eq!(
+                (refusal.code, refusal.status.as_u16()),
+                (code, 400),
+                "{text}: {refusal:?}"
+            );
+        }
+        assert_eq!(
+            Message::read(Bytes::from_static(b"{\"a\":\"\xff\"}")).unwrap_err().code,
+            -32700
+        );
+        let long = format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"x"}}"#, "a".repeat(2000));
+        assert_eq!(read(&long).unwrap_err().code, -32600);
+    }
+
+    #[test]
+    fn depth_counts_brackets_outside_of_strings() {
+        let shallow = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":"{}\"{}"}}}}"#,
+            "[".repeat(300),
+            "{".repeat(300)
+        );
+        assert!(read(&shallow).is_ok());
+        let at_limit = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":{}{}}}}}"#,
+            "[".repeat(126),
+            "]".repeat(126)
+        );
+        assert!(read(&at_limit).is_ok());
+    }
+}

@@ -1,0 +1,131 @@
+//! What comes back from one call: notifications in their order, then the response, each under the caller's own id and
+//! token.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Sleep;
+
+use super::http::HttpFrames;
+use super::stdio::StdioFrames;
+use super::{CallLimits, Cause, Outgoing, UpstreamError};
+use crate::message::{Kind, Message};
+use crate::splice::{Backward, Supply};
+
+/// One message of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// Progress or a log message of this call.
+    Notification(Bytes),
+    /// The response, which is the last.
+    Response {
+        /// The message.
+        bytes: Bytes,
+        /// Whether it is a JSON-RPC error.
+        is_error: bool,
+    },
+}
+
+/// The answer of an upstream as it arrives.
+pub struct Frames {
+    source: Source,
+    id: String,
+    progress_token: Option<String>,
+    supply: Supply,
+    logs: bool,
+    limits: CallLimits,
+    total: Pin<Box<Sleep>>,
+    finished: bool,
+}
+
+pub(super) enum Source {
+    Http(Box<HttpFrames>),
+    Stdio(StdioFrames),
+}
+
+impl Frames {
+    pub(super) fn new(source: Source, outgoing: &Outgoing<'_>, limits: CallLimits) -> Frames {
+        Frames {
+            source,
+            id: outgoing.message.id().unwrap_or("null").to_owned(),
+            progress_token: outgoing.message.progress_token().map(str::to_owned),
+            supply: outgoing.supply,
+            logs: outgoing.logs,
+            limits,
+            total: Box::pin(tokio::time::sleep(Duration::from_millis(limits.total_ms))),
+            finished: false,
+        }
+    }
+
+    /// The next frame; none after the response. May be dropped and called again without a loss.
+    pub async fn next(&mut self) -> Result<Option<Frame>, UpstreamError> {
+        while !self.finished {
+            let message = self.next_message().await.inspect_err(|_| self.finished = true)?;
+            if let Some(frame) = self.frame(&message) {
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn next_message(&mut self) -> Result<Message, UpstreamError> {
+        let idle = Duration::from_millis(self.limits.idle_ms);
+        let next = async {
+            match &mut self.source {
+                Source::Http(http) => http.next().await,
+                Source::Stdio(stdio) => stdio.next().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            next = tokio::time::timeout(idle, next) => {
+                next.unwrap_or_else(|_| Err(UpstreamError::after(Cause::Deadline(self.limits.idle_ms))))
+            }
+            () = &mut self.total => Err(UpstreamError::after(Cause::Deadline(self.limits.total_ms))),
+        }
+    }
+
+    fn frame(&mut self, message: &Message) -> Option<Frame> {
+        let back = Backward {
+            id: &self.id,
+            progress_token: self.progress_token.as_deref(),
+            supply: self.supply,
+        };
+        match (message.kind(), message.method()) {
+            (Kind::Response, _) => {
+                self.finished = true;
+                self.source.finish();
+                Some(Frame::Response {
+                    bytes: back.response(message),
+                    is_error: message.error().is_some(),
+                })
+            }
+            (Kind::Notification, Some("notifications/progress")) if self.source.is_own(message) => {
+                back.progress(message).map(Frame::Notification)
+            }
+            (Kind::Notification, Some("notifications/message")) if self.logs => {
+                Some(Frame::Notification(message.bytes().clone()))
+            }
+            (Kind::Notification | Kind::Request, _) => None,
+        }
+    }
+}
+
+impl Source {
+    fn finish(&mut self) {
+        match self {
+            Source::Http(http) => http.finish(),
+            Source::Stdio(stdio) => stdio.finish(),
+        }
+    }
+
+    /// Whether a progress notification bears the token of this call.
+    fn is_own(&self, message: &Message) -> bool {
+        let id = match self {
+            Source::Http(http) => http.id(),
+            Source::Stdio(stdio) => stdio.id(),
+        };
+        message.progress_of().and_then(|token| token.parse().ok()) == Some(id)
+    }
+}

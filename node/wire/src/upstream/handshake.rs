@@ -1,0 +1,125 @@
+//! The opening exchange with an upstream: `initialize`, or `server/discover` where a server knows only that.
+
+use ::http::HeaderValue;
+use serde_json::Value;
+
+use super::{Cause, UpstreamError};
+use crate::message::Message;
+use crate::splice::own_modern_meta;
+use crate::version::{Era, NEWEST_LEGACY, NEWEST_MODERN, Revision};
+
+/// What the opening exchange said about a server.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The revision both speak.
+    pub revision: Revision,
+    /// The server's capabilities.
+    pub capabilities: Value,
+    /// Name and version of the server, as it says itself.
+    pub server_info: Value,
+    /// Its instructions for the model, if it has any.
+    pub instructions: Option<String>,
+    /// The session id of an HTTP upstream.
+    pub(super) session_id: Option<HeaderValue>,
+}
+
+impl Opened {
+    /// Whether the server declares this capability.
+    pub fn can(&self, capability: &str) -> bool {
+        self.capabilities.get(capability).is_some_and(Value::is_object)
+    }
+}
+
+/// The transport's part: one exchange before a session exists.
+pub(super) trait Exchange {
+    /// Sends a request of this era and gives back the response, with the session id that came with it.
+    async fn ask(&self, era: Era, method: &str, params: &str) -> Result<(Message, Option<HeaderValue>), UpstreamError>;
+
+    /// Tells the server that the legacy session is in use.
+    async fn say_initialized(&self, opened: &Opened) -> Result<(), UpstreamError>;
+}
+
+/// Opens a session, legacy first: nearly every server speaks it, and a modern-only one refuses it at once.
+pub(super) async fn open(exchange: &impl Exchange) -> Result<Opened, UpstreamError> {
+    let params = format!(
+        r#"{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{}}}"#,
+        NEWEST_LEGACY.as_str(),
+        crate::OWN_INFO,
+    );
+    let refused = match exchange.ask(Era::Legacy, "initialize", &params).await {
+        Ok((response, session_id)) => match response.result() {
+            Some(result) => {
+                let opened = initialized(result, session_id)?;
+                exchange.say_initialized(&opened).await?;
+                return Ok(opened);
+            }
+            None => response.error().unwrap_or("no result").chars().take(300).collect(),
+        },
+        Err(UpstreamError {
+            cause: Cause::Status(status),
+            ..
+        }) if is_refusal(status) => {
+            format!("HTTP status {status}")
+        }
+        Err(error) => return Err(error),
+    };
+    discover(exchange)
+        .await?
+        .ok_or_else(|| handshake_failed(&format!("initialize was refused: {refused}")))
+}
+
+/// Statuses with which a modern-only server may refuse `initialize`; 401, 403 and 5xx say something else.
+fn is_refusal(status: u16) -> bool {
+    matches!(status, 400 | 404 | 405 | 406 | 415 | 422)
+}
+
+fn initialized(result: &str, session_id: Option<HeaderValue>) -> Result<Opened, UpstreamError> {
+    let result: Value = serde_json::from_str(result).map_err(|error| handshake_failed(&error.to_string()))?;
+    let version = result["protocolVersion"].as_str().unwrap_or_default();
+    let revision = Revision::parse(version)
+        .filter(|revision| revision.era() == Era::Legacy)
+        .ok_or_else(|| handshake_failed(&format!("unknown protocol version \"{version}\"")))?;
+    Ok(opened(revision, &result, &result["serverInfo"], session_id))
+}
+
+fn opened(revision: Revision, result: &Value, server_info: &Value, session_id: Option<HeaderValue>) -> Opened {
+    Opened {
+        revision,
+        capabilities: result["capabilities"].clone(),
+        server_info: server_info.clone(),
+        instructions: result["instructions"].as_str().map(str::to_owned),
+        session_id,
+    }
+}
+
+/// Asks for the modern era; none if the server does not speak it either.
+async fn discover(exchange: &impl Exchange) -> Result<Option<Opened>, UpstreamError> {
+    let params = format!(r#"{{"_meta":{{{}}}}}"#, own_modern_meta());
+    let response = match exchange.ask(Era::Modern, "server/discover", &params).await {
+        Ok((response, _)) => response,
+        Err(UpstreamError {
+            cause: Cause::Status(_),
+            ..
+        }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Some(result) = response
+        .result()
+        .and_then(|result| serde_json::from_str::<Value>(result).ok())
+    else {
+        return Ok(None);
+    };
+    let speaks = |version: &Value| version.as_str() == Some(NEWEST_MODERN.as_str());
+    if !result["supportedVersions"]
+        .as_array()
+        .is_some_and(|versions| versions.iter().any(speaks))
+    {
+        return Ok(None);
+    }
+    let server_info = &result["_meta"][crate::message::META_SERVER_INFO];
+    Ok(Some(opened(NEWEST_MODERN, &result, server_info, None)))
+}
+
+fn handshake_failed(why: &str) -> UpstreamError {
+    UpstreamError::before(Cause::Handshake(why.to_owned()))
+}

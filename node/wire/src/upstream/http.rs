@@ -1,0 +1,579 @@
+//! An upstream over streamable HTTP.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use ::http::header::{ACCEPT, CONTENT_TYPE, LOCATION};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use rustls::ClientConfig;
+use tokio::sync::{Mutex, watch};
+
+use super::frames::{Frames, Source};
+use super::handshake::{self, Exchange, Opened};
+use super::{CallLimits, Cause, Outgoing, State, UpstreamError};
+use crate::connect::{Pool, pool};
+use crate::headers;
+use crate::limits;
+use crate::message::{Kind, Message};
+use crate::refusal::{METHOD_NOT_FOUND, Refusal, result_body};
+use crate::splice::Forward;
+use crate::sse::SseReader;
+use crate::version::Era;
+
+const BOTH_KINDS: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The pool of HTTP connections that upstreams share.
+#[derive(Clone)]
+pub struct HttpPool(pub(crate) Pool);
+
+impl HttpPool {
+    /// A pool that trusts what `tls` trusts.
+    pub fn new(tls: Arc<ClientConfig>) -> HttpPool {
+        HttpPool(pool(tls))
+    }
+}
+
+/// Where an HTTP upstream is and how to talk to it.
+#[derive(Clone)]
+pub struct HttpConfig {
+    /// The MCP endpoint.
+    pub url: Uri,
+    /// Headers of every request, credentials among them. Never shown.
+    pub headers: HeaderMap,
+    /// Limits of its calls.
+    pub limits: CallLimits,
+}
+
+impl std::fmt::Debug for HttpConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpConfig")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The connection to one HTTP upstream.
+pub(super) struct HttpLink {
+    wire: Arc<Wire>,
+    session: RwLock<Option<Arc<Opened>>>,
+    opening: Mutex<()>,
+    state: RwLock<State>,
+}
+
+/// What outlives a session: where to send, and as what.
+struct Wire {
+    pool: Pool,
+    config: HttpConfig,
+    ids: AtomicU64,
+    changes: watch::Sender<u64>,
+}
+
+impl HttpLink {
+    pub(super) fn new(pool: &HttpPool, config: HttpConfig) -> HttpLink {
+        let wire = Wire {
+            pool: pool.0.clone(),
+            config,
+            ids: AtomicU64::new(1),
+            changes: watch::Sender::new(0),
+        };
+        HttpLink {
+            wire: Arc::new(wire),
+            session: RwLock::new(None),
+            opening: Mutex::new(()),
+            state: RwLock::new(State::Idle),
+        }
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.wire.changes.subscribe()
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_state(&self, state: State) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    fn session(&self) -> Option<Arc<Opened>> {
+        self.session.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The open session; one caller opens it, the others wait for that.
+    pub(super) async fn opened(&self) -> Result<Arc<Opened>, UpstreamError> {
+        if let Some(opened) = self.session() {
+            return Ok(opened);
+        }
+        let _one_at_a_time = self.opening.lock().await;
+        if let Some(opened) = self.session() {
+            return Ok(opened);
+        }
+        let limit = self.wire.config.limits.handshake_ms;
+        let opened = tokio::time::timeout(Duration::from_millis(limit), handshake::open(&*self.wire))
+            .await
+            .unwrap_or_else(|_| Err(UpstreamError::before(Cause::Deadline(limit))))
+            .inspect_err(|error| {
+                self.set_state(State::BackingOff {
+                    reason: error.to_string(),
+                })
+            })?;
+        let opened = Arc::new(opened);
+        *self.session.write().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
+        self.set_state(State::Running);
+        Ok(opened)
+    }
+
+    /// Forgets a session that the upstream no longer knows, unless a newer one is in use already.
+    fn forget(&self, gone: &Arc<Opened>) {
+        let mut session = self.session.write().unwrap_or_else(PoisonError::into_inner);
+        if session.as_ref().is_some_and(|current| Arc::ptr_eq(current, gone)) {
+            *session = None;
+        }
+    }
+
+    pub(super) async fn call(&self, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
+        let opened = self.opened().await?;
+        match self.wire.call(&opened, outgoing).await {
+            Err(UpstreamError {
+                cause: Cause::SessionGone,
+                ..
+            }) => {
+                self.forget(&opened);
+                let opened = self.opened().await?;
+                self.wire.call(&opened, outgoing).await
+            }
+            answer => answer,
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        let session = self.session.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.set_state(State::Stopped);
+        let Some(opened) = session.filter(|opened| opened.session_id.is_some()) else {
+            return;
+        };
+        let request = self
+            .wire
+            .request(Method::DELETE, &self.wire.session_headers(&opened), Bytes::new());
+        let leaving = tokio::time::timeout(Duration::from_millis(limits::LEAVE_MS), self.wire.pool.request(request));
+        if let Ok(Err(error)) = leaving.await {
+            tracing::debug!(%error, "upstream session not ended");
+        }
+    }
+}
+
+impl Wire {
+    fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn session_headers(&self, opened: &Opened) -> HeaderMap {
+        let mut all = self.config.headers.clone();
+        all.insert(
+            headers::PROTOCOL_VERSION,
+            HeaderValue::from_static(opened.revision.as_str()),
+        );
+        if let Some(id) = &opened.session_id {
+            all.insert(headers::SESSION_ID, id.clone());
+        }
+        all
+    }
+
+    fn request(&self, method: Method, headers: &HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.config.url.clone();
+        *request.headers_mut() = headers.clone();
+        request.headers_mut().insert(ACCEPT, BOTH_KINDS);
+        request.headers_mut().insert(CONTENT_TYPE, JSON);
+        request
+    }
+
+    async fn call(self: &Arc<Self>, opened: &Arc<Opened>, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
+        let id = self.next_id();
+        let modern = opened.revision.era() == Era::Modern;
+        let forward = Forward {
+            id,
+            name: outgoing.name,
+            uri: outgoing.uri,
+            add_modern_meta: modern,
+        };
+        let body = forward.splice(outgoing.message);
+        let mut all = self.session_headers(opened);
+        if modern {
+            let message = outgoing.message;
+            let name = match message.method() {
+                Some("resources/read") => outgoing.uri.or(message.uri()),
+                _ => outgoing.name.or(message.name()),
+            };
+            headers::modern_headers(opened.revision, message.method().unwrap_or_default(), name, &mut all);
+            all.extend(
+                outgoing
+                    .params
+                    .iter()
+                    .map(|(name, value)| (Some(name.clone()), value.clone())),
+            );
+        }
+        let answer = self.post(&all, body).await?;
+        let has_session = opened.session_id.is_some();
+        let source = self.source(answer, id, has_session).await?;
+        let frames = HttpFrames {
+            source,
+            id,
+            finished: false,
+            wire: self.clone(),
+            opened: opened.clone(),
+        };
+        Ok(Frames::new(
+            Source::Http(Box::new(frames)),
+            &outgoing,
+            self.config.limits,
+        ))
+    }
+
+    /// Sends a body and waits for the head of the answer, following redirects within the origin.
+    async fn post(&self, headers: &HeaderMap, body: Bytes) -> Result<Response<Incoming>, UpstreamError> {
+        let mut request = self.request(Method::POST, headers, body.clone());
+        for _ in 0..=limits::REDIRECTS_MAX {
+            let idle = self.config.limits.idle_ms;
+            let answer = tokio::time::timeout(Duration::from_millis(idle), self.pool.request(request))
+                .await
+                .map_err(|_| UpstreamError::after(Cause::Deadline(idle)))?
+                .map_err(|error| sending_failed(&error))?;
+            match redirect(&self.config.url, &answer)? {
+                None => return Ok(answer),
+                Some(target) => {
+                    request = self.request(Method::POST, headers, body.clone());
+                    *request.uri_mut() = target;
+                }
+            }
+        }
+        Err(UpstreamError::before(Cause::Rubbish("too many redirects".into())))
+    }
+
+    async fn source(&self, answer: Response<Incoming>, id: u64, has_session: bool) -> Result<Messages, UpstreamError> {
+        let status = answer.status();
+        let kind = answer
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+            .unwrap_or_default();
+        let is = |name: &str| {
+            kind.get(..name.len())
+                .is_some_and(|kind| kind.eq_ignore_ascii_case(name))
+        };
+        let bytes_max = self.config.limits.answer_bytes_max;
+        if status.is_success() && is("text/event-stream") {
+            return Ok(Messages::Events {
+                body: answer.into_body(),
+                reader: SseReader::new(bytes_max),
+            });
+        }
+        if status.is_success() && is("application/json") {
+            return Ok(Messages::Body {
+                body: answer.into_body(),
+                taken: BytesMut::new(),
+                bytes_max,
+            });
+        }
+        if status.is_success() {
+            return Err(UpstreamError::after(Cause::Rubbish(format!(
+                "HTTP status {status}, content type \"{kind}\""
+            ))));
+        }
+        if status == StatusCode::NOT_FOUND && has_session {
+            return Err(UpstreamError::before(Cause::SessionGone));
+        }
+        let idle = Duration::from_millis(self.config.limits.idle_ms);
+        let body = tokio::time::timeout(idle, collect(answer.into_body(), bytes_max))
+            .await
+            .ok()
+            .and_then(Result::ok);
+        self.refused(status, body.unwrap_or_default(), id, has_session)
+    }
+
+    /// An answer with an error status: the JSON-RPC error in it, if it holds one.
+    fn refused(&self, status: StatusCode, body: Bytes, id: u64, has_session: bool) -> Result<Messages, UpstreamError> {
+        // Some servers say 400 where the specification wants 404 for a session they do not know.
+        let forgot = |body: &str| body.contains("ession") && (body.contains("-32000") || body.contains("-32001"));
+        if status == StatusCode::BAD_REQUEST && has_session && forgot(&String::from_utf8_lossy(&body)) {
+            return Err(UpstreamError::before(Cause::SessionGone));
+        }
+        match Message::read(body) {
+            Ok(message) if message.error().is_some() && answers(&message, id) => {
+                Ok(Messages::Known(VecDeque::from([message])))
+            }
+            Ok(_) | Err(_) => Err(UpstreamError::after(Cause::Status(status.as_u16()))),
+        }
+    }
+}
+
+impl Exchange for Wire {
+    async fn ask(&self, era: Era, method: &str, params: &str) -> Result<(Message, Option<HeaderValue>), UpstreamError> {
+        let id = self.next_id();
+        let mut all = self.config.headers.clone();
+        if era == Era::Modern {
+            headers::modern_headers(crate::version::NEWEST_MODERN, method, None, &mut all);
+        }
+        let answer = self
+            .post(&all, Message::request(id, method, params).bytes().clone())
+            .await?;
+        let session_id = answer.headers().get(headers::SESSION_ID).cloned();
+        let mut source = self.source(answer, id, false).await?;
+        loop {
+            let message = source.next(&self.config.limits).await?;
+            if message.kind() == Kind::Response {
+                return Ok((message, session_id));
+            }
+        }
+    }
+
+    async fn say_initialized(&self, opened: &Opened) -> Result<(), UpstreamError> {
+        let note = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+        let answer = self.post(&self.session_headers(opened), note).await?;
+        match answer.status().is_success() {
+            true => Ok(()),
+            false => Err(UpstreamError::before(Cause::Status(answer.status().as_u16()))),
+        }
+    }
+}
+
+/// Whether a response belongs to our request; an error that names no id does, on a connection of its own.
+fn answers(response: &Message, id: u64) -> bool {
+    match response.id() {
+        Some("null") | None => response.error().is_some(),
+        Some(raw) => raw.parse() == Ok(id),
+    }
+}
+
+/// The target of a redirect within the origin; none if the answer is no redirect.
+fn redirect(from: &Uri, answer: &Response<Incoming>) -> Result<Option<Uri>, UpstreamError> {
+    if !answer.status().is_redirection() {
+        return Ok(None);
+    }
+    let refused = |why: &str| UpstreamError::before(Cause::Rubbish(format!("redirect not followed: {why}")));
+    if !matches!(
+        answer.status(),
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
+    ) {
+        return Err(refused(answer.status().as_str()));
+    }
+    let location = answer
+        .headers()
+        .get(LOCATION)
+        .and_then(|location| location.to_str().ok());
+    let target: Uri = location
+        .and_then(|location| location.parse().ok())
+        .ok_or_else(|| refused("no location"))?;
+    if target.authority().is_some() && (target.scheme() != from.scheme() || target.authority() != from.authority()) {
+        return Err(refused("it leads to another origin"));
+    }
+    let mut parts = from.clone().into_parts();
+    parts.path_and_query = target.into_parts().path_and_query;
+    Uri::from_parts(parts).map(Some).map_err(|_| refused("no location"))
+}
+
+fn sending_failed(error: &hyper_util::client::legacy::Error) -> UpstreamError {
+    let why = innermost(error);
+    match error.is_connect() {
+        true => UpstreamError::before(Cause::Connect(why)),
+        false => UpstreamError::after(Cause::Closed(why)),
+    }
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+async fn collect(body: Incoming, bytes_max: usize) -> Result<Bytes, UpstreamError> {
+    let mut messages = Messages::Body {
+        body,
+        taken: BytesMut::new(),
+        bytes_max,
+    };
+    messages
+        .next_bytes()
+        .await?
+        .ok_or_else(|| UpstreamError::after(Cause::Closed("no body".into())))
+}
+
+/// The messages of one HTTP answer.
+enum Messages {
+    /// One JSON body. `taken` is what has arrived, so that waiting for the rest can be given up and resumed.
+    Body {
+        body: Incoming,
+        taken: BytesMut,
+        bytes_max: usize,
+    },
+    /// Server-sent events.
+    Events { body: Incoming, reader: SseReader },
+    /// What was read already.
+    Known(VecDeque<Message>),
+}
+
+impl Messages {
+    async fn next(&mut self, limits: &CallLimits) -> Result<Message, UpstreamError> {
+        if let Messages::Known(known) = self {
+            return known
+                .pop_front()
+                .ok_or_else(|| UpstreamError::after(Cause::Closed("no response".into())));
+        }
+        let idle = Duration::from_millis(limits.idle_ms);
+        let next = pin!(self.next_bytes());
+        let bytes = tokio::time::timeout(idle, next)
+            .await
+            .map_err(|_| UpstreamError::after(Cause::Deadline(limits.idle_ms)))??
+            .ok_or_else(|| UpstreamError::after(Cause::Closed("the stream ended".into())))?;
+        Message::read(bytes).map_err(|refusal| UpstreamError::rubbish(&refusal))
+    }
+
+    async fn next_bytes(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        match self {
+            Messages::Known(_) => Ok(None),
+            Messages::Body { body, taken, bytes_max } => {
+                while let Some(data) = next_data(body).await? {
+                    if taken.len() + data.len() > *bytes_max {
+                        return Err(UpstreamError::after(Cause::TooMuch(*bytes_max)));
+                    }
+                    // The usual answer arrives in one piece: keep it without a copy.
+                    if taken.is_empty() {
+                        *taken = BytesMut::from(data);
+                    } else {
+                        taken.extend_from_slice(&data);
+                    }
+                }
+                let whole = taken.split().freeze();
+                *self = Messages::Known(VecDeque::new());
+                Ok(Some(whole))
+            }
+            Messages::Events { body, reader } => loop {
+                let too_much = |long: crate::sse::TooLong| UpstreamError::after(Cause::TooMuch(long.bytes_max));
+                match reader.next_event().map_err(too_much)? {
+                    // An empty event only carries an id to resume from.
+                    Some(event) if event.name == "message" && !event.data.is_empty() => return Ok(Some(event.data)),
+                    Some(_) => {}
+                    None => match next_data(body).await? {
+                        Some(data) => reader.push(&data),
+                        None => return Ok(None),
+                    },
+                }
+            },
+        }
+    }
+}
+
+async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, UpstreamError> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| UpstreamError::after(Cause::Closed(innermost(&error))))?;
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+/// The messages of one call.
+pub(super) struct HttpFrames {
+    source: Messages,
+    id: u64,
+    finished: bool,
+    wire: Arc<Wire>,
+    opened: Arc<Opened>,
+}
+
+impl HttpFrames {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Message, UpstreamError> {
+        loop {
+            let message = self.source.next(&self.wire.config.limits).await?;
+            match message.kind() {
+                Kind::Response if answers(&message, self.id) => return Ok(message),
+                Kind::Response => {
+                    return Err(UpstreamError::after(Cause::Rubbish(
+                        "a response to another request".into(),
+                    )));
+                }
+                Kind::Notification if is_list_change(&message) => self.wire.changes.send_modify(|count| *count += 1),
+                Kind::Notification => return Ok(message),
+                Kind::Request => self.answer(&message),
+            }
+        }
+    }
+
+    /// A request of the upstream: we declared no capability, so only a ping has a good answer.
+    fn answer(&self, request: &Message) {
+        let body = answer_to_server(request);
+        let (wire, headers) = (self.wire.clone(), self.wire.session_headers(&self.opened));
+        tokio::spawn(async move {
+            if let Err(error) = wire.post(&headers, body).await {
+                tracing::debug!(%error, "upstream request not answered");
+            }
+        });
+    }
+}
+
+impl Drop for HttpFrames {
+    /// Giving up a call: a modern upstream notices the closed stream; a legacy one must be told.
+    fn drop(&mut self) {
+        if self.finished || self.opened.revision.era() == Era::Modern {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let note = Bytes::from(cancelled(self.id));
+        let (wire, headers) = (self.wire.clone(), self.wire.session_headers(&self.opened));
+        runtime.spawn(async move {
+            if let Err(error) = wire.post(&headers, note).await {
+                tracing::debug!(%error, "upstream call not cancelled");
+            }
+        });
+    }
+}
+
+/// The notification that cancels one of our requests.
+pub(super) fn cancelled(id: u64) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"the caller went away"}}}}"#
+    )
+}
+
+/// What a server's own request gets.
+pub(super) fn answer_to_server(request: &Message) -> Bytes {
+    let id = request.id().unwrap_or("null");
+    match request.method() {
+        Some("ping") => result_body(id, "{}"),
+        Some(_) | None => Refusal::bad(METHOD_NOT_FOUND, "the gateway does not relay this request").body(Some(id)),
+    }
+}
+
+/// Whether a notification says that a list is out of date.
+pub(super) fn is_list_change(message: &Message) -> bool {
+    matches!(
+        message.method(),
+        Some(
+            "notifications/tools/list_changed"
+                | "notifications/prompts/list_changed"
+                | "notifications/resources/list_changed"
+        )
+    )
+}

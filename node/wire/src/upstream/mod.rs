@@ -1,0 +1,292 @@
+//! Connections to MCP servers, over HTTP or over the pipes of a child process, behind one type.
+//!
+//! Many clients share one connection, so every request travels under an id and a progress token of ours, and what comes
+//! back is put under the caller's own again. What cannot be attributed to one call goes to nobody.
+
+mod frames;
+mod handshake;
+mod http;
+mod lists;
+mod stdio;
+
+use std::sync::Arc;
+
+use ::http::{HeaderName, HeaderValue};
+use bytes::Bytes;
+use tokio::sync::watch;
+
+pub use self::frames::{Frame, Frames};
+pub use self::handshake::Opened;
+pub use self::http::{HttpConfig, HttpPool};
+pub use self::lists::Lists;
+pub use self::stdio::{StdioConfig, inherited_env};
+
+use crate::limits;
+use crate::message::Message;
+use crate::refusal::Refusal;
+use crate::splice::Supply;
+use crate::version::Era;
+
+/// Limits of the calls of one upstream. Zero means nothing here: every field is a real bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallLimits {
+    /// Longest silence, to the first frame and between frames, in milliseconds.
+    pub idle_ms: u64,
+    /// Longest call, in milliseconds.
+    pub total_ms: u64,
+    /// Longest opening exchange, in milliseconds.
+    pub handshake_ms: u64,
+    /// Largest message from the upstream, in bytes.
+    pub answer_bytes_max: usize,
+}
+
+impl Default for CallLimits {
+    fn default() -> CallLimits {
+        CallLimits {
+            idle_ms: limits::IDLE_MS,
+            total_ms: limits::TOTAL_MS,
+            handshake_ms: limits::HANDSHAKE_MS,
+            answer_bytes_max: limits::ANSWER_BYTES_MAX,
+        }
+    }
+}
+
+/// One MCP server as we reach it. Cheap to clone; the last clone that is dropped ends a child process.
+#[derive(Clone)]
+pub struct Upstream {
+    link: Link,
+}
+
+#[derive(Clone)]
+enum Link {
+    Http(Arc<http::HttpLink>),
+    Stdio(Arc<stdio::StdioLink>),
+}
+
+/// A request on its way to an upstream.
+#[derive(Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// The client's request.
+    pub message: &'a Message,
+    /// The upstream's own name for the tool or prompt, where it differs from the client's.
+    pub name: Option<&'a str>,
+    /// The upstream's own URI for the resource, where it differs.
+    pub uri: Option<&'a str>,
+    /// `Mcp-Param-*` headers, for a modern HTTP upstream.
+    pub params: &'a [(HeaderName, HeaderValue)],
+    /// What the client needs supplied in the result.
+    pub supply: Supply,
+    /// Whether the client wants log messages on the stream of this call.
+    pub logs: bool,
+}
+
+impl<'a> Outgoing<'a> {
+    /// The request as the client sent it.
+    pub fn new(message: &'a Message) -> Outgoing<'a> {
+        Outgoing {
+            message,
+            name: None,
+            uri: None,
+            params: &[],
+            supply: Supply::Nothing,
+            logs: true,
+        }
+    }
+}
+
+/// How an upstream is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Not needed yet.
+    Idle,
+    /// Starting, or in its opening exchange.
+    Starting,
+    /// In use.
+    Running,
+    /// Failed; a new attempt follows.
+    BackingOff {
+        /// What happened.
+        reason: String,
+    },
+    /// Closed on our side.
+    Stopped,
+}
+
+/// A call that an upstream did not answer.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{cause}")]
+pub struct UpstreamError {
+    /// What went wrong.
+    pub cause: Cause,
+    /// Whether the upstream may have acted on the request all the same.
+    pub effect: Effect,
+}
+
+/// Whether a failed request may have had an effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It was not sent.
+    None,
+    /// It was sent, at least in part.
+    Possible,
+}
+
+/// What went wrong with an upstream.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Cause {
+    /// No connection.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// The child process is not running.
+    #[error("not running: {0}")]
+    Down(String),
+    /// Silence for too long.
+    #[error("no answer within {0} ms")]
+    Deadline(u64),
+    /// The connection ended before the answer.
+    #[error("connection closed before the answer: {0}")]
+    Closed(String),
+    /// An answer that is not MCP.
+    #[error("unusable answer: {0}")]
+    Rubbish(String),
+    /// An answer beyond the limit.
+    #[error("answer larger than {0} bytes")]
+    TooMuch(usize),
+    /// An HTTP status that carries no answer.
+    #[error("HTTP status {0}")]
+    Status(u16),
+    /// The upstream does not know our session. Seen by callers only if a new session did not help.
+    #[error("session refused")]
+    SessionGone,
+    /// The opening exchange failed.
+    #[error("cannot open a session: {0}")]
+    Handshake(String),
+    /// The upstream answered a request of ours with an error.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+impl UpstreamError {
+    /// A failure before anything was sent.
+    pub(crate) fn before(cause: Cause) -> UpstreamError {
+        UpstreamError {
+            cause,
+            effect: Effect::None,
+        }
+    }
+
+    /// A failure after the request was sent.
+    pub(crate) fn after(cause: Cause) -> UpstreamError {
+        UpstreamError {
+            cause,
+            effect: Effect::Possible,
+        }
+    }
+
+    pub(crate) fn rubbish(refusal: &Refusal) -> UpstreamError {
+        UpstreamError::after(Cause::Rubbish(refusal.message.clone()))
+    }
+}
+
+impl Upstream {
+    /// An upstream over HTTP. Nothing is sent before it is needed.
+    pub fn http(pool: &HttpPool, config: HttpConfig) -> Upstream {
+        Upstream {
+            link: Link::Http(Arc::new(http::HttpLink::new(pool, config))),
+        }
+    }
+
+    /// An upstream that is a child process. It starts when it is needed, and again after it dies. Must be called
+    /// within a tokio runtime.
+    pub fn stdio(config: StdioConfig) -> Upstream {
+        Upstream {
+            link: Link::Stdio(Arc::new(stdio::StdioLink::new(config))),
+        }
+    }
+
+    /// Opens the session if that has not been done.
+    pub async fn open(&self) -> Result<Arc<Opened>, UpstreamError> {
+        match &self.link {
+            Link::Http(link) => link.opened().await,
+            Link::Stdio(link) => Ok(link.live().await?.opened()),
+        }
+    }
+
+    /// Sends a request and gives back what comes: notifications, then the response. Dropping the frames cancels the
+    /// call at the upstream.
+    ///
+    /// # Panics
+    /// If the message is not a request.
+    pub async fn call(&self, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
+        match &self.link {
+            Link::Http(link) => link.call(outgoing).await,
+            Link::Stdio(link) => link.call(outgoing).await,
+        }
+    }
+
+    /// A request of our own, and the raw `result` of its response.
+    pub async fn request(&self, method: &str, params: &str) -> Result<Message, UpstreamError> {
+        let message = Message::request(0, method, params);
+        let mut frames = self.call(Outgoing::new(&message)).await?;
+        while let Some(frame) = frames.next().await? {
+            if let Frame::Response { bytes, .. } = frame {
+                return read_own(bytes);
+            }
+        }
+        Err(UpstreamError::after(Cause::Closed("no response".into())))
+    }
+
+    /// Asks whether the upstream is alive: `ping`, or `server/discover` where there is no `ping`.
+    pub async fn ping(&self) -> Result<(), UpstreamError> {
+        let method = match self.open().await?.revision.era() {
+            Era::Legacy => "ping",
+            Era::Modern => "server/discover",
+        };
+        self.request(method, "{}").await.map(drop)
+    }
+
+    /// All that the upstream lists: tools, prompts, resources, resource templates, every page.
+    pub async fn lists(&self) -> Result<Lists, UpstreamError> {
+        lists::fetch(self).await
+    }
+
+    /// Counts the `list_changed` notifications of the upstream, of whichever list.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        match &self.link {
+            Link::Http(link) => link.changes(),
+            Link::Stdio(link) => link.changes(),
+        }
+    }
+
+    /// How it is doing.
+    pub fn state(&self) -> State {
+        match &self.link {
+            Link::Http(link) => link.state(),
+            Link::Stdio(link) => link.state(),
+        }
+    }
+
+    /// The last lines a child process wrote to stderr, oldest first; none over HTTP.
+    pub fn stderr_tail(&self) -> Vec<String> {
+        match &self.link {
+            Link::Http(_) => Vec::new(),
+            Link::Stdio(link) => link.stderr_tail(),
+        }
+    }
+
+    /// Ends the session: a child process is asked to leave and then made to.
+    pub async fn close(&self) {
+        match &self.link {
+            Link::Http(link) => link.close().await,
+            Link::Stdio(link) => link.close().await,
+        }
+    }
+}
+
+fn read_own(bytes: Bytes) -> Result<Message, UpstreamError> {
+    let message = Message::read(bytes).map_err(|refusal| UpstreamError::rubbish(&refusal))?;
+    match message.error() {
+        Some(error) => Err(UpstreamError::after(Cause::Refused(error.chars().take(500).collect()))),
+        None => Ok(message),
+    }
+}

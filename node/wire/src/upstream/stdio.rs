@@ -1,0 +1,600 @@
+//! An upstream that is a child process: one line of its stdin or stdout is one message.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ::http::HeaderValue;
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::frames::{Frames, Source};
+use super::handshake::{self, Exchange, Opened};
+use super::http::{answer_to_server, cancelled, is_list_change};
+use super::{CallLimits, Cause, Outgoing, State, UpstreamError};
+use crate::limits;
+use crate::lines::LineReader;
+use crate::message::{Kind, Message};
+use crate::splice::Forward;
+use crate::version::Era;
+
+/// How a child process is started.
+#[derive(Clone)]
+pub struct StdioConfig {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its whole environment; nothing else is inherited. May hold secrets, never shown.
+    pub env: BTreeMap<String, String>,
+    /// Its working directory.
+    pub cwd: Option<PathBuf>,
+    /// Limits of its calls.
+    pub limits: CallLimits,
+}
+
+impl std::fmt::Debug for StdioConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StdioConfig")
+            .field("program", &self.program)
+            .field("args", &self.args)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The part of our own environment that a child may see: where programs are, and the language and time zone.
+pub fn inherited_env() -> BTreeMap<String, String> {
+    const NAMES: [&str; 9] = [
+        "PATH",
+        "HOME",
+        "USER",
+        "LANG",
+        "LC_ALL",
+        "TZ",
+        "TMPDIR",
+        "SSL_CERT_FILE",
+        "NODE_EXTRA_CA_CERTS",
+    ];
+    NAMES
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
+        .collect()
+}
+
+/// The link to one child process, over all its lives.
+pub(super) struct StdioLink {
+    shared: Arc<Shared>,
+    _ends_the_child: DropGuard,
+}
+
+struct Shared {
+    config: StdioConfig,
+    ids: AtomicU64,
+    life: watch::Sender<Life>,
+    wanted: Notify,
+    changes: watch::Sender<u64>,
+    stderr: Mutex<VecDeque<String>>,
+    stop: CancellationToken,
+}
+
+#[derive(Clone)]
+enum Life {
+    Idle,
+    Starting,
+    Running(Arc<Live>),
+    BackingOff(String),
+    Stopped,
+}
+
+impl StdioLink {
+    pub(super) fn new(config: StdioConfig) -> StdioLink {
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            config,
+            ids: AtomicU64::new(1),
+            life: watch::Sender::new(Life::Idle),
+            wanted: Notify::new(),
+            changes: watch::Sender::new(0),
+            stderr: Mutex::new(VecDeque::new()),
+            stop: stop.clone(),
+        });
+        tokio::spawn(shared.clone().supervise());
+        StdioLink {
+            shared,
+            _ends_the_child: stop.drop_guard(),
+        }
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    pub(super) fn state(&self) -> State {
+        match &*self.shared.life.borrow() {
+            Life::Idle => State::Idle,
+            Life::Starting => State::Starting,
+            Life::Running(_) => State::Running,
+            Life::BackingOff(reason) => State::BackingOff { reason: reason.clone() },
+            Life::Stopped => State::Stopped,
+        }
+    }
+
+    pub(super) fn stderr_tail(&self) -> Vec<String> {
+        lock(&self.shared.stderr).iter().cloned().collect()
+    }
+
+    pub(super) async fn close(&self) {
+        self.shared.stop.cancel();
+        let mut life = self.shared.life.subscribe();
+        let stopped = life.wait_for(|life| matches!(life, Life::Stopped));
+        if tokio::time::timeout(Duration::from_millis(2 * limits::LEAVE_MS), stopped)
+            .await
+            .is_err()
+        {
+            tracing::warn!(program = %self.shared.config.program.display(), "child process did not leave in time");
+        }
+    }
+
+    /// The running child, started if it has to be. While it backs off nobody waits.
+    pub(super) async fn live(&self) -> Result<Arc<Live>, UpstreamError> {
+        if let Life::Running(live) = &*self.shared.life.borrow() {
+            return Ok(live.clone());
+        }
+        self.shared.wanted.notify_one();
+        let mut life = self.shared.life.subscribe();
+        let limit = self.shared.config.limits.handshake_ms;
+        let settled = life.wait_for(|life| !matches!(life, Life::Idle | Life::Starting));
+        let settled = tokio::time::timeout(Duration::from_millis(limit), settled)
+            .await
+            .map_err(|_| UpstreamError::before(Cause::Deadline(limit)))?
+            .map(|life| life.clone());
+        match settled {
+            Ok(Life::Running(live)) => Ok(live),
+            Ok(Life::BackingOff(reason)) => Err(UpstreamError::before(Cause::Down(reason))),
+            Ok(Life::Idle | Life::Starting | Life::Stopped) | Err(_) => {
+                Err(UpstreamError::before(Cause::Down("stopped".into())))
+            }
+        }
+    }
+
+    pub(super) async fn call(&self, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
+        let live = self.live().await?;
+        let id = self.shared.next_id();
+        let modern = live.opened().revision.era() == Era::Modern;
+        let forward = Forward {
+            id,
+            name: outgoing.name,
+            uri: outgoing.uri,
+            add_modern_meta: modern,
+        };
+        let frames = live.send(id, one_line(forward.splice(outgoing.message))).await?;
+        Ok(Frames::new(Source::Stdio(frames), &outgoing, self.shared.config.limits))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The message as one line. A line break in JSON can only be white space between tokens.
+fn one_line(bytes: Bytes) -> Bytes {
+    match memchr::memchr2(b'\n', b'\r', &bytes) {
+        None => bytes,
+        Some(_) => bytes
+            .iter()
+            .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte })
+            .collect(),
+    }
+}
+
+impl Shared {
+    fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Starts the child when it is first wanted, and again whenever it has died, each time after a longer wait unless
+    /// it had run for a good while.
+    async fn supervise(self: Arc<Self>) {
+        tokio::select! {
+            () = self.wanted.notified() => {}
+            () = self.stop.cancelled() => {}
+        }
+        let mut wait_ms = limits::RESTART_FIRST_MS;
+        while !self.stop.is_cancelled() {
+            self.life.send_replace(Life::Starting);
+            let Ended { reason, forgiven } = self.run().await;
+            if self.stop.is_cancelled() {
+                break;
+            }
+            tracing::warn!(program = %self.config.program.display(), %reason, wait_ms, "stdio upstream ended");
+            self.life.send_replace(Life::BackingOff(reason));
+            if forgiven {
+                wait_ms = limits::RESTART_FIRST_MS;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+                () = self.stop.cancelled() => {}
+            }
+            wait_ms = (wait_ms * 2).min(limits::RESTART_MAX_MS);
+        }
+        self.life.send_replace(Life::Stopped);
+    }
+
+    /// One life of the child, from start to end.
+    async fn run(self: &Arc<Self>) -> Ended {
+        let (mut child, pipes) = match self.spawn() {
+            Ok(started) => started,
+            Err(error) => return Ended::early(format!("cannot start {}: {error}", self.config.program.display())),
+        };
+        let (live, mut reading) = Live::new(self, pipes);
+        let opening = Opening {
+            shared: self,
+            live: &live,
+        };
+        let limit = Duration::from_millis(self.config.limits.handshake_ms);
+        let opening = tokio::time::timeout(limit, handshake::open(&opening));
+        let opened = tokio::select! {
+            opened = opening => opened.unwrap_or_else(|_| {
+                Err(UpstreamError::before(Cause::Deadline(self.config.limits.handshake_ms)))
+            }),
+            reason = &mut reading => Err(UpstreamError::before(Cause::Closed(reason.unwrap_or_default()))),
+            () = self.stop.cancelled() => Err(UpstreamError::before(Cause::Down("stopped".into()))),
+        };
+        let mut ended = match opened {
+            Err(error) => Ended::early(error.to_string()),
+            Ok(opened) => {
+                live.opened.get_or_init(|| Arc::new(opened));
+                self.life.send_replace(Life::Running(live.clone()));
+                self.live_on(reading).await
+            }
+        };
+        live.end();
+        drop(live);
+        self.life.send_if_modified(|life| {
+            let was_running = matches!(life, Life::Running(_));
+            if was_running {
+                *life = Life::BackingOff(ended.reason.clone());
+            }
+            was_running
+        });
+        let status = leave(&mut child).await;
+        if let Some(last) = lock(&self.stderr).back() {
+            ended.reason = format!("{}; {status}; last words: {last}", ended.reason);
+        } else {
+            ended.reason = format!("{}; {status}", ended.reason);
+        }
+        ended
+    }
+
+    /// Waits until the child ends or we do.
+    async fn live_on(&self, mut reading: tokio::task::JoinHandle<String>) -> Ended {
+        let forgiven = Duration::from_millis(limits::RESTART_FORGIVEN_MS);
+        tokio::select! {
+            reason = &mut reading => return Ended::early(reason.unwrap_or_default()),
+            () = self.stop.cancelled() => return Ended::early("stopped".into()),
+            () = tokio::time::sleep(forgiven) => {}
+        }
+        tokio::select! {
+            reason = &mut reading => Ended { reason: reason.unwrap_or_default(), forgiven: true },
+            () = self.stop.cancelled() => Ended::early("stopped".into()),
+        }
+    }
+
+    fn spawn(&self) -> std::io::Result<(Child, Pipes)> {
+        let mut command = Command::new(&self.config.program);
+        command
+            .args(&self.config.args)
+            .env_clear()
+            .envs(&self.config.env)
+            .kill_on_drop(true);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(cwd) = &self.config.cwd {
+            command.current_dir(cwd);
+        }
+        let mut child = command.spawn()?;
+        match (child.stdin.take(), child.stdout.take(), child.stderr.take()) {
+            (Some(stdin), Some(stdout), Some(stderr)) => Ok((child, Pipes { stdin, stdout, stderr })),
+            (_, _, _) => Err(std::io::Error::other("the child has no pipes")),
+        }
+    }
+
+    async fn keep_stderr(self: Arc<Self>, stderr: ChildStderr) {
+        let mut lines = LineReader::new(stderr, limits::STDERR_LINE_BYTES_MAX);
+        while let Ok(Some(line)) = lines.next_cut_line().await {
+            let mut kept = lock(&self.stderr);
+            if kept.len() >= limits::STDERR_LINES_MAX {
+                kept.pop_front();
+            }
+            kept.push_back(String::from_utf8_lossy(&line).into_owned());
+        }
+    }
+}
+
+struct Ended {
+    reason: String,
+    forgiven: bool,
+}
+
+impl Ended {
+    fn early(reason: String) -> Ended {
+        Ended {
+            reason,
+            forgiven: false,
+        }
+    }
+}
+
+/// Its stdin is closed: waits for the child to leave, then makes it.
+async fn leave(child: &mut Child) -> String {
+    match tokio::time::timeout(Duration::from_millis(limits::LEAVE_MS), child.wait()).await {
+        Ok(Ok(status)) => status.to_string(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => match child.kill().await {
+            Ok(()) => "killed".to_owned(),
+            Err(error) => error.to_string(),
+        },
+    }
+}
+
+struct Pipes {
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+    stderr: ChildStderr,
+}
+
+/// One life of the child.
+pub(super) struct Live {
+    stdin: Mutex<Option<mpsc::Sender<Bytes>>>,
+    waiting: Mutex<HashMap<u64, Lane>>,
+    opened: OnceLock<Arc<Opened>>,
+    tasks: [AbortHandle; 2],
+}
+
+/// Where the messages of one call go.
+struct Lane {
+    messages: mpsc::UnboundedSender<Message>,
+    backlog: Arc<Backlog>,
+}
+
+#[derive(Default)]
+struct Backlog {
+    bytes: AtomicUsize,
+    overflowed: AtomicBool,
+}
+
+impl Live {
+    fn new(shared: &Arc<Shared>, pipes: Pipes) -> (Arc<Live>, tokio::task::JoinHandle<String>) {
+        let (stdin, queue) = mpsc::channel(limits::STDIN_QUEUE_MAX);
+        let writing = tokio::spawn(write_lines(pipes.stdin, queue));
+        let keeping = tokio::spawn(shared.clone().keep_stderr(pipes.stderr));
+        let live = Arc::new(Live {
+            stdin: Mutex::new(Some(stdin)),
+            waiting: Mutex::default(),
+            opened: OnceLock::new(),
+            tasks: [writing.abort_handle(), keeping.abort_handle()],
+        });
+        let lines = LineReader::new(pipes.stdout, shared.config.limits.answer_bytes_max);
+        let reading = tokio::spawn(live.clone().read_lines(lines, shared.changes.clone()));
+        (live, reading)
+    }
+
+    /// What the opening exchange said. There is one before anybody else sees this life.
+    pub(super) fn opened(&self) -> Arc<Opened> {
+        self.opened.get().cloned().expect("a running child has been opened")
+    }
+
+    async fn send(self: &Arc<Self>, id: u64, line: Bytes) -> Result<StdioFrames, UpstreamError> {
+        let closed = || UpstreamError::before(Cause::Closed("the process has ended".into()));
+        let stdin = lock(&self.stdin).clone().ok_or_else(closed)?;
+        let (sender, messages) = mpsc::unbounded_channel();
+        let backlog = Arc::new(Backlog::default());
+        lock(&self.waiting).insert(
+            id,
+            Lane {
+                messages: sender,
+                backlog: backlog.clone(),
+            },
+        );
+        let mut frames = StdioFrames {
+            id,
+            messages,
+            backlog,
+            live: self.clone(),
+            finished: true,
+        };
+        stdin.send(line).await.map_err(|_| closed())?;
+        frames.finished = false;
+        Ok(frames)
+    }
+
+    /// Reads until the child closes its stdout or writes something unusable; says which.
+    async fn read_lines(self: Arc<Self>, mut lines: LineReader<ChildStdout>, changes: watch::Sender<u64>) -> String {
+        let reason = loop {
+            match lines.next_line().await {
+                Ok(Some(line)) if line.iter().all(u8::is_ascii_whitespace) => {}
+                Ok(Some(line)) => match Message::read(line) {
+                    Ok(message) => self.route(message, &changes),
+                    // A stray line of text is a fault of the server, yet common: it belongs to nobody.
+                    Err(refusal) => tracing::debug!(why = %refusal.message, "line of a stdio upstream dropped"),
+                },
+                Ok(None) => break "the process closed its output".to_owned(),
+                Err(fault) => break fault.to_string(),
+            }
+        };
+        self.end();
+        reason
+    }
+
+    fn route(&self, message: Message, changes: &watch::Sender<u64>) {
+        let number = |raw: Option<&str>| raw.and_then(|raw| raw.parse::<u64>().ok());
+        match (message.kind(), message.method()) {
+            (Kind::Response, _) => {
+                let lane = number(message.id()).and_then(|id| lock(&self.waiting).remove(&id));
+                if let Some(lane) = lane {
+                    lane.give(message);
+                }
+            }
+            (Kind::Notification, Some("notifications/progress")) => {
+                let Some(id) = number(message.progress_of()) else {
+                    return;
+                };
+                let mut waiting = lock(&self.waiting);
+                if waiting.get(&id).is_some_and(|lane| !lane.give(message)) {
+                    waiting.remove(&id);
+                }
+            }
+            (Kind::Notification, _) if is_list_change(&message) => changes.send_modify(|count| *count += 1),
+            // Log messages and the like name no call.
+            (Kind::Notification, _) => {}
+            (Kind::Request, _) => self.write_now(answer_to_server(&message)),
+        }
+    }
+
+    /// Writes a line if there is room for it; what we owe a server that does not read is nothing.
+    fn write_now(&self, line: Bytes) {
+        if let Some(stdin) = &*lock(&self.stdin)
+            && let Err(error) = stdin.try_send(line)
+        {
+            tracing::debug!(%error, "message to a stdio upstream dropped");
+        }
+    }
+
+    /// No more messages in either direction: the callers learn it, and the child by its closed stdin.
+    fn end(&self) {
+        lock(&self.stdin).take();
+        lock(&self.waiting).clear();
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Lane {
+    /// Hands a message over; false if the call is gone or has fallen too far behind.
+    fn give(&self, message: Message) -> bool {
+        let bytes = message.bytes().len() + 256;
+        if self.backlog.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > limits::BACKLOG_BYTES_MAX + 256
+            && message.kind() != Kind::Response
+        {
+            self.backlog.overflowed.store(true, Ordering::Relaxed);
+            return false;
+        }
+        self.messages.send(message).is_ok()
+    }
+}
+
+async fn write_lines(mut stdin: ChildStdin, mut queue: mpsc::Receiver<Bytes>) {
+    let mut batch = Vec::new();
+    while let Some(line) = queue.recv().await {
+        batch.extend_from_slice(&line);
+        batch.push(b'\n');
+        while batch.len() < 64 << 10
+            && let Ok(line) = queue.try_recv()
+        {
+            batch.extend_from_slice(&line);
+            batch.push(b'\n');
+        }
+        let written = async {
+            stdin.write_all(&batch).await?;
+            stdin.flush().await
+        };
+        if let Err(error) = written.await {
+            tracing::debug!(%error, "stdio upstream no longer reads");
+            return;
+        }
+        batch.clear();
+    }
+}
+
+/// The opening exchange, before anybody else may use the child.
+struct Opening<'a> {
+    shared: &'a Arc<Shared>,
+    live: &'a Arc<Live>,
+}
+
+impl Exchange for Opening<'_> {
+    async fn ask(
+        &self,
+        _era: Era,
+        method: &str,
+        params: &str,
+    ) -> Result<(Message, Option<HeaderValue>), UpstreamError> {
+        let id = self.shared.next_id();
+        let line = Message::request(id, method, params).bytes().clone();
+        let mut frames = self.live.send(id, line).await?;
+        loop {
+            let message = frames.next().await?;
+            if message.kind() == Kind::Response {
+                frames.finish();
+                return Ok((message, None));
+            }
+        }
+    }
+
+    async fn say_initialized(&self, _opened: &Opened) -> Result<(), UpstreamError> {
+        self.live.write_now(Bytes::from_static(
+            br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+        ));
+        Ok(())
+    }
+}
+
+/// The messages of one call.
+pub(super) struct StdioFrames {
+    id: u64,
+    messages: mpsc::UnboundedReceiver<Message>,
+    backlog: Arc<Backlog>,
+    live: Arc<Live>,
+    finished: bool,
+}
+
+impl StdioFrames {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Message, UpstreamError> {
+        match self.messages.recv().await {
+            Some(message) => {
+                self.backlog
+                    .bytes
+                    .fetch_sub(message.bytes().len() + 256, Ordering::Relaxed);
+                Ok(message)
+            }
+            None if self.backlog.overflowed.load(Ordering::Relaxed) => {
+                Err(UpstreamError::after(Cause::TooMuch(limits::BACKLOG_BYTES_MAX)))
+            }
+            None => {
+                self.finished = true;
+                Err(UpstreamError::after(Cause::Closed("the process has ended".into())))
+            }
+        }
+    }
+}
+
+impl Drop for StdioFrames {
+    /// Giving up a call: the child is told by a notification, there being no stream of the call's own to close.
+    fn drop(&mut self) {
+        lock(&self.live.waiting).remove(&self.id);
+        if !self.finished {
+            self.live.write_now(Bytes::from(cancelled(self.id)));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Upstreams that are child processes.
+
+use std::collections::BTreeMap;
+
+use mcp_wire::upstream::{CallLimits, Cause, Effect, Outgoing, State, StdioConfig, Upstream, inherited_env};
+use serde_json::{Value, json};
+
+use crate::{call_of, drain, message, until};
+
+fn peer(mode: &str) -> Upstream {
+    peer_with(
+        mode,
+        CallLimits {
+            answer_bytes_max: 256 << 10,
+            ..CallLimits::default()
+        },
+    )
+}
+
+fn peer_with(mode: &str, limits: CallLimits) -> Upstream {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peer.py");
+    let mut env: BTreeMap<String, String> = inherited_env();
+    env.insert("PEER_SETTING".into(), "set".into());
+    Upstream::stdio(StdioConfig {
+        program: "python3".into(),
+        args: vec![script.into(), mode.into()],
+        env,
+        cwd: None,
+        limits,
+    })
+}
+
+async fn text_of(upstream: &Upstream, tool: &str) -> String {
+    let call = call_of("1", tool, None);
+    let frames = drain(upstream.call(Outgoing::new(&call)).await.unwrap()).await.unwrap();
+    frames.last().unwrap()["result"]["content"][0]["text"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+#[tokio::test]
+async fn a_child_is_listed_page_by_page_as_it_was_sent() {
+    let upstream = peer("legacy");
+    assert_eq!(upstream.state(), State::Idle);
+    let lists = upstream.lists().await.unwrap();
+    let tools: Value = serde_json::from_str(&lists.tools).unwrap();
+    assert_eq!(tools[0]["name"], "echo");
+    assert_eq!(tools[1]["name"], "progress");
+    assert_eq!((lists.prompts.as_str(), lists.resources.as_str()), ("[]", "[]"));
+    assert_eq!(upstream.state(), State::Running);
+    upstream.ping().await.unwrap();
+    upstream.close().await;
+    assert_eq!(upstream.state(), State::Stopped);
+}
+
+#[tokio::test]
+async fn forty_callers_with_the_same_id_each_get_their_own_answer_and_progress_in_order() {
+    let upstream = peer("legacy");
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..40 {
+        let upstream = upstream.clone();
+        callers.spawn(async move {
+            let token = format!("\"token-{caller}\"");
+            let call = call_of("7", "progress", Some(&token));
+            let frames = drain(upstream.call(Outgoing::new(&call)).await.unwrap()).await.unwrap();
+            assert_eq!(frames.len(), 21);
+            for (step, frame) in frames[..20].iter().enumerate() {
+                assert_eq!(
+                    frame["params"],
+                    json!({"progressToken": format!("token-{caller}"), "progress": step})
+                );
+            }
+            assert_eq!(frames[20]["id"], 7);
+            assert_eq!(frames[20]["result"]["content"][0]["text"], "done");
+        });
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_tool_is_renamed_and_its_arguments_left_alone() {
+    let upstream = peer("legacy");
+    let call = message(
+        "{\"jsonrpc\":\"2.0\",\"id\":\"x\",\"method\":\"tools/call\",\n\"params\":{\"name\":\"git__echo\",\"arguments\":{\"id\": 1.50,\"name\":\"n\"}}}",
+    );
+    let outgoing = Outgoing {
+        name: Some("echo"),
+        ..Outgoing::new(&call)
+    };
+    let frames = drain(upstream.call(outgoing).await.unwrap()).await.unwrap();
+    let sent: Value = serde_json::from_str(frames[0]["result"]["content"][0]["text"].as_str().unwrap()).unwrap();
+    assert_eq!(sent, json!({"name": "echo", "arguments": {"id": 1.5, "name": "n"}}));
+    assert_eq!(frames[0]["id"], "x");
+}
+
+#[tokio::test]
+async fn a_dropped_call_is_cancelled_at_the_child() {
+    let upstream = peer("legacy");
+    let call = call_of("1", "hang", None);
+    let frames = upstream.call(Outgoing::new(&call)).await.unwrap();
+    drop(frames);
+    until("the child heard of it", || async {
+        let heard: Vec<u64> = serde_json::from_str(&text_of(&upstream, "cancelled").await).unwrap();
+        (heard.len() == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_silent_child_runs_into_the_deadline() {
+    let upstream = peer_with(
+        "legacy",
+        CallLimits {
+            idle_ms: 100,
+            ..CallLimits::default()
+        },
+    );
+    let call = call_of("1", "hang", None);
+    let error = drain(upstream.call(Outgoing::new(&call)).await.unwrap())
+        .await
+        .unwrap_err();
+    assert_eq!((error.cause, error.effect), (Cause::Deadline(100), Effect::Possible));
+}
+
+#[tokio::test]
+async fn a_child_that_dies_fails_its_calls_and_comes_back() {
+    let upstream = peer("legacy");
+    let hanging = call_of("1", "hang", None);
+    let hanging = upstream.call(Outgoing::new(&hanging)).await.unwrap();
+    let call = call_of("2", "die", None);
+    let error = drain(upstream.call(Outgoing::new(&call)).await.unwrap())
+        .await
+        .unwrap_err();
+    assert!(matches!(error.cause, Cause::Closed(_)), "{error:?}");
+    assert_eq!(drain(hanging).await.unwrap_err().effect, Effect::Possible);
+    until("it is back", || async { upstream.ping().await.ok() }).await;
+    assert!(upstream.stderr_tail().contains(&"going down".to_owned()));
+}
+
+#[tokio::test]
+async fn a_child_that_cannot_start_fails_at_once_and_says_why() {
+    let upstream = peer("crash");
+    let error = upstream.open().await.map(drop).unwrap_err();
+    assert_eq!(error.effect, Effect::None);
+    until("the state names the last words", || async {
+        matches!(upstream.state(), State::BackingOff { reason } if reason.contains("starting in mode crash"))
+            .then_some(())
+    })
+    .await;
+    let missing = Upstream::stdio(StdioConfig {
+        program: "/no/such/program".into(),
+        args: vec![],
+        env: BTreeMap::new(),
+        cwd: None,
+        limits: CallLimits::default(),
+    });
+    let error = missing.open().await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("/no/such/program"), "{error}");
+}
+
+#[tokio::test]
+async fn rubbish_belongs_to_nobody_and_a_flood_ends_the_child() {
+    let upstream = peer("legacy");
+    assert_eq!(text_of(&upstream, "rubbish").await, "after rubbish");
+    let call = call_of("2", "flood", None);
+    let error = drain(upstream.call(Outgoing::new(&call)).await.unwrap())
+        .await
+        .unwrap_err();
+    assert!(matches!(error.cause, Cause::Closed(_)), "{error:?}");
+    until("it is back", || async { upstream.ping().await.ok() }).await;
+}
+
+#[tokio::test]
+async fn a_list_change_is_counted() {
+    let upstream = peer("legacy");
+    let changes = upstream.changes();
+    assert_eq!(text_of(&upstream, "changed").await, "changed");
+    until("the change is counted", || async {
+        (*changes.borrow() == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_child_sees_no_more_of_the_environment_than_it_is_given() {
+    let upstream = peer("legacy");
+    let env: BTreeMap<String, String> = serde_json::from_str(&text_of(&upstream, "env").await).unwrap();
+    assert_eq!(env.get("PEER_SETTING").map(String::as_str), Some("set"));
+    assert!(!env.keys().any(|name| name.starts_with("CARGO")), "{env:?}");
+}
+
+#[tokio::test]
+async fn requests_of_the_child_are_answered() {
+    let upstream = peer("legacy");
+    assert_eq!(text_of(&upstream, "ask").await, "asked");
+    let answers = until("both answers are there", || async {
+        let answers: Vec<Value> = serde_json::from_str(&text_of(&upstream, "answers").await).unwrap();
+        (answers.len() == 2).then_some(answers)
+    })
+    .await;
+    assert_eq!(answers[0]["error"]["code"], -32601);
+    assert_eq!(answers[1]["result"], json!({}));
+}
+
+#[tokio::test]
+async fn a_modern_child_is_discovered_and_gets_its_meta() {
+    let upstream = peer("modern");
+    let opened = upstream.open().await.unwrap();
+    assert_eq!(opened.revision.as_str(), "2026-07-28");
+    let call = call_of("1", "echo", None);
+    let frames = drain(upstream.call(Outgoing::new(&call)).await.unwrap()).await.unwrap();
+    let sent: Value = serde_json::from_str(frames[0]["result"]["content"][0]["text"].as_str().unwrap()).unwrap();
+    assert_eq!(sent["_meta"]["io.modelcontextprotocol/protocolVersion"], "2026-07-28");
+}
