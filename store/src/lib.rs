@@ -1,1 +1,20 @@
-//! Placeholder.
+//! What one node keeps: the raft log on disk, the replicated state on disk, and the part of it in memory that admits requests.
+//!
+//! The only package that names redb. Nobody writes state but [`replica::Replica::apply`], which carries out commands that
+//! the cluster has agreed on.
+//!
+//! In the order in which one would tell it: [`log`] holds what is agreed; [`rows`] the state that it leads to; [`view`] the
+//! part of that which decides about bearers, in memory; [`gate`] whether this replica may decide at all; [`cuts`] what is open
+//! on behalf of whom; [`replica`] keeps them together; [`snapshot`] packs the state for others.
+
+pub mod cuts;
+pub mod error;
+pub mod gate;
+pub mod log;
+pub mod replica;
+mod rows;
+pub mod snapshot;
+pub mod view;
+
+pub use error::StoreError;
+pub use replica::{ApplyEntry, Replica, ReplicaOptions};

@@ -1,0 +1,136 @@
+//! The gate: whether this replica may admit anybody at this moment. Rules 1, 3, 5 and 11 of the guarantee.
+//!
+//! No clock: whoever asks brings a fresh reading. The lease is a deadline, never a flag that somebody has to clear in time.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use mcp_model::clock::Reading;
+use mcp_model::ids::Incarnation;
+use mcp_model::lease::{LeaseHolder, RequestId};
+
+/// The lease of this replica, with the renewals that are under way.
+pub struct LeaseGate {
+    deadline: ArcSwapOption<Reading>,
+    holder: Mutex<LeaseHolder>,
+    shut: ArcSwap<Option<String>>,
+}
+
+impl LeaseGate {
+    /// A gate without a lease: closed.
+    pub fn new(incarnation: Incarnation, lease_ms: u64) -> LeaseGate {
+        LeaseGate {
+            deadline: ArcSwapOption::empty(),
+            holder: Mutex::new(LeaseHolder::new(incarnation, lease_ms)),
+            shut: ArcSwap::from_pointee(None),
+        }
+    }
+
+    /// Whether the lease holds at `now`, which must be read after whatever the lease is to vouch for.
+    pub fn holds(&self, now: Reading) -> bool {
+        self.deadline.load().as_ref().is_some_and(|deadline| !now.either_passed(**deadline))
+    }
+
+    /// Until when the lease holds, for people and metrics.
+    pub fn deadline(&self) -> Option<Reading> {
+        self.deadline.load().as_ref().map(|d| **d)
+    }
+
+    /// The incarnation whose lease this is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.holder().incarnation()
+    }
+
+    /// Notes that a renewal is about to be sent; `now` must be read before it leaves. `None`: the gate is shut for good.
+    pub fn begin(&self, now: Reading) -> Option<(Incarnation, RequestId)> {
+        if self.why_shut().is_some() {
+            return None;
+        }
+        let mut holder = self.holder();
+        let request = holder.begin(now);
+        Some((holder.incarnation(), request))
+    }
+
+    /// Notes a grant, and takes it up at once if the auth view is far enough.
+    pub fn granted(&self, incarnation: Incarnation, request: RequestId, read_index: u64, auth_index: u64) {
+        let mut holder = self.holder();
+        holder.granted(incarnation, request, read_index);
+        self.take_up(&mut holder, auth_index);
+    }
+
+    /// Forgets a renewal that failed.
+    pub fn failed(&self, request: RequestId) {
+        self.holder().failed(request);
+    }
+
+    /// Takes up the grants that the auth view has caught up with.
+    pub(crate) fn applied(&self, auth_index: u64) {
+        let mut holder = self.holder();
+        self.take_up(&mut holder, auth_index);
+    }
+
+    /// Gives up the lease and all renewals under way, and goes on as another incarnation: when the node stops, and before an
+    /// older state is installed.
+    pub fn become_incarnation(&self, incarnation: Incarnation) {
+        let mut holder = self.holder();
+        self.deadline.store(None);
+        holder.become_incarnation(incarnation);
+    }
+
+    /// Closes the gate until the process ends. For a store that failed.
+    pub fn shut(&self, reason: &str) {
+        let mut holder = self.holder();
+        self.shut.store(Arc::new(Some(reason.to_owned())));
+        self.deadline.store(None);
+        let incarnation = holder.incarnation();
+        holder.become_incarnation(incarnation);
+    }
+
+    /// Why the gate is shut, if it is.
+    pub fn why_shut(&self) -> Option<String> {
+        self.shut.load().as_ref().clone()
+    }
+
+    fn take_up(&self, holder: &mut LeaseHolder, auth_index: u64) {
+        if self.shut.load().is_some() {
+            return;
+        }
+        if let Some(deadline) = holder.applied(auth_index) {
+            self.deadline.store(Some(Arc::new(deadline)));
+        }
+    }
+
+    fn holder(&self) -> MutexGuard<'_, LeaseHolder> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Incarnation = Incarnation(1);
+
+    #[test]
+    fn the_gate_opens_by_a_grant_that_is_applied_and_closes_by_the_clock() {
+        let gate = LeaseGate::new(ONE, 2_000);
+        assert!(!gate.holds(Reading::default()));
+        let (incarnation, request) = gate.begin(Reading::both_ms(10)).unwrap();
+        gate.granted(incarnation, request, 7, 6);
+        assert!(!gate.holds(Reading::both_ms(11)), "index 7 is not applied yet");
+        gate.applied(7);
+        assert!(gate.holds(Reading::both_ms(2_009)));
+        assert!(!gate.holds(Reading::both_ms(2_010)));
+    }
+
+    #[test]
+    fn a_shut_gate_never_opens_again() {
+        let gate = LeaseGate::new(ONE, 2_000);
+        let (incarnation, request) = gate.begin(Reading::both_ms(10)).unwrap();
+        gate.shut("disk on fire");
+        gate.granted(incarnation, request, 1, 1);
+        assert!(!gate.holds(Reading::both_ms(11)));
+        assert!(gate.begin(Reading::both_ms(12)).is_none());
+        assert_eq!(gate.why_shut().as_deref(), Some("disk on fire"));
+    }
+}

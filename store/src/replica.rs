@@ -1,0 +1,312 @@
+//! One replica of the cluster's state: on disk, in memory, and the order in which the two change.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mcp_model::apply::{Effects, apply};
+use mcp_model::command::{Envelope, Outcome};
+use mcp_model::ids::Incarnation;
+use mcp_model::tables::Tables;
+use redb::{Builder, Database, Durability, ReadableDatabase};
+use tokio::sync::watch;
+
+use crate::cuts::Cuts;
+use crate::error::StoreError;
+use crate::gate::LeaseGate;
+use crate::rows::{MARKS, Rows, STATE};
+use crate::snapshot::{self, SnapshotInfo};
+use crate::view::AuthView;
+
+/// The file that holds the state.
+pub const STATE_FILE: &str = "state.redb";
+/// Page cache of the state file. Admission does not read it.
+const CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// Where raft's own mark is kept.
+const RAFT_MARK: &str = "raft";
+/// Where the index of the last applied entry is kept, as eight bytes.
+const INDEX_MARK: &str = "index";
+
+/// How a replica is opened.
+pub struct ReplicaOptions {
+    /// `L`, ms.
+    pub lease_ms: u64,
+    /// Whether this data directory has held data before. Then an empty or missing file is refused.
+    pub had_data: bool,
+    /// Draws the number of an incarnation.
+    pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// One log entry's commands, each an encoded envelope. Entries that only concern raft have none.
+pub struct ApplyEntry {
+    /// The entry's log index.
+    pub index: u64,
+    /// Its commands.
+    pub commands: Vec<Vec<u8>>,
+}
+
+/// The state of one node.
+pub struct Replica {
+    db: Database,
+    dir: PathBuf,
+    view: AuthView,
+    gate: LeaseGate,
+    cuts: Cuts,
+    auth_index: AtomicU64,
+    durable_index: AtomicU64,
+    published: watch::Sender<u64>,
+    random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Held while the state changes.
+    writing: Mutex<()>,
+}
+
+impl Replica {
+    /// Opens the state in `dir`, verifies every page of it, and builds the auth view. It admits nobody before it has a lease.
+    pub fn open(dir: &Path, options: ReplicaOptions) -> Result<Arc<Replica>, StoreError> {
+        let path = dir.join(STATE_FILE);
+        if options.had_data {
+            refuse_empty(&path)?;
+        }
+        let db = open_database(&path)?;
+        let index = applied_index(&db)?;
+        let replica = Replica {
+            db,
+            dir: dir.to_owned(),
+            view: AuthView::default(),
+            gate: LeaseGate::new(Incarnation((options.random)()), options.lease_ms),
+            cuts: Cuts::default(),
+            auth_index: AtomicU64::new(index),
+            durable_index: AtomicU64::new(index),
+            published: watch::Sender::new(index),
+            random: options.random,
+            writing: Mutex::new(()),
+        };
+        replica.read(|tables| replica.view.rebuild(tables))?;
+        Ok(Arc::new(replica))
+    }
+
+    /// The auth view.
+    pub fn view(&self) -> &AuthView {
+        &self.view
+    }
+
+    /// Whether this replica may admit.
+    pub fn gate(&self) -> &LeaseGate {
+        &self.gate
+    }
+
+    /// What is open on behalf of whom.
+    pub fn cuts(&self) -> &Cuts {
+        &self.cuts
+    }
+
+    /// The log index up to which the auth view is complete, with everything cut that had to be. This, and nothing else, is
+    /// what a replica may tell others about itself.
+    pub fn auth_index(&self) -> u64 {
+        self.auth_index.load(Ordering::Acquire)
+    }
+
+    /// The same, to wait on.
+    pub fn auth_index_watch(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
+    /// The log index up to which the state file survives a power cut.
+    pub fn durable_index(&self) -> u64 {
+        self.durable_index.load(Ordering::Acquire)
+    }
+
+    /// Reads the state in one transaction.
+    pub fn read<T>(&self, f: impl FnOnce(&dyn Tables) -> T) -> Result<T, StoreError> {
+        let txn = self.db.begin_read().map_err(StoreError::from)?;
+        let rows = Rows::new(txn.open_table(STATE)?);
+        let result = f(&rows);
+        rows.check().inspect_err(|error| self.fail(error))?;
+        Ok(result)
+    }
+
+    /// What raft stored with the last entry it applied.
+    pub fn applied_mark(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let txn = self.db.begin_read()?;
+        let marks = txn.open_table(MARKS)?;
+        Ok(marks.get(RAFT_MARK)?.map(|mark| mark.value().to_vec()))
+    }
+
+    /// Carries out entries in order: one transaction, then the view, then the cuts, then the index is published. Rule 5: this
+    /// order, in this one place.
+    pub fn apply(&self, entries: &[ApplyEntry], mark: &[u8]) -> Result<Vec<Vec<Outcome>>, StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let applied = catch_unwind(AssertUnwindSafe(|| self.apply_locked(entries, mark)));
+        let applied = applied.unwrap_or_else(|_| Err(StoreError::Corrupt("the store panicked".to_owned())));
+        applied.inspect_err(|error| self.fail(error))
+    }
+
+    fn apply_locked(&self, entries: &[ApplyEntry], mark: &[u8]) -> Result<Vec<Vec<Outcome>>, StoreError> {
+        self.refuse_shut()?;
+        let mut effects = Effects::default();
+        let outcomes = self.commit(entries, mark, &mut effects)?;
+        let Some(last) = entries.last() else { return Ok(outcomes) };
+        if effects != Effects::default() {
+            self.read(|tables| self.view.update(tables, &effects))?;
+            for cut in &effects.cuts {
+                self.cuts.cut(cut, &self.view);
+            }
+        }
+        self.publish(last.index);
+        Ok(outcomes)
+    }
+
+    fn commit(
+        &self,
+        entries: &[ApplyEntry],
+        mark: &[u8],
+        effects: &mut Effects,
+    ) -> Result<Vec<Vec<Outcome>>, StoreError> {
+        let mut txn = self.db.begin_write()?;
+        txn.set_durability(Durability::None)?;
+        let mut rows = Rows::new(txn.open_table(STATE)?);
+        let outcomes = entries.iter().map(|entry| carry_out(&mut rows, entry, effects)).collect::<Result<_, _>>()?;
+        rows.check()?;
+        drop(rows);
+        if let Some(last) = entries.last() {
+            let mut marks = txn.open_table(MARKS)?;
+            marks.insert(RAFT_MARK, mark)?;
+            marks.insert(INDEX_MARK, last.index.to_be_bytes().as_slice())?;
+        }
+        txn.commit()?;
+        Ok(outcomes)
+    }
+
+    fn publish(&self, index: u64) {
+        self.auth_index.store(index, Ordering::Release);
+        self.published.send_replace(index);
+        self.gate.applied(index);
+    }
+
+    /// Makes everything that was applied survive a power cut. The log may then be purged up to [`Replica::durable_index`].
+    pub fn flush(&self) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refuse_shut()?;
+        let index = self.auth_index();
+        let flushed = self.flush_locked();
+        flushed.inspect_err(|error| self.fail(error))?;
+        self.durable_index.store(index, Ordering::Release);
+        Ok(())
+    }
+
+    fn flush_locked(&self) -> Result<(), StoreError> {
+        let mut txn = self.db.begin_write()?;
+        txn.set_durability(Durability::Immediate)?;
+        // A transaction that changes nothing would not reach the disk.
+        txn.open_table(MARKS)?.insert("flushed", self.auth_index().to_be_bytes().as_slice())?;
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// Packs the state into `file`, which appears complete or not at all.
+    pub fn write_snapshot(&self, file: &Path) -> Result<SnapshotInfo, StoreError> {
+        let txn = self.db.begin_read()?;
+        snapshot::write(&txn, file)
+    }
+
+    /// Replaces the state by the one packed in `file`, after verifying all of it. If that state is older than what the view
+    /// shows, the lease goes first: within an incarnation the index never goes back.
+    pub fn install_snapshot(&self, file: &Path) -> Result<SnapshotInfo, StoreError> {
+        let verified = snapshot::verify(file)?;
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refuse_shut()?;
+        if verified.index < self.auth_index() {
+            self.gate.become_incarnation(Incarnation((self.random)()));
+        }
+        let installed = self.install_locked(file, &verified);
+        installed.inspect_err(|error| self.fail(error))?;
+        Ok(verified)
+    }
+
+    fn install_locked(&self, file: &Path, verified: &SnapshotInfo) -> Result<(), StoreError> {
+        let mut txn = self.db.begin_write()?;
+        txn.set_durability(Durability::Immediate)?;
+        txn.delete_table(STATE)?;
+        snapshot::unpack(file, &mut txn.open_table(STATE)?)?;
+        let mut marks = txn.open_table(MARKS)?;
+        marks.insert(RAFT_MARK, verified.mark.as_slice())?;
+        marks.insert(INDEX_MARK, verified.index.to_be_bytes().as_slice())?;
+        drop(marks);
+        txn.commit()?;
+        self.read(|tables| self.view.rebuild(tables))?;
+        // What changed is not known one by one: everybody comes back and is judged anew.
+        self.cuts.cut(&mcp_model::apply::Cut::All, &self.view);
+        self.durable_index.store(verified.index, Ordering::Release);
+        self.publish(verified.index);
+        Ok(())
+    }
+
+    /// The directory of the store's files.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Gives the lease back: this replica admits nobody until it has renewed.
+    pub fn hand_back_lease(&self) {
+        self.gate.become_incarnation(Incarnation((self.random)()));
+    }
+
+    /// Stops admission on this node until it starts again. Rule 11: first this, then the report.
+    pub fn fail(&self, error: &StoreError) {
+        self.gate.shut(&error.to_string());
+        self.cuts.cut(&mcp_model::apply::Cut::All, &self.view);
+        tracing::error!(%error, "store failed: this node admits nobody until it is restarted");
+    }
+
+    fn refuse_shut(&self) -> Result<(), StoreError> {
+        self.gate.why_shut().map_or(Ok(()), |why| Err(StoreError::Shut(why)))
+    }
+}
+
+fn carry_out(
+    rows: &mut Rows<redb::Table<'_, &'static [u8], &'static [u8]>>,
+    entry: &ApplyEntry,
+    effects: &mut Effects,
+) -> Result<Vec<Outcome>, StoreError> {
+    let commands = (0u32..).zip(&entry.commands);
+    commands
+        .map(|(seq, bytes)| {
+            let envelope = Envelope::decode(bytes)
+                .map_err(|why| StoreError::Corrupt(format!("command {seq} of entry {}: {why}", entry.index)))?;
+            Ok(apply(rows, entry.index, seq, &envelope, effects))
+        })
+        .collect()
+}
+
+fn refuse_empty(path: &Path) -> Result<(), StoreError> {
+    let what = match std::fs::metadata(path) {
+        Ok(meta) if meta.len() > 0 => return Ok(()),
+        Ok(_) => "empty",
+        Err(_) => "missing",
+    };
+    Err(StoreError::Missing { path: path.to_owned(), what })
+}
+
+fn open_database(path: &Path) -> Result<Database, StoreError> {
+    let open = || -> Result<Database, StoreError> {
+        let db = Builder::new().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(path)?;
+        let mut txn = db.begin_write()?;
+        txn.set_durability(Durability::Immediate)?;
+        txn.open_table(STATE)?;
+        txn.open_table(MARKS)?;
+        txn.commit()?;
+        Ok(db)
+    };
+    // redb may panic on a file that was altered under it.
+    catch_unwind(AssertUnwindSafe(open))
+        .unwrap_or_else(|_| Err(StoreError::Corrupt("the store panicked while it was opened".to_owned())))
+}
+
+fn applied_index(db: &Database) -> Result<u64, StoreError> {
+    let txn = db.begin_read()?;
+    let marks = txn.open_table(MARKS)?;
+    let Some(mark) = marks.get(INDEX_MARK)? else { return Ok(0) };
+    let bytes = mark.value().try_into().map_err(|_| StoreError::Corrupt("the index mark is not a number".to_owned()))?;
+    Ok(u64::from_be_bytes(bytes))
+}
