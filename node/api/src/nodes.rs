@@ -1,0 +1,65 @@
+//! Nodes and the cluster they form.
+
+use serde::{Deserialize, Serialize};
+
+/// A node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeBody {
+    /// Its id.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// `host:port` for peers.
+    pub peer_address: String,
+    /// URL of its API.
+    pub api_url: String,
+    /// URL of its gateway.
+    pub gateway_url: String,
+    /// `voter`, `learner` or `unknown`.
+    pub role: String,
+    /// `leader`, `follower`, `learner`, `unreachable` or `unknown`, as the answering node sees it.
+    pub state: String,
+    /// When it was registered.
+    pub created_at: String,
+    /// Log index of its last change, as a decimal string.
+    pub resource_version: String,
+}
+
+/// The cluster as the answering node sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterBody {
+    /// Names the cluster.
+    pub cluster_id: Option<String>,
+    /// The node that answers.
+    pub node: String,
+    /// The leader it knows of.
+    pub leader: Option<String>,
+    /// The term it is in.
+    pub term: u64,
+    /// The log index up to which it has applied, as a decimal string.
+    pub applied_index: String,
+    /// Whether it holds a lease, and so may admit requests.
+    pub lease: bool,
+    /// The members.
+    pub members: Vec<MemberBody>,
+}
+
+/// A member of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberBody {
+    /// Its id.
+    pub id: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `voter` or `learner`.
+    pub role: String,
+    /// `leader`, `follower`, `learner`, `unreachable` or `unknown`.
+    pub state: String,
+    /// How far its log is known to agree with the leader's, as a decimal string; only the leader knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched_index: Option<String>,
+}

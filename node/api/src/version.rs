@@ -1,0 +1,15 @@
+//! Versions.
+
+use serde::{Deserialize, Serialize};
+
+/// What answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionBody {
+    /// Version of the program.
+    pub version: String,
+    /// Version of the API: `v1`.
+    pub api: String,
+    /// Id of the node that answers.
+    pub node: String,
+}
