@@ -120,6 +120,25 @@ impl Rights {
         }
     }
 
+    /// Whether `verb` may be allowed on any name of `resource`: whether a list can hold anything at all. Only a decision on
+    /// a name is final.
+    pub fn allow_some(&self, verb: Verb, resource: Resource) -> bool {
+        match &self.kind {
+            Kind::System => true,
+            Kind::User(grants) => grants.allow_some(verb, resource),
+            Kind::Token { own, owner, .. } => own.allow_some(verb, resource) && owner.allow_some(verb, resource),
+        }
+    }
+
+    /// What the actor itself was granted, for people: the owner of a token and its project limit this further.
+    pub fn bindings(&self) -> &[RoleBinding] {
+        match &self.kind {
+            Kind::System => &[],
+            Kind::User(grants) => grants.bindings(),
+            Kind::Token { own, .. } => own.bindings(),
+        }
+    }
+
     /// Whether the action is allowed.
     pub fn allow_action(&self, action: Action) -> bool {
         match &self.kind {
