@@ -1,1 +1,37 @@
-//! Placeholder.
+//! The control plane: `/api/v1` on every node.
+//!
+//! It reads this node's replica and writes through a port ([`port::Writer`]) that the node wires to raft. Nothing on the data
+//! path ever asks it anything. No sockets, no clock, no randomness of its own: all three are handed in.
+//!
+//! In the order in which a request meets them: [`router`] takes it in, [`routes`] says which right it takes, `caller` finds
+//! out who asks, one module per noun answers, `write` hands changes to the cluster, `fault` says no.
+
+pub mod hosts;
+pub mod limits;
+pub mod passwords;
+pub mod port;
+pub mod router;
+pub mod routes;
+
+mod answer;
+mod body;
+mod call;
+mod caller;
+mod fault;
+mod page;
+mod read;
+mod throttle;
+mod write;
+
+mod auth;
+mod can_i;
+mod mcptokens;
+mod nodes;
+mod projects;
+mod rbac;
+mod servers;
+mod tools;
+mod users;
+
+pub use port::{ClusterStatus, Member, MemberRole, Pending, WaitFor, WriteFailed, Writer, Written};
+pub use router::{Options, Parts, router};

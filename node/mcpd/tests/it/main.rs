@@ -1,1 +1,11 @@
-//! Tests of the API over real sockets.
+//! The API as its clients see it, on a real replica.
+#![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
+
+mod client;
+mod node;
+
+mod admission;
+mod objects;
+mod protocol;
+mod routes;
+mod tokens;

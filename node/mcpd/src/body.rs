@@ -1,0 +1,192 @@
+//! Bodies of requests: received within limits, read strictly, with every fault named.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use mcp_api::problem::{Code, FieldFault};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::fault::Fault;
+use crate::limits;
+
+/// Receives a JSON body.
+pub(crate) async fn receive(headers: &HeaderMap, body: Body) -> Result<Bytes, Fault> {
+    if !is_json(headers) {
+        return Err(Fault::new(
+            Code::UnsupportedMediaType,
+            "the body must be sent with Content-Type: application/json",
+        ));
+    }
+    let too_large = || {
+        let limit = limits::BODY_BYTES_MAX;
+        Fault::new(Code::TooLarge, format!("the body is larger than {limit} bytes"))
+    };
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|bytes| bytes > limits::BODY_BYTES_MAX) {
+        return Err(too_large());
+    }
+    let received = tokio::time::timeout(limits::BODY_WAIT, axum::body::to_bytes(body, limits::BODY_BYTES_MAX)).await;
+    let late = |_| Fault::new(Code::BadRequest, "the body did not arrive in time");
+    received.map_err(late)?.map_err(|error| {
+        // axum gives one error for a body over the limit and for a broken connection, of which nobody reads the answer.
+        tracing::debug!(%error, "body refused");
+        too_large()
+    })
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()) else {
+        return false;
+    };
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+/// What was read from a body, and the faults found on the way.
+#[derive(Debug)]
+pub(crate) struct Parsed<T> {
+    pub(crate) value: T,
+    pub(crate) faults: Faults,
+}
+
+/// Why a field that was read can be relied on.
+pub(crate) const READ: &str = "a field without a fault was read";
+
+/// Faults by field, at most one of each.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Vec<FieldFault>);
+
+impl Faults {
+    pub(crate) fn add(&mut self, field: impl Into<String>, detail: impl std::fmt::Display) {
+        let field = field.into();
+        if self.0.len() < limits::FAULTS_MAX && self.0.iter().all(|f| f.field != field) {
+            self.0.push(FieldFault::new(field, detail));
+        }
+    }
+
+    /// Notes the error of a field, if it is one.
+    pub(crate) fn check<T, E: std::fmt::Display>(
+        &mut self,
+        field: impl Into<String>,
+        result: Result<T, E>,
+    ) -> Option<T> {
+        result.map_err(|error| self.add(field, error)).ok()
+    }
+
+    /// Refuses a text that is too long.
+    pub(crate) fn text(&mut self, field: &str, text: &str, bytes_max: usize) {
+        if text.len() > bytes_max {
+            self.add(field, format!("at most {bytes_max} bytes"));
+        } else if text.contains('\0') {
+            self.add(field, "it holds a NUL");
+        }
+    }
+
+    /// A no that lists them all, if there are any.
+    pub(crate) fn refuse(self) -> Result<(), Fault> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        Err(Fault::invalid(self.0))
+    }
+}
+
+/// Reads a body. Fields of the wrong type and unknown ones become faults and are left out of the value, so that the caller
+/// can add what it finds wrong with the rest.
+pub(crate) fn parse<T: DeserializeOwned + Default>(body: &[u8]) -> Result<Parsed<T>, Fault> {
+    // Structs can be read from arrays too, which nobody means.
+    let object = body.trim_ascii_start().starts_with(b"{");
+    if let (true, Ok(value)) = (object, serde_json::from_slice(body)) {
+        return Ok(Parsed {
+            value,
+            faults: Faults::default(),
+        });
+    }
+    let mut json: Value = serde_json::from_slice(body)
+        .map_err(|error| Fault::new(Code::BadRequest, format!("the body is not JSON: {error}")))?;
+    if !json.is_object() {
+        return Err(Fault::new(Code::BadRequest, "the body must be a JSON object"));
+    }
+    let mut faults = Faults::default();
+    for _ in 0..limits::FAULTS_MAX {
+        match serde_path_to_error::deserialize::<_, T>(&json) {
+            Ok(value) if faults.0.is_empty() => {
+                // What a map cannot show: a field that stands there twice.
+                let why = serde_json::from_slice::<T>(body)
+                    .err()
+                    .map_or_else(String::new, |e| e.to_string());
+                drop(value);
+                return Err(Fault::new(Code::BadRequest, format!("the body cannot be read: {why}")));
+            }
+            Ok(value) => return Ok(Parsed { value, faults }),
+            Err(error) => {
+                let path = error.path().to_string();
+                faults.add(path.as_str(), error.inner());
+                if !take_out(&mut json, error.path()) {
+                    break;
+                }
+            }
+        }
+    }
+    faults.refuse()?;
+    Err(Fault::new(Code::BadRequest, "the body cannot be read"))
+}
+
+/// Takes the part at `path` out. `false`: there is nothing to take.
+fn take_out(json: &mut Value, path: &serde_path_to_error::Path) -> bool {
+    use serde_path_to_error::Segment;
+    let segments: Vec<&Segment> = path.iter().collect();
+    let Some((last, way)) = segments.split_last() else {
+        return false;
+    };
+    let mut at = json;
+    for segment in way {
+        let next = match segment {
+            Segment::Map { key } => at.get_mut(key.as_str()),
+            Segment::Seq { index } => at.get_mut(*index),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        };
+        let Some(next) = next else { return false };
+        at = next;
+    }
+    // An element of a list is not taken out: those behind it would be named wrongly. What was found so far is enough then.
+    match (last, at) {
+        (Segment::Map { key }, Value::Object(fields)) => fields.remove(key).is_some(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mcp_api::projects::ProjectSpecBody;
+    use mcp_api::rbac::RbacSpec;
+
+    fn fields<T: DeserializeOwned + Default + std::fmt::Debug>(body: &str) -> Vec<String> {
+        match parse::<T>(body.as_bytes()) {
+            Ok(parsed) => parsed.faults.0.into_iter().map(|f| f.field).collect(),
+            Err(fault) => vec![fault.code().as_str().to_owned()],
+        }
+    }
+
+    #[test]
+    fn every_fault_is_listed_with_its_field() {
+        let all = fields::<ProjectSpecBody>(r#"{"name":"a","gated":"yes","servers":{},"colour":1,"x":2}"#);
+        assert_eq!(all, ["colour", "gated", "servers", "x"]);
+        assert_eq!(
+            fields::<RbacSpec>(r#"{"name":"a","roleBindings":[{"role":1},{"rolle":"x"}]}"#),
+            ["roleBindings[0].role", "roleBindings[1].rolle"]
+        );
+        assert!(fields::<ProjectSpecBody>(r#"{"name":"a"}"#).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_an_object_or_says_things_twice_is_not_read() {
+        for body in ["", "[]", "1", "{", r#"{"name":"a","name":"b"}"#] {
+            assert_eq!(fields::<ProjectSpecBody>(body), ["bad_request"], "{body}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Who asks: a session or a token, looked up in this node's replica, under a lease that is checked after the look.
+
+use http::{HeaderMap, header};
+use mcp_api::problem::Code;
+use mcp_model::authority::Rights;
+use mcp_model::command::Actor;
+use mcp_model::names::Email;
+use mcp_model::records::{McpToken, Project, Session, Tombstone, User};
+use mcp_model::tables::{self, Table, Tables};
+use mcp_model::token::{PlainSession, PlainToken, SESSION_PREFIX, TOKEN_PREFIX, TokenHash};
+
+use crate::fault::Fault;
+use crate::router::Api;
+
+/// What a client presents. The plaintext is gone by the time this exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bearer {
+    Session(TokenHash),
+    Token(TokenHash),
+}
+
+/// Somebody who was let in, with what they may do.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) actor: Actor,
+    pub(crate) rights: Rights,
+    /// The user, or the owner of the token.
+    pub(crate) user: CallerUser,
+    pub(crate) credential: Credential,
+}
+
+/// The user behind a caller.
+#[derive(Debug, Clone)]
+pub(crate) struct CallerUser {
+    pub(crate) id: mcp_model::ids::Id,
+    pub(crate) email: Email,
+    pub(crate) name: String,
+}
+
+/// What the caller presented, as the state knows it.
+#[derive(Debug, Clone)]
+pub(crate) enum Credential {
+    Session(Session),
+    Token { token: Box<McpToken>, project: String },
+}
+
+/// What a look in the state says about a bearer.
+enum Found {
+    Caller(Box<Caller>),
+    /// Never heard of it: it may have been made a moment ago through another node.
+    Unknown,
+    /// Known, and no more (or not now) to be let in.
+    Refused(&'static str),
+}
+
+impl Bearer {
+    /// The one bearer of a request. Nothing is looked up for anything else than exactly one of the right shape.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Bearer, Fault> {
+        let mut given = headers.get_all(header::AUTHORIZATION).iter();
+        let Some(value) = given.next() else {
+            return Err(Fault::not_authenticated("the request carries no Authorization header"));
+        };
+        if given.next().is_some() {
+            return Err(Fault::not_authenticated(
+                "the request carries several Authorization headers",
+            ));
+        }
+        let text = value.to_str().unwrap_or_default();
+        let bearer = match text.split_once(' ') {
+            Some((scheme, bearer)) if scheme.eq_ignore_ascii_case("bearer") => bearer.trim(),
+            Some(_) | None => return Err(Fault::not_authenticated("the Authorization header is not a bearer")),
+        };
+        if let Some(token) = PlainToken::parse(bearer) {
+            return Ok(Bearer::Token(token.hash()));
+        }
+        if let Some(session) = PlainSession::parse(bearer) {
+            return Ok(Bearer::Session(session.hash()));
+        }
+        Err(Fault::not_authenticated(&format!(
+            "the bearer has neither the shape of a session ({SESSION_PREFIX}…) nor that of a token ({TOKEN_PREFIX}…)"
+        )))
+    }
+}
+
+impl Api {
+    /// Lets somebody in or says why not. The order is the guarantee's: look, then compare a fresh clock with the lease.
+    pub(crate) async fn admit(&self, bearer: Bearer) -> Result<Caller, Fault> {
+        let mut found = self.find(bearer).await?;
+        if matches!(found, Found::Unknown) {
+            let Ok(_turn) = self.unknown_bearers.try_acquire() else {
+                return Err(Fault::new(Code::TooManyRequests, "too many unknown bearers at once").retry_after_s(1));
+            };
+            self.catch_up().await?;
+            found = self.find(bearer).await?;
+        }
+        self.vouch()?;
+        match found {
+            Found::Caller(caller) => Ok(*caller),
+            Found::Unknown => Err(Fault::not_authenticated("the session or token is not known")),
+            Found::Refused(why) => Err(Fault::not_authenticated(why)),
+        }
+    }
+
+    async fn find(&self, bearer: Bearer) -> Result<Found, Fault> {
+        let now_ms = self.clock.wall_ms();
+        self.read(move |tables| match bearer {
+            Bearer::Session(hash) => find_session(tables, hash, now_ms),
+            Bearer::Token(hash) => find_token(tables, hash, now_ms),
+        })
+        .await
+    }
+}
+
+fn find_session(tables: &dyn Tables, hash: TokenHash, now_ms: u64) -> Found {
+    let found: Option<Session> = tables::load(tables, &hash.0);
+    let Some(session) = found.filter(|s| s.hash.same_as(&hash)) else {
+        return Found::Unknown;
+    };
+    if session.expires_ms <= now_ms {
+        return Found::Refused("the session has expired");
+    }
+    let actor = Actor::User(session.user);
+    let user: Option<User> = tables::by_id(tables, session.user);
+    match (user, Rights::of(tables, &actor, now_ms)) {
+        (Some(user), Some(rights)) => Found::Caller(Box::new(Caller {
+            actor,
+            rights,
+            user: CallerUser::of(user),
+            credential: Credential::Session(session),
+        })),
+        _ => Found::Refused("the user is disabled or gone"),
+    }
+}
+
+fn find_token(tables: &dyn Tables, hash: TokenHash, now_ms: u64) -> Found {
+    let found: Option<McpToken> = tables::by_name(tables, Table::TokenHashes, &hash.0);
+    let Some(token) = found.filter(|t| t.hash.same_as(&hash)) else {
+        let gone: Option<Tombstone> = tables::load(tables, &hash.0);
+        return gone.map_or(Found::Unknown, |_| Found::Refused("the token is revoked"));
+    };
+    let actor = Actor::Token(hash);
+    let owner: Option<User> = tables::by_id(tables, token.owner);
+    let project: Option<Project> = tables::by_id(tables, token.project);
+    match (owner, project, Rights::of(tables, &actor, now_ms)) {
+        (Some(owner), Some(project), Some(rights)) => Found::Caller(Box::new(Caller {
+            actor,
+            rights,
+            user: CallerUser::of(owner),
+            credential: Credential::Token {
+                token: Box::new(token),
+                project: project.name.to_string(),
+            },
+        })),
+        _ => Found::Refused("the token is revoked or expired, or its owner is disabled or gone"),
+    }
+}
+
+impl CallerUser {
+    fn of(user: User) -> CallerUser {
+        CallerUser {
+            id: user.id,
+            email: user.email,
+            name: user.name,
+        }
+    }
+}

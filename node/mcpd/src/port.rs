@@ -1,0 +1,96 @@
+//! The port through which the control plane writes. The node wires it to raft.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use mcp_model::command::{Envelope, Reply};
+use mcp_model::ids::NodeId;
+use mcp_model::receipt::Receipt;
+
+/// An answer that is on its way.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What the caller of a write waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WaitFor {
+    /// If the change takes a right away: until no replica can admit it any more. Otherwise until it is committed.
+    Effective,
+    /// Until it is committed.
+    Committed,
+}
+
+/// A write that was carried out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Written {
+    /// The log index.
+    pub index: u64,
+    /// The answer of the state: a refusal is one.
+    pub reply: Reply,
+    /// Whether it took a right away.
+    pub restricts: bool,
+    /// If it did and was waited for: the receipt, partial if the time was not enough.
+    pub receipt: Option<Receipt>,
+}
+
+/// A write without an answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WriteFailed {
+    /// Nobody leads; nothing was changed.
+    #[error("the cluster has no leader right now")]
+    NoLeader,
+    /// It did not come to a proposal; nothing was changed.
+    #[error("not proposed: {0}")]
+    NotProposed(String),
+    /// It may or may not have been carried out. Sending it again with the same id is safe.
+    #[error("outcome unknown: {0}")]
+    OutcomeUnknown(String),
+}
+
+/// Part that a node plays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberRole {
+    /// It votes.
+    Voter,
+    /// It follows.
+    Learner,
+}
+
+/// A member as this node sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Which.
+    pub id: NodeId,
+    /// Its part.
+    pub role: MemberRole,
+    /// Whether it answers; `None`: this node cannot tell.
+    pub reachable: Option<bool>,
+    /// How far its log agrees with the leader's; `None`: this node does not lead.
+    pub matched_index: Option<u64>,
+}
+
+/// The cluster as this node sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterStatus {
+    /// This node.
+    pub node: NodeId,
+    /// The leader it knows of.
+    pub leader: Option<NodeId>,
+    /// The term it is in.
+    pub term: u64,
+    /// The members of the configuration it knows.
+    pub members: Vec<Member>,
+}
+
+/// Writes, and what only the leader knows.
+pub trait Writer: Send + Sync + 'static {
+    /// Has a command carried out: here or by the leader. A second write of the same command id gets the answer of the first.
+    /// When `limit` passes after the commit of a change that takes a right away, the answer carries a partial receipt.
+    fn write(&self, envelope: Envelope, wait: WaitFor, limit: Duration) -> Pending<'_, Result<Written, WriteFailed>>;
+
+    /// An index that covers everything that was acknowledged before this call.
+    fn read_index(&self) -> Pending<'_, Result<u64, WriteFailed>>;
+
+    /// The cluster as this node sees it. Answers at once.
+    fn cluster_status(&self) -> ClusterStatus;
+}

@@ -1,0 +1,272 @@
+//! Takes requests in and sends answers out: the frame around every route.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, FromRequestParts, Query, RawPathParams, Request};
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter, get};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use http::request::Parts as Head;
+use http::{HeaderValue, Method};
+use mcp_api::headers::{MCP_MIN_INDEX, REQUEST_ID};
+use mcp_api::problem::{Code, FieldFault};
+use mcp_model::clock::Clock;
+use mcp_store::Replica;
+use tokio::sync::Semaphore;
+
+use crate::answer::Answer;
+use crate::body;
+use crate::call::{Call, QUERY_KEYS};
+use crate::caller::Bearer;
+use crate::fault::Fault;
+use crate::hosts::{AllowedHosts, host_of};
+use crate::limits;
+use crate::passwords::Hasher;
+use crate::port::Writer;
+use crate::routes::{Access, ROUTES, Route};
+use crate::throttle::Throttle;
+
+/// What the control plane is made of.
+pub struct Parts {
+    /// This node's state, for reading.
+    pub replica: Arc<Replica>,
+    /// The way to change it.
+    pub writer: Arc<dyn Writer>,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Fills a slice with bytes that nobody can guess.
+    pub random: fn(&mut [u8]),
+    /// Settings.
+    pub options: Options,
+}
+
+/// Settings of the control plane.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Host names that are served.
+    pub allowed_hosts: AllowedHosts,
+}
+
+/// The control plane at work.
+pub(crate) struct Api {
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) writer: Arc<dyn Writer>,
+    pub(crate) clock: Arc<dyn Clock>,
+    random: fn(&mut [u8]),
+    pub(crate) hasher: Hasher,
+    pub(crate) throttle: Throttle,
+    pub(crate) unknown_bearers: Semaphore,
+    hosts: AllowedHosts,
+}
+
+impl Api {
+    fn new(parts: Parts) -> Api {
+        Api {
+            replica: parts.replica,
+            writer: parts.writer,
+            clock: parts.clock,
+            random: parts.random,
+            hasher: Hasher::new(),
+            throttle: Throttle::default(),
+            unknown_bearers: Semaphore::new(limits::UNKNOWN_BEARERS_MAX),
+            hosts: parts.options.allowed_hosts,
+        }
+    }
+
+    pub(crate) fn random<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        (self.random)(&mut bytes);
+        bytes
+    }
+
+    fn request_id(&self) -> String {
+        format!("{:016x}", u64::from_be_bytes(self.random()))
+    }
+}
+
+/// All of `/api/v1`, `/healthz` and `/livez`. The node merges what it serves itself beside them; a fallback is set here.
+/// Connections should carry their peer's address as [`ConnectInfo`], so that failed logins are counted by address.
+pub fn router(parts: Parts) -> Router {
+    let api = Arc::new(Api::new(parts));
+    let mut router = Router::new();
+    let mut paths: BTreeMap<&str, Vec<&'static Route>> = BTreeMap::new();
+    for route in ROUTES {
+        paths.entry(route.path()).or_default().push(route);
+    }
+    for (path, routes) in paths {
+        router = router.route(path, methods(&api, &routes));
+    }
+    router = router.route("/healthz", get(|| async { "ok\n" }));
+    router = router.route("/livez", get(|| async { "ok\n" }));
+    router.fallback(move |request: Request| async move {
+        let fault = Fault::new(
+            Code::NoSuchRoute,
+            format!("there is no route {:?}", request.uri().path()),
+        );
+        let request_id = api.request_id();
+        finish(fault.into_response(&request_id), &request_id)
+    })
+}
+
+fn methods(api: &Arc<Api>, routes: &[&'static Route]) -> MethodRouter {
+    let mut methods = MethodRouter::new();
+    for route in routes.iter().copied() {
+        let api = api.clone();
+        let filter = MethodFilter::try_from(route.method().clone()).expect("routes use methods that axum knows");
+        methods = methods.on(filter, move |request: Request| serve(api, route, request));
+    }
+    let allow = routes
+        .iter()
+        .map(|r| r.method().as_str())
+        .collect::<Vec<_>>()
+        .join(", ");
+    let api = api.clone();
+    methods.fallback(move |request: Request| async move {
+        let detail = format!("{} takes {allow}, not {}", request.uri().path(), request.method());
+        let request_id = api.request_id();
+        let fault = Fault::new(Code::MethodNotAllowed, detail).allow(allow);
+        finish(fault.into_response(&request_id), &request_id)
+    })
+}
+
+async fn serve(api: Arc<Api>, route: &'static Route, request: Request) -> Response {
+    let request_id = api.request_id();
+    let answer = Box::pin(answer(&api, route, request)).await;
+    let response = match answer {
+        Ok(answer) => answer.into_response(api.replica.auth_index()),
+        Err(fault) => {
+            tracing::debug!(
+                request_id,
+                code = fault.code().as_str(),
+                path = route.path(),
+                "request refused"
+            );
+            fault.into_response(&request_id)
+        }
+    };
+    finish(response, &request_id)
+}
+
+/// Headers of every answer. Nothing here is for caches: an answer may hold a secret and depends on who asks.
+fn finish(mut response: Response, request_id: &str) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
+async fn answer(api: &Arc<Api>, route: &'static Route, request: Request) -> Result<Answer, Fault> {
+    let (mut head, body) = request.into_parts();
+    if !api.hosts.allow(host_of(&head.uri, &head.headers)) {
+        return Err(Fault::new(Code::HostNotAllowed, "this host name is not served here")
+            .hint("add it to allowed_hosts of the API listener"));
+    }
+    let params = params(&mut head).await?;
+    let query = query(&head)?;
+    // A bearer of no known shape is refused before anything is read; the rest is decided after the body has arrived.
+    let bearer = match route.access {
+        Access::Open(_) => None,
+        Access::For(..) => Some(Bearer::of(&head.headers)?),
+    };
+    let body = if takes_body(route) {
+        body::receive(&head.headers, body).await?
+    } else {
+        Bytes::new()
+    };
+    let peer = head.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let call = Call {
+        api: api.clone(),
+        route,
+        params,
+        query,
+        headers: head.headers,
+        body,
+        peer,
+    };
+    match (route.access, bearer) {
+        (Access::Open(run), _) => run(call).await,
+        (Access::For(right, run), Some(bearer)) => {
+            let caller = admit(&call, bearer).await?;
+            run(call.authorize(caller, right).await?).await
+        }
+        (Access::For(..), None) => Err(Fault::not_authenticated("the request carries no bearer")),
+    }
+}
+
+/// Admits the caller on a state that is as new as the request asks for.
+async fn admit(call: &Call, bearer: Bearer) -> Result<crate::caller::Caller, Fault> {
+    let api = &call.api;
+    let caller = api.admit(bearer).await?;
+    let min_index = min_index(call)?;
+    let linearizable = match call.query("consistency") {
+        None => false,
+        Some("linearizable") => true,
+        Some(_) => {
+            return Err(Fault::invalid(vec![FieldFault::new(
+                "consistency",
+                "the one value is linearizable",
+            )]));
+        }
+    };
+    if min_index <= api.replica.auth_index() && !linearizable {
+        return Ok(caller);
+    }
+    if linearizable {
+        api.catch_up().await?;
+    }
+    api.reach(min_index, limits::INDEX_WAIT).await?;
+    api.admit(bearer).await
+}
+
+fn min_index(call: &Call) -> Result<u64, Fault> {
+    let Some(value) = call.headers.get(MCP_MIN_INDEX) else {
+        return Ok(0);
+    };
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| Fault::invalid(vec![FieldFault::new("Mcp-Min-Index", "it is a decimal number")]))
+}
+
+fn takes_body(route: &Route) -> bool {
+    match *route.method() {
+        Method::PUT | Method::PATCH => true,
+        Method::POST => !matches!(route.path().rsplit('/').next(), Some("revoke" | "logout")),
+        _ => false,
+    }
+}
+
+async fn params(head: &mut Head) -> Result<Vec<(String, String)>, Fault> {
+    let params = RawPathParams::from_request_parts(head, &()).await;
+    let params = params.map_err(|_| Fault::new(Code::NoSuchRoute, "the path is not text"))?;
+    Ok(params
+        .iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect())
+}
+
+fn query(head: &Head) -> Result<Vec<(String, String)>, Fault> {
+    let query = Query::<Vec<(String, String)>>::try_from_uri(&head.uri);
+    let Query(query) = query.map_err(|_| Fault::new(Code::BadRequest, "the query cannot be read"))?;
+    let mut faults = Vec::new();
+    for (at, (key, _)) in query.iter().enumerate() {
+        if !QUERY_KEYS.contains(&key.as_str()) {
+            faults.push(FieldFault::new(
+                key.as_str(),
+                format!("unknown: the parameters are {}", QUERY_KEYS.join(", ")),
+            ));
+        } else if query[..at].iter().any(|(k, _)| k == key) {
+            faults.push(FieldFault::new(key.as_str(), "given twice"));
+        }
+    }
+    if !faults.is_empty() {
+        faults.truncate(limits::FAULTS_MAX);
+        return Err(Fault::invalid(faults));
+    }
+    Ok(query)
+}

@@ -1,0 +1,266 @@
+//! One node for tests: a real replica in a temporary directory, and a writer that applies at once instead of asking a cluster.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mcp_model::clock::{Clock, Reading};
+use mcp_model::command::{Actor, Command, Envelope, Reply};
+use mcp_model::ids::{CommandId, Id, NodeId};
+use mcp_model::names::{Email, Name};
+use mcp_model::receipt::{Proof, Receipt, ReplicaReceipt};
+use mcp_model::records::{NodeRecord, Origin};
+use mcp_model::token::PlainSession;
+use mcp_store::{ApplyEntry, Replica, ReplicaOptions};
+use mcpd::{ClusterStatus, Member, MemberRole, Options, Parts, Pending, WaitFor, WriteFailed, Writer, Written};
+
+pub(crate) const ADMIN: &str = "admin@test.com";
+pub(crate) const PASSWORD: &str = "correct horse battery";
+/// How long a session lasts that was opened without a login.
+pub(crate) const SESSION_MS: u64 = 2 * 3_600_000;
+/// 2026-11-23.
+const START_MS: u64 = 1_795_000_000_000;
+
+/// Time stands still until a test moves it, but no two looks at the wall show the same, so that ids keep their order.
+#[derive(Default)]
+pub(crate) struct TestClock {
+    passed_ms: AtomicU64,
+    looks: AtomicU64,
+}
+
+impl TestClock {
+    pub(crate) fn pass_ms(&self, ms: u64) {
+        self.passed_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn reading(&self) -> Reading {
+        Reading::both_ms(10_000 + self.passed_ms.load(Ordering::SeqCst))
+    }
+
+    fn wall_ms(&self) -> u64 {
+        START_MS + self.passed_ms.load(Ordering::SeqCst) + self.looks.fetch_add(1, Ordering::SeqCst)
+    }
+}
+
+/// What becomes of the next writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mood {
+    Fine,
+    NoLeader,
+    /// The command is carried out and the answer is lost.
+    AnswerLost,
+    /// One replica does not confirm.
+    OnePending,
+    /// One replica is gone and its lease ran out.
+    OneRanOut,
+}
+
+pub(crate) struct DirectWriter {
+    replica: Arc<Replica>,
+    next: Mutex<u64>,
+    pub(crate) mood: Mutex<Mood>,
+}
+
+impl DirectWriter {
+    fn apply(&self, envelope: &Envelope) -> Written {
+        let mut next = self.next.lock().unwrap();
+        *next += 1;
+        let entry = ApplyEntry {
+            index: *next,
+            commands: vec![envelope.encode()],
+        };
+        let outcome = self.replica.apply(&[entry], b"mark").unwrap().remove(0).remove(0);
+        Written {
+            index: outcome.index,
+            reply: outcome.reply,
+            restricts: outcome.restricts,
+            receipt: None,
+        }
+    }
+
+    fn receipt(&self, index: u64) -> Receipt {
+        let mood = *self.mood.lock().unwrap();
+        let third = match mood {
+            Mood::OnePending => (Proof::Pending, 15_000),
+            Mood::OneRanOut => (Proof::LeaseRanOut, 2_104),
+            Mood::Fine | Mood::NoLeader | Mood::AnswerLost => (Proof::Applied, 12),
+        };
+        let lines = [(1, Proof::Applied, 9), (2, Proof::Applied, 11), (3, third.0, third.1)];
+        let replicas = lines.map(|(node, proof, after_ms)| ReplicaReceipt {
+            node: NodeId(node),
+            proof,
+            after_ms,
+        });
+        Receipt {
+            index,
+            replicas: replicas.to_vec(),
+            took_ms: third.1,
+        }
+    }
+}
+
+impl Writer for DirectWriter {
+    fn write(&self, envelope: Envelope, wait: WaitFor, _: Duration) -> Pending<'_, Result<Written, WriteFailed>> {
+        Box::pin(async move {
+            let mood = *self.mood.lock().unwrap();
+            if mood == Mood::NoLeader {
+                return Err(WriteFailed::NoLeader);
+            }
+            let mut written = self.apply(&envelope);
+            if mood == Mood::AnswerLost {
+                return Err(WriteFailed::OutcomeUnknown("the leader went away".to_owned()));
+            }
+            if written.restricts && wait == WaitFor::Effective {
+                written.receipt = Some(self.receipt(written.index));
+            }
+            Ok(written)
+        })
+    }
+
+    fn read_index(&self) -> Pending<'_, Result<u64, WriteFailed>> {
+        Box::pin(async move {
+            match *self.mood.lock().unwrap() {
+                Mood::NoLeader => Err(WriteFailed::NoLeader),
+                _ => Ok(*self.next.lock().unwrap()),
+            }
+        })
+    }
+
+    fn cluster_status(&self) -> ClusterStatus {
+        let member = |id| Member {
+            id: NodeId(id),
+            role: MemberRole::Voter,
+            reachable: Some(id != 3),
+            matched_index: Some(7),
+        };
+        ClusterStatus {
+            node: NodeId(1),
+            leader: Some(NodeId(1)),
+            term: 4,
+            members: [1, 2, 3].map(member).to_vec(),
+        }
+    }
+}
+
+/// A node with a cluster of three, an administrator and a lease.
+pub(crate) struct Node {
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) writer: Arc<DirectWriter>,
+    pub(crate) clock: Arc<TestClock>,
+    /// The administrator's session.
+    pub(crate) session: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    pub(crate) fn start() -> Node {
+        let dir = tempfile::tempdir().unwrap();
+        let random = Arc::new(|| 1);
+        let options = ReplicaOptions {
+            lease_ms: 3_600_000,
+            had_data: false,
+            random,
+        };
+        let replica = Replica::open(dir.path(), options).unwrap();
+        let writer = Arc::new(DirectWriter {
+            replica: replica.clone(),
+            next: Mutex::new(0),
+            mood: Mutex::new(Mood::Fine),
+        });
+        let clock = Arc::new(TestClock::default());
+        let mut node = Node {
+            replica,
+            writer,
+            clock,
+            session: String::new(),
+            _dir: dir,
+        };
+        node.found();
+        node.renew();
+        node
+    }
+
+    /// Takes a lease of an hour.
+    pub(crate) fn renew(&self) {
+        let gate = self.replica.gate();
+        let (incarnation, request) = gate.begin(self.clock.reading()).unwrap();
+        gate.granted(incarnation, request, 0, self.replica.auth_index());
+        assert!(gate.holds(self.clock.reading()));
+    }
+
+    pub(crate) fn mood(&self, mood: Mood) {
+        *self.writer.mood.lock().unwrap() = mood;
+    }
+
+    /// Has a command carried out by the cluster itself.
+    pub(crate) fn by_system(&self, command: Command) -> Reply {
+        let envelope = Envelope {
+            id: CommandId(u128::from_be_bytes(bytes())),
+            now_ms: self.clock.wall_ms(),
+            actor: Actor::System,
+            command,
+        };
+        self.writer.apply(&envelope).reply
+    }
+
+    pub(crate) fn router(&self) -> axum::Router {
+        mcpd::router(Parts {
+            replica: self.replica.clone(),
+            writer: self.writer.clone(),
+            clock: self.clock.clone(),
+            random: |buffer| getrandom::fill(buffer).unwrap(),
+            options: Options::default(),
+        })
+    }
+
+    fn found(&mut self) {
+        let id = |n| Id::v7(START_MS, [n; 10]);
+        let reply = self.by_system(Command::InitCluster {
+            cluster_id: id(1),
+            admin: id(2),
+            email: Email::parse(ADMIN).unwrap(),
+            password_hash: Some(mcpd::passwords::hash_password(PASSWORD, bytes())),
+            rbac: id(3),
+        });
+        assert_eq!(reply, Reply::ClusterInitialised);
+        for n in 1..=3 {
+            let name = Name::parse(&format!("node-{n}")).unwrap();
+            let origin = Origin {
+                created_ms: 0,
+                created_by: String::new(),
+                version: 0,
+            };
+            let node = NodeRecord {
+                id: NodeId(n),
+                name,
+                peer_address: format!("127.0.0.1:330{n}"),
+                api_url: format!("http://127.0.0.1:310{n}"),
+                gateway_url: format!("http://127.0.0.1:320{n}"),
+                origin,
+            };
+            self.by_system(Command::RegisterNode { node });
+        }
+        self.session = self.session_of(id(2));
+    }
+
+    /// A session without a login.
+    pub(crate) fn session_of(&self, user: Id) -> String {
+        let session = PlainSession::from_bytes(&bytes());
+        let expires_ms = self.clock.wall_ms() + SESSION_MS;
+        let reply = self.by_system(Command::OpenSession {
+            hash: session.hash(),
+            user,
+            expires_ms,
+        });
+        assert_eq!(reply, Reply::SessionOpened);
+        session.expose().to_owned()
+    }
+}
+
+fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).unwrap();
+    bytes
+}
