@@ -1,1 +1,34 @@
-//! Placeholder.
+//! Agreement among replicas: one log, one leader, leases, and the barrier behind a revoke.
+//!
+//! The only package that names openraft; everything else sees [`Node`]. What openraft 0.9 lacks stands here: a campaign
+//! that asks before it disturbs, leases that are not heartbeats, write batches, forwarding, and deadlines everywhere.
+//!
+//! In the order in which one would tell it: [`types`] are what travels; [`logs`] and [`machine`] connect openraft to the
+//! store; [`tls`], [`link`], [`rpc`], [`server`] and [`network`] are how peers talk; [`office`] is what this process knows of
+//! its own leadership; [`campaign`] how it comes to lead; [`rounds`] and [`renew`] how leases are granted and held; [`write`]
+//! how commands get into the log; [`barrier`] when a revoke may be called effective; [`node`] puts all of it together.
+
+mod barrier;
+mod campaign;
+mod link;
+mod logs;
+mod machine;
+mod network;
+mod node;
+mod office;
+mod renew;
+mod rounds;
+mod rpc;
+mod server;
+pub mod tls;
+mod types;
+mod watchdog;
+mod write;
+
+pub use node::{Member, MemberStatus, Node, NodeOptions, StartError, Status};
+pub use rpc::WaitFor;
+pub use tls::PeerTls;
+pub use write::{WriteFailed, Written};
+
+#[cfg(test)]
+mod suite;

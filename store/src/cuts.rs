@@ -34,7 +34,12 @@ impl Cuts {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let cut = CancellationToken::new();
         self.open.entry(hash).or_default().push((number, cut.clone()));
-        CutGuard { open: Arc::clone(&self.open), hash, number, cut }
+        CutGuard {
+            open: Arc::clone(&self.open),
+            hash,
+            number,
+            cut,
+        }
     }
 
     /// How many streams and calls are registered.
@@ -58,7 +63,11 @@ impl Cuts {
     }
 
     fn cut_where(&self, ends: impl Fn(&TokenHash) -> bool) -> usize {
-        self.open.iter().filter(|entry| ends(entry.key())).map(|entry| cancel_all(entry.value())).sum()
+        self.open
+            .iter()
+            .filter(|entry| ends(entry.key()))
+            .map(|entry| cancel_all(entry.value()))
+            .sum()
     }
 }
 

@@ -28,7 +28,10 @@ impl LeaseGate {
 
     /// Whether the lease holds at `now`, which must be read after whatever the lease is to vouch for.
     pub fn holds(&self, now: Reading) -> bool {
-        self.deadline.load().as_ref().is_some_and(|deadline| !now.either_passed(**deadline))
+        self.deadline
+            .load()
+            .as_ref()
+            .is_some_and(|deadline| !now.either_passed(**deadline))
     }
 
     /// Until when the lease holds, for people and metrics.

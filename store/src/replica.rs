@@ -146,7 +146,9 @@ impl Replica {
         self.refuse_shut()?;
         let mut effects = Effects::default();
         let outcomes = self.commit(entries, mark, &mut effects)?;
-        let Some(last) = entries.last() else { return Ok(outcomes) };
+        let Some(last) = entries.last() else {
+            return Ok(outcomes);
+        };
         if effects != Effects::default() {
             self.read(|tables| self.view.update(tables, &effects))?;
             for cut in &effects.cuts {
@@ -166,7 +168,10 @@ impl Replica {
         let mut txn = self.db.begin_write()?;
         txn.set_durability(Durability::None)?;
         let mut rows = Rows::new(txn.open_table(STATE)?);
-        let outcomes = entries.iter().map(|entry| carry_out(&mut rows, entry, effects)).collect::<Result<_, _>>()?;
+        let outcomes = entries
+            .iter()
+            .map(|entry| carry_out(&mut rows, entry, effects))
+            .collect::<Result<_, _>>()?;
         rows.check()?;
         drop(rows);
         if let Some(last) = entries.last() {
@@ -199,7 +204,8 @@ impl Replica {
         let mut txn = self.db.begin_write()?;
         txn.set_durability(Durability::Immediate)?;
         // A transaction that changes nothing would not reach the disk.
-        txn.open_table(MARKS)?.insert("flushed", self.auth_index().to_be_bytes().as_slice())?;
+        txn.open_table(MARKS)?
+            .insert("flushed", self.auth_index().to_be_bytes().as_slice())?;
         txn.commit()?;
         Ok(())
     }
@@ -285,12 +291,18 @@ fn refuse_empty(path: &Path) -> Result<(), StoreError> {
         Ok(_) => "empty",
         Err(_) => "missing",
     };
-    Err(StoreError::Missing { path: path.to_owned(), what })
+    Err(StoreError::Missing {
+        path: path.to_owned(),
+        what,
+    })
 }
 
 fn open_database(path: &Path) -> Result<Database, StoreError> {
     let open = || -> Result<Database, StoreError> {
-        let db = Builder::new().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(path)?;
+        let db = Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .set_check_integrity_on_open(true)
+            .create(path)?;
         let mut txn = db.begin_write()?;
         txn.set_durability(Durability::Immediate)?;
         txn.open_table(STATE)?;
@@ -306,7 +318,12 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
 fn applied_index(db: &Database) -> Result<u64, StoreError> {
     let txn = db.begin_read()?;
     let marks = txn.open_table(MARKS)?;
-    let Some(mark) = marks.get(INDEX_MARK)? else { return Ok(0) };
-    let bytes = mark.value().try_into().map_err(|_| StoreError::Corrupt("the index mark is not a number".to_owned()))?;
+    let Some(mark) = marks.get(INDEX_MARK)? else {
+        return Ok(0);
+    };
+    let bytes = mark
+        .value()
+        .try_into()
+        .map_err(|_| StoreError::Corrupt("the index mark is not a number".to_owned()))?;
     Ok(u64::from_be_bytes(bytes))
 }

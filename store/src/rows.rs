@@ -21,7 +21,10 @@ pub(crate) struct Rows<T> {
 
 impl<T> Rows<T> {
     pub(crate) fn new(table: T) -> Rows<T> {
-        Rows { table, fault: RefCell::new(None) }
+        Rows {
+            table,
+            fault: RefCell::new(None),
+        }
     }
 
     /// Whether everything that was read and written can be believed.
@@ -51,7 +54,8 @@ pub(crate) fn row_key(table: Table, key: &[u8]) -> Vec<u8> {
 
 impl<T: ReadableTable<&'static [u8], &'static [u8]>> Tables for Rows<T> {
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
-        self.or_fault(self.table.get(row_key(table, key).as_slice())).map(|value| value.value().to_vec())
+        self.or_fault(self.table.get(row_key(table, key).as_slice()))
+            .map(|value| value.value().to_vec())
     }
 
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<(Key, Vec<u8>)> {
@@ -70,7 +74,9 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> Tables for Rows<T> {
         };
         let mut rows = Vec::new();
         for row in range.take(limit) {
-            let Some((key, value)) = self.or_fault(row.map(Some)) else { break };
+            let Some((key, value)) = self.or_fault(row.map(Some)) else {
+                break;
+            };
             if !key.value().starts_with(&prefix) {
                 break;
             }
@@ -87,14 +93,20 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> Tables for Rows<T> {
 
 impl TablesMut for Rows<redb::Table<'_, &'static [u8], &'static [u8]>> {
     fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
-        let failed = self.table.insert(row_key(table, key).as_slice(), value.as_slice()).err();
+        let failed = self
+            .table
+            .insert(row_key(table, key).as_slice(), value.as_slice())
+            .err();
         if let Some(error) = failed {
             self.fault(error.into());
         }
     }
 
     fn remove(&mut self, table: Table, key: &[u8]) -> bool {
-        let removed = self.table.remove(row_key(table, key).as_slice()).map(|old| old.map(|_| ()));
+        let removed = self
+            .table
+            .remove(row_key(table, key).as_slice())
+            .map(|old| old.map(|_| ()));
         self.or_fault(removed).is_some()
     }
 }

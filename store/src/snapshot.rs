@@ -46,9 +46,15 @@ pub(crate) fn write(txn: &ReadTransaction, file: &Path) -> Result<SnapshotInfo, 
 fn write_to(txn: &ReadTransaction, path: &Path) -> Result<SnapshotInfo, StoreError> {
     let marks = txn.open_table(MARKS)?;
     let mark = marks.get("raft")?.map(|m| m.value().to_vec()).unwrap_or_default();
-    let index = marks.get("index")?.map(|m| m.value().to_vec()).unwrap_or_else(|| vec![0; 8]);
+    let index = marks
+        .get("index")?
+        .map(|m| m.value().to_vec())
+        .unwrap_or_else(|| vec![0; 8]);
     let file = File::create(path).map_err(StoreError::io)?;
-    let mut out = Summed { inner: BufWriter::new(file), sum: Sha256::new() };
+    let mut out = Summed {
+        inner: BufWriter::new(file),
+        sum: Sha256::new(),
+    };
     let mut rows = 0;
     put(&mut out, MAGIC, &[&mark, &index]).map_err(StoreError::io)?;
     for row in txn.open_table(STATE)?.iter()? {
@@ -62,8 +68,16 @@ fn write_to(txn: &ReadTransaction, path: &Path) -> Result<SnapshotInfo, StoreErr
     inner.write_all(&sha256).map_err(StoreError::io)?;
     let file = inner.into_inner().map_err(StoreError::io)?;
     file.sync_all().map_err(StoreError::io)?;
-    let index = index.try_into().map(u64::from_be_bytes).map_err(|_| corrupt("index mark"))?;
-    Ok(SnapshotInfo { mark, index, rows, sha256 })
+    let index = index
+        .try_into()
+        .map(u64::from_be_bytes)
+        .map_err(|_| corrupt("index mark"))?;
+    Ok(SnapshotInfo {
+        mark,
+        index,
+        rows,
+        sha256,
+    })
 }
 
 /// Reads all of `file` and says what it holds, if every byte of it is as it was written.
@@ -73,14 +87,16 @@ pub fn verify(file: &Path) -> Result<SnapshotInfo, StoreError> {
         rows += 1;
         Ok(())
     })?;
-    Ok(SnapshotInfo { mark, index, rows, sha256 })
+    Ok(SnapshotInfo {
+        mark,
+        index,
+        rows,
+        sha256,
+    })
 }
 
 /// Puts the rows of a verified `file` into an empty table.
-pub(crate) fn unpack(
-    file: &Path,
-    table: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
-) -> Result<(), StoreError> {
+pub(crate) fn unpack(file: &Path, table: &mut redb::Table<'_, &'static [u8], &'static [u8]>) -> Result<(), StoreError> {
     walk(file, |key, value| {
         table.insert(key, value)?;
         Ok(())
@@ -92,14 +108,21 @@ type Head = (Vec<u8>, u64, [u8; 32]);
 
 fn walk(path: &Path, mut row: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>) -> Result<Head, StoreError> {
     let file = File::open(path).map_err(StoreError::io)?;
-    let mut input = Summed { inner: BufReader::new(file), sum: Sha256::new() };
+    let mut input = Summed {
+        inner: BufReader::new(file),
+        sum: Sha256::new(),
+    };
     let mut magic = [0; 8];
     input.fill(&mut magic)?;
     if &magic != MAGIC {
         return Err(corrupt("not a snapshot, or of a newer format"));
     }
     let mark = input.field()?;
-    let index = input.field()?.try_into().map(u64::from_be_bytes).map_err(|_| corrupt("index"))?;
+    let index = input
+        .field()?
+        .try_into()
+        .map(u64::from_be_bytes)
+        .map_err(|_| corrupt("index"))?;
     loop {
         let mut more = [0];
         input.fill(&mut more)?;
@@ -171,7 +194,10 @@ impl<T: Read> Summed<T> {
         }
         // Not all at once: a length that was altered must not take the memory.
         let mut field = Vec::new();
-        let taken = (&mut self.inner).take(u64::from(length)).read_to_end(&mut field).map_err(StoreError::io)?;
+        let taken = (&mut self.inner)
+            .take(u64::from(length))
+            .read_to_end(&mut field)
+            .map_err(StoreError::io)?;
         if taken != usize::try_from(length).unwrap_or(usize::MAX) {
             return Err(corrupt("truncated"));
         }

@@ -111,7 +111,14 @@ impl Policy {
         let mut policy = Policy::default();
         each(tables, |user: User| {
             let grants = Arc::new(grants_of_user(tables, &user));
-            policy.users.insert(user.id, Arc::new(UserFacts { email: user.email, disabled: user.disabled, grants }));
+            policy.users.insert(
+                user.id,
+                Arc::new(UserFacts {
+                    email: user.email,
+                    disabled: user.disabled,
+                    grants,
+                }),
+            );
         });
         each(tables, |project: Project| {
             policy.project_names.insert(project.name.clone(), project.id);

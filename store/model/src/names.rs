@@ -15,7 +15,16 @@ pub const EMAIL_BYTES_MAX: usize = 254;
 /// The name of a project, server, token or other record: `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`, and not of the form of a
 /// uuid, so that a name and an id can stand in the same place of a path.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Name(String);
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Name, NameError> {
+        Name::parse(&text)
+    }
+}
 
 /// Why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,7 +88,16 @@ impl Borrow<str> for Name {
 
 /// A user's e-mail address, lower-cased. It identifies a user in bindings and never changes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Email(String);
+
+impl TryFrom<String> for Email {
+    type Error = NotAnEmail;
+
+    fn try_from(text: String) -> Result<Email, NotAnEmail> {
+        Email::parse(&text)
+    }
+}
 
 /// The text is no e-mail address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -37,7 +37,10 @@ pub(super) fn open_purged(bytes: &[u8]) -> Result<Purged, LogError> {
     let Some((index, rest)) = bytes.split_first_chunk::<INDEX_BYTES>() else {
         return Err(LogError::Corrupt("mark purged is too short".to_owned()));
     };
-    Ok(Purged { index: u64::from_le_bytes(*index), bytes: rest.to_vec() })
+    Ok(Purged {
+        index: u64::from_le_bytes(*index),
+        bytes: rest.to_vec(),
+    })
 }
 
 fn seal(key: &[u8], bytes: &[u8]) -> Vec<u8> {

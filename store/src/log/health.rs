@@ -52,7 +52,11 @@ impl Flushes {
         let took_us = (self.ticks)().saturating_sub(began_ns) / NS_PER_US;
         let before = self.count.fetch_add(1, Ordering::Relaxed);
         let average = self.average_us.load(Ordering::Relaxed);
-        let next = if before == 0 { took_us } else { average - (average >> EWMA_SHIFT) + (took_us >> EWMA_SHIFT) };
+        let next = if before == 0 {
+            took_us
+        } else {
+            average - (average >> EWMA_SHIFT) + (took_us >> EWMA_SHIFT)
+        };
         self.last_us.store(took_us, Ordering::Relaxed);
         self.average_us.store(next, Ordering::Relaxed);
     }

@@ -23,7 +23,10 @@ pub(super) fn open_or_create(path: &Path) -> Result<Database, LogError> {
 }
 
 pub(super) fn open_existing(path: &Path) -> Result<Database, LogError> {
-    let missing = |what| LogError::Missing { path: path.display().to_string(), what };
+    let missing = |what| LogError::Missing {
+        path: path.display().to_string(),
+        what,
+    };
     let length = match std::fs::metadata(path) {
         Ok(meta) => meta.len(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing("gone")),
@@ -50,7 +53,9 @@ fn builder() -> Builder {
 fn guarded(open: impl FnOnce() -> Result<Database, LogError>) -> Result<Database, LogError> {
     match catch_unwind(AssertUnwindSafe(open)) {
         Ok(result) => result,
-        Err(_) => Err(LogError::Corrupt("the store panicked while opening the file".to_owned())),
+        Err(_) => Err(LogError::Corrupt(
+            "the store panicked while opening the file".to_owned(),
+        )),
     }
 }
 
@@ -72,16 +77,22 @@ fn check_format(path: &Path, format: &[u8]) -> Result<(), LogError> {
         return Ok(());
     }
     let format = String::from_utf8_lossy(format).into_owned();
-    Err(LogError::Io(format!("{} has the unknown format {format:?}", path.display())))
+    Err(LogError::Io(format!(
+        "{} has the unknown format {format:?}",
+        path.display()
+    )))
 }
 
 pub(super) fn lay_out(db: &Database) -> Result<(), LogError> {
     let mut txn = db.begin_write().map_err(read_error)?;
-    txn.set_durability(Durability::Immediate).map_err(|error| LogError::Io(error.to_string()))?;
+    txn.set_durability(Durability::Immediate)
+        .map_err(|error| LogError::Io(error.to_string()))?;
     {
         txn.open_table(RECORDS).map_err(read_error)?;
         let mut marks = txn.open_table(MARKS).map_err(read_error)?;
-        marks.insert(FORMAT, seal_mark(FORMAT, FORMAT_BYTES).as_slice()).map_err(read_error)?;
+        marks
+            .insert(FORMAT, seal_mark(FORMAT, FORMAT_BYTES).as_slice())
+            .map_err(read_error)?;
     }
     txn.commit().map_err(read_error)
 }

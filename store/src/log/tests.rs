@@ -19,7 +19,10 @@ fn ticks() -> Ticks {
 }
 
 fn record(index: u64) -> LogRecord {
-    LogRecord { index, bytes: format!("record {index}").into_bytes() }
+    LogRecord {
+        index,
+        bytes: format!("record {index}").into_bytes(),
+    }
 }
 
 fn records(range: std::ops::RangeInclusive<u64>) -> Vec<LogRecord> {
@@ -38,7 +41,11 @@ fn wait(write: impl FnOnce(super::Completion)) -> Result<(), LogError> {
 }
 
 fn indexes(log: &RaftLog) -> Vec<u64> {
-    log.read(0..u64::MAX, NO_CAP).unwrap().into_iter().map(|record| record.index).collect()
+    log.read(0..u64::MAX, NO_CAP)
+        .unwrap()
+        .into_iter()
+        .map(|record| record.index)
+        .collect()
 }
 
 #[test]
@@ -50,7 +57,16 @@ fn what_was_completed_is_there_after_reopening() {
     wait(|done| log.put_mark(Mark::Vote, b"vote".to_vec(), done)).unwrap();
     wait(|done| log.put_mark(Mark::Committed, b"committed".to_vec(), done)).unwrap();
     wait(|done| log.truncate(8, done)).unwrap();
-    wait(|done| log.purge(Purged { index: 2, bytes: b"two".to_vec() }, done)).unwrap();
+    wait(|done| {
+        log.purge(
+            Purged {
+                index: 2,
+                bytes: b"two".to_vec(),
+            },
+            done,
+        )
+    })
+    .unwrap();
     log.close();
     assert!(matches!(log.last(), Err(LogError::Closed)));
 
@@ -59,7 +75,13 @@ fn what_was_completed_is_there_after_reopening() {
     assert_eq!(log.last().unwrap(), Some(record(7)));
     assert_eq!(log.mark(Mark::Vote).unwrap().as_deref(), Some(&b"vote"[..]));
     assert_eq!(log.mark(Mark::Committed).unwrap().as_deref(), Some(&b"committed"[..]));
-    assert_eq!(log.purged().unwrap(), Some(Purged { index: 2, bytes: b"two".to_vec() }));
+    assert_eq!(
+        log.purged().unwrap(),
+        Some(Purged {
+            index: 2,
+            bytes: b"two".to_vec()
+        })
+    );
 }
 
 #[test]
@@ -75,7 +97,11 @@ fn a_read_stops_at_its_byte_cap_but_never_returns_nothing() {
         (1..6, 2 * length + 1, 1..=2),
         (2..4, NO_CAP, 2..=3),
     ] {
-        assert_eq!(log.read(range.clone(), cap).unwrap(), records(expected), "{range:?} with cap {cap}");
+        assert_eq!(
+            log.read(range.clone(), cap).unwrap(),
+            records(expected),
+            "{range:?} with cap {cap}"
+        );
     }
     assert_eq!(log.read(6..9, NO_CAP).unwrap(), []);
     assert_eq!(log.read(3..3, NO_CAP).unwrap(), []);
@@ -88,13 +114,28 @@ fn a_record_that_leaves_a_hole_is_refused_and_the_log_goes_on() {
     wait(|done| log.append(records(1..=3), done)).unwrap();
     for index in [5, 3, 1] {
         let refused = wait(|done| log.append(vec![record(index)], done));
-        assert!(matches!(refused, Err(LogError::Gap { last: Some(3), .. })), "{index}: {refused:?}");
+        assert!(
+            matches!(refused, Err(LogError::Gap { last: Some(3), .. })),
+            "{index}: {refused:?}"
+        );
     }
     wait(|done| log.append(vec![record(4)], done)).unwrap();
-    wait(|done| log.purge(Purged { index: 10, bytes: Vec::new() }, done)).unwrap();
+    wait(|done| {
+        log.purge(
+            Purged {
+                index: 10,
+                bytes: Vec::new(),
+            },
+            done,
+        )
+    })
+    .unwrap();
     assert!(matches!(
         wait(|done| log.append(vec![record(5)], done)),
-        Err(LogError::Gap { last: Some(10), index: 5 })
+        Err(LogError::Gap {
+            last: Some(10),
+            index: 5
+        })
     ));
     wait(|done| log.append(vec![record(11)], done)).unwrap();
     assert_eq!(indexes(&log), [11]);
@@ -108,7 +149,9 @@ fn what_queues_up_behind_a_flush_shares_the_next_one() {
     switch.set(Switch::HANG);
     let first = submit(|done| log.append(vec![record(1)], done));
     switch.wait_until_hanging();
-    let behind: Vec<_> = (2..=200).map(|index| submit(|done| log.append(vec![record(index)], done))).collect();
+    let behind: Vec<_> = (2..=200)
+        .map(|index| submit(|done| log.append(vec![record(index)], done)))
+        .collect();
     let bad = submit(|done| log.append(vec![record(999)], done));
     let after_bad = submit(|done| log.append(vec![record(201)], done));
 
@@ -129,7 +172,9 @@ fn what_queues_up_behind_a_flush_shares_the_next_one() {
     switch.set(Switch::HANG);
     let first = submit(|done| log.append(vec![record(202)], done));
     switch.wait_until_hanging();
-    let behind: Vec<_> = (203..=400).map(|index| submit(|done| log.append(vec![record(index)], done))).collect();
+    let behind: Vec<_> = (203..=400)
+        .map(|index| submit(|done| log.append(vec![record(index)], done)))
+        .collect();
     switch.set(Switch::WORK);
     first.recv_timeout(PATIENCE).unwrap().unwrap();
     for verdict in behind {
@@ -147,10 +192,19 @@ fn a_failed_write_is_final_and_the_watchdog_hears_of_it() {
     assert_eq!(*failed.borrow(), None);
 
     switch.set(Switch::FAIL);
-    assert!(matches!(wait(|done| log.append(vec![record(2)], done)), Err(LogError::Failed(_))));
+    assert!(matches!(
+        wait(|done| log.append(vec![record(2)], done)),
+        Err(LogError::Failed(_))
+    ));
     switch.set(Switch::WORK);
-    assert!(matches!(wait(|done| log.append(vec![record(2)], done)), Err(LogError::Failed(_))));
-    assert!(matches!(wait(|done| log.put_mark(Mark::Vote, vec![1], done)), Err(LogError::Failed(_))));
+    assert!(matches!(
+        wait(|done| log.append(vec![record(2)], done)),
+        Err(LogError::Failed(_))
+    ));
+    assert!(matches!(
+        wait(|done| log.put_mark(Mark::Vote, vec![1], done)),
+        Err(LogError::Failed(_))
+    ));
     assert!(failed.has_changed().unwrap());
     assert!(failed.borrow().is_some());
     assert!(log.health().failed.is_some());
@@ -169,7 +223,10 @@ fn a_node_that_had_data_does_not_start_with_a_new_log() {
 
     for path in [&gone, &empty, &other] {
         let refused = RaftLog::open_existing(path, ticks()).map(drop);
-        assert!(matches!(refused, Err(LogError::Missing { .. })), "{path:?}: {refused:?}");
+        assert!(
+            matches!(refused, Err(LogError::Missing { .. })),
+            "{path:?}: {refused:?}"
+        );
     }
     RaftLog::open_existing(&junk, ticks()).map(drop).unwrap_err();
     RaftLog::open_or_create(&junk, ticks()).map(drop).unwrap_err();
@@ -183,7 +240,12 @@ fn a_flipped_bit_never_becomes_a_record() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let log = RaftLog::open_or_create(&path, ticks()).unwrap();
-    let written: Vec<_> = (1..=40).map(|index| LogRecord { index, bytes: vec![index as u8; 700] }).collect();
+    let written: Vec<_> = (1..=40)
+        .map(|index| LogRecord {
+            index,
+            bytes: vec![index as u8; 700],
+        })
+        .collect();
     wait(|done| log.append(written.clone(), done)).unwrap();
     wait(|done| log.put_mark(Mark::Vote, vec![9; 64], done)).unwrap();
     log.close();

@@ -16,6 +16,13 @@ const QUEUE_JOBS_MAX: usize = 4_096;
 /// Jobs that share one transaction at most.
 const BATCH_JOBS_MAX: usize = 1_024;
 
+/// Whether a record must follow the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    Strict,
+    Any,
+}
+
 pub(super) struct Job {
     pub(super) work: Work,
     pub(super) done: Completion,
@@ -33,11 +40,20 @@ pub(super) fn spawn(
     db: Arc<Database>,
     flushes: Arc<Flushes>,
     failed: watch::Sender<Option<String>>,
+    order: Order,
 ) -> Result<mpsc::SyncSender<Job>, LogError> {
     let (jobs_tx, jobs) = mpsc::sync_channel(QUEUE_JOBS_MAX);
-    let writer = Writer { db, flushes, failed, jobs };
+    let writer = Writer {
+        db,
+        flushes,
+        failed,
+        jobs,
+        order,
+    };
     let thread = std::thread::Builder::new().name("raft-log".to_owned());
-    thread.spawn(move || writer.run()).map_err(|error| LogError::Io(error.to_string()))?;
+    thread
+        .spawn(move || writer.run())
+        .map_err(|error| LogError::Io(error.to_string()))?;
     Ok(jobs_tx)
 }
 
@@ -46,6 +62,7 @@ struct Writer {
     flushes: Arc<Flushes>,
     failed: watch::Sender<Option<String>>,
     jobs: mpsc::Receiver<Job>,
+    order: Order,
 }
 
 impl Writer {
@@ -89,7 +106,7 @@ impl Writer {
 
     fn write(&self, batch: &[Job]) -> Result<(), LogError> {
         self.flushes.begin();
-        let result = catch_unwind(AssertUnwindSafe(|| write_batch(&self.db, batch)));
+        let result = catch_unwind(AssertUnwindSafe(|| write_batch(&self.db, batch, self.order)));
         self.flushes.end();
         let error = match result {
             Ok(Ok(())) => return Ok(()),
@@ -109,14 +126,15 @@ fn finish(jobs: Vec<Job>, result: &Result<(), LogError>) {
     }
 }
 
-fn write_batch(db: &Database, batch: &[Job]) -> Result<(), LogError> {
+fn write_batch(db: &Database, batch: &[Job], order: Order) -> Result<(), LogError> {
     let mut txn = db.begin_write().map_err(write_error)?;
-    txn.set_durability(Durability::Immediate).map_err(|error| LogError::Failed(error.to_string()))?;
+    txn.set_durability(Durability::Immediate)
+        .map_err(|error| LogError::Failed(error.to_string()))?;
     {
         let mut records = txn.open_table(RECORDS).map_err(write_error)?;
         let mut marks = txn.open_table(MARKS).map_err(write_error)?;
         for job in batch {
-            write_job(&job.work, &mut records, &mut marks)?;
+            write_job(&job.work, &mut records, &mut marks, order)?;
         }
     }
     txn.commit().map_err(write_error)
@@ -126,9 +144,10 @@ fn write_job(
     work: &Work,
     records: &mut Table<'_, u64, &[u8]>,
     marks: &mut Table<'_, &str, &[u8]>,
+    order: Order,
 ) -> Result<(), LogError> {
     match work {
-        Work::Append(new) => append(new, records, marks),
+        Work::Append(new) => append(new, records, marks, order),
         Work::Truncate(from) => remove(records, *from..),
         Work::Purge(purged) => {
             remove(records, ..=purged.index)?;
@@ -143,11 +162,15 @@ fn append(
     new: &[LogRecord],
     records: &mut Table<'_, u64, &[u8]>,
     marks: &Table<'_, &str, &[u8]>,
+    order: Order,
 ) -> Result<(), LogError> {
     let mut last = last_index(records, marks)?;
     for record in new {
-        if last.is_some_and(|last| record.index != last + 1) {
-            return Err(LogError::Gap { last, index: record.index });
+        if order == Order::Strict && last.is_some_and(|last| record.index != last + 1) {
+            return Err(LogError::Gap {
+                last,
+                index: record.index,
+            });
         }
         let value = seal_record(record.index, &record.bytes);
         records.insert(record.index, value.as_slice()).map_err(write_error)?;
@@ -156,17 +179,16 @@ fn append(
     Ok(())
 }
 
-fn last_index(
-    records: &Table<'_, u64, &[u8]>,
-    marks: &Table<'_, &str, &[u8]>,
-) -> Result<Option<u64>, LogError> {
+fn last_index(records: &Table<'_, u64, &[u8]>, marks: &Table<'_, &str, &[u8]>) -> Result<Option<u64>, LogError> {
     if let Some((index, _)) = records.last().map_err(write_error)? {
         return Ok(Some(index.value()));
     }
     let Some(value) = marks.get(PURGED).map_err(write_error)? else {
         return Ok(None);
     };
-    Ok(Some(frame::open_purged(frame::open_mark(PURGED, value.value())?)?.index))
+    Ok(Some(
+        frame::open_purged(frame::open_mark(PURGED, value.value())?)?.index,
+    ))
 }
 
 fn remove(records: &mut Table<'_, u64, &[u8]>, range: impl std::ops::RangeBounds<u64>) -> Result<(), LogError> {
@@ -174,7 +196,9 @@ fn remove(records: &mut Table<'_, u64, &[u8]>, range: impl std::ops::RangeBounds
 }
 
 fn put_mark(marks: &mut Table<'_, &str, &[u8]>, key: &str, bytes: &[u8]) -> Result<(), LogError> {
-    marks.insert(key, seal_mark(key, bytes).as_slice()).map_err(write_error)?;
+    marks
+        .insert(key, seal_mark(key, bytes).as_slice())
+        .map_err(write_error)?;
     Ok(())
 }
 

@@ -13,7 +13,11 @@ use mcp_model::token::TokenHash;
 use mcp_store::{ApplyEntry, Replica, ReplicaOptions, StoreError};
 
 fn options(had_data: bool) -> ReplicaOptions {
-    ReplicaOptions { lease_ms: 2_000, had_data, random: Arc::new(|| 42) }
+    ReplicaOptions {
+        lease_ms: 2_000,
+        had_data,
+        random: Arc::new(|| 42),
+    }
 }
 
 fn open(dir: &Path) -> Arc<Replica> {
@@ -23,7 +27,12 @@ fn open(dir: &Path) -> Arc<Replica> {
 const ADMIN: Id = Id::from_u128(1);
 
 fn by(actor: Actor, number: u128, command: Command) -> Envelope {
-    Envelope { id: CommandId(number), now_ms: 1_000, actor, command }
+    Envelope {
+        id: CommandId(number),
+        now_ms: 1_000,
+        actor,
+        command,
+    }
 }
 
 fn name(text: &str) -> Name {
@@ -55,7 +64,15 @@ fn project(n: u128, called: &str) -> Envelope {
         tool_naming: ToolNaming::Plain,
         instructions: None,
     };
-    by(Actor::User(ADMIN), n, Command::CreateProject { id: Id::from_u128(n), name: name(called), spec })
+    by(
+        Actor::User(ADMIN),
+        n,
+        Command::CreateProject {
+            id: Id::from_u128(n),
+            name: name(called),
+            spec,
+        },
+    )
 }
 
 fn token(n: u8, called: &str) -> Envelope {
@@ -74,18 +91,27 @@ fn token(n: u8, called: &str) -> Envelope {
 }
 
 fn revoke(n: u8) -> Envelope {
-    let command = Command::RevokeToken { id: Id::from_u128(u128::from(n) + 1_000) };
+    let command = Command::RevokeToken {
+        id: Id::from_u128(u128::from(n) + 1_000),
+    };
     by(Actor::User(ADMIN), u128::from(n) + 3_000, command)
 }
 
 fn apply(replica: &Replica, index: u64, envelopes: &[Envelope]) -> Vec<Outcome> {
-    let entry = ApplyEntry { index, commands: envelopes.iter().map(Envelope::encode).collect() };
+    let entry = ApplyEntry {
+        index,
+        commands: envelopes.iter().map(Envelope::encode).collect(),
+    };
     replica.apply(&[entry], &index.to_le_bytes()).unwrap().remove(0)
 }
 
 fn seeded(dir: &Path) -> Arc<Replica> {
     let replica = open(dir);
-    let outcomes = apply(&replica, 1, &[init(), project(50, "demo"), token(7, "ci"), token(8, "nightly")]);
+    let outcomes = apply(
+        &replica,
+        1,
+        &[init(), project(50, "demo"), token(7, "ci"), token(8, "nightly")],
+    );
     for outcome in outcomes {
         assert!(!matches!(outcome.reply, Reply::Refused(_)), "{outcome:?}");
     }
@@ -122,7 +148,10 @@ fn a_restart_finds_what_was_flushed_with_its_mark() {
     assert_eq!(replica.applied_mark().unwrap(), Some(2u64.to_le_bytes().to_vec()));
     assert!(replica.view().token(&hash(7)).is_none());
     assert!(replica.view().token(&hash(8)).is_some());
-    assert!(!replica.gate().holds(Reading::default()), "a node that starts has no lease");
+    assert!(
+        !replica.gate().holds(Reading::default()),
+        "a node that starts has no lease"
+    );
 }
 
 #[test]
@@ -149,7 +178,10 @@ fn a_snapshot_carries_everything_to_another_replica() {
     let again = two.path().join("b.snap");
     apply(&source, 3, &[token(9, "ci")]);
     apply(&target, 3, &[token(9, "ci")]);
-    let shas = [source.write_snapshot(&file).unwrap().sha256, target.write_snapshot(&again).unwrap().sha256];
+    let shas = [
+        source.write_snapshot(&file).unwrap().sha256,
+        target.write_snapshot(&again).unwrap().sha256,
+    ];
     assert_eq!(shas[0], shas[1]);
 }
 
@@ -178,9 +210,15 @@ fn every_altered_byte_of_a_snapshot_is_noticed_before_anything_is_replaced() {
         let mut bad = good.clone();
         bad[at] ^= 0x10;
         std::fs::write(&file, &bad).unwrap();
-        assert!(matches!(replica.install_snapshot(&file), Err(StoreError::Corrupt(_))), "byte {at}");
+        assert!(
+            matches!(replica.install_snapshot(&file), Err(StoreError::Corrupt(_))),
+            "byte {at}"
+        );
         std::fs::write(&file, &good[..at]).unwrap();
-        assert!(matches!(replica.install_snapshot(&file), Err(StoreError::Corrupt(_))), "cut at {at}");
+        assert!(
+            matches!(replica.install_snapshot(&file), Err(StoreError::Corrupt(_))),
+            "cut at {at}"
+        );
     }
     assert!(replica.view().token(&hash(7)).is_some());
     assert_eq!(replica.gate().why_shut(), None);
@@ -189,9 +227,15 @@ fn every_altered_byte_of_a_snapshot_is_noticed_before_anything_is_replaced() {
 #[test]
 fn an_empty_state_file_is_refused_where_there_was_data() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(Replica::open(dir.path(), options(true)), Err(StoreError::Missing { what: "missing", .. })));
+    assert!(matches!(
+        Replica::open(dir.path(), options(true)),
+        Err(StoreError::Missing { what: "missing", .. })
+    ));
     std::fs::write(dir.path().join("state.redb"), b"").unwrap();
-    assert!(matches!(Replica::open(dir.path(), options(true)), Err(StoreError::Missing { what: "empty", .. })));
+    assert!(matches!(
+        Replica::open(dir.path(), options(true)),
+        Err(StoreError::Missing { what: "empty", .. })
+    ));
 }
 
 #[test]
@@ -201,7 +245,10 @@ fn an_entry_that_does_not_decode_shuts_the_gate() {
     let (incarnation, request) = replica.gate().begin(Reading::both_ms(1)).unwrap();
     replica.gate().granted(incarnation, request, 1, replica.auth_index());
     assert!(replica.gate().holds(Reading::both_ms(2)));
-    let entry = ApplyEntry { index: 2, commands: vec![b"nonsense".to_vec()] };
+    let entry = ApplyEntry {
+        index: 2,
+        commands: vec![b"nonsense".to_vec()],
+    };
     assert!(matches!(replica.apply(&[entry], b"m"), Err(StoreError::Corrupt(_))));
     assert!(!replica.gate().holds(Reading::both_ms(2)));
     assert!(matches!(replica.flush(), Err(StoreError::Shut(_))));
@@ -214,6 +261,9 @@ fn a_repeated_command_is_carried_out_once() {
     let first = apply(&replica, 2, &[token(9, "third")]);
     let again = apply(&replica, 3, &[token(9, "third")]);
     assert_eq!(first, again);
-    let other = Envelope { id: CommandId(77), ..token(9, "third") };
+    let other = Envelope {
+        id: CommandId(77),
+        ..token(9, "third")
+    };
     assert!(matches!(apply(&replica, 4, &[other])[0].reply, Reply::Refused(_)));
 }

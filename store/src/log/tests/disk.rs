@@ -34,7 +34,10 @@ impl Switch {
 
     pub(super) fn wait_until_hanging(&self) {
         let state = self.state.lock().unwrap();
-        let (state, _) = self.changed.wait_timeout_while(state, PATIENCE, |state| !state.hanging).unwrap();
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(state, PATIENCE, |state| !state.hanging)
+            .unwrap();
         assert!(state.hanging, "no flush came");
     }
 
@@ -42,8 +45,10 @@ impl Switch {
         let mut state = self.state.lock().unwrap();
         state.hanging = state.mode == Switch::HANG;
         self.changed.notify_all();
-        let (mut state, _) =
-            self.changed.wait_timeout_while(state, PATIENCE, |state| state.mode == Switch::HANG).unwrap();
+        let (mut state, _) = self
+            .changed
+            .wait_timeout_while(state, PATIENCE, |state| state.mode == Switch::HANG)
+            .unwrap();
         state.hanging = false;
         match state.mode {
             Switch::FAIL => Err(io::Error::other("no more disk")),
@@ -89,9 +94,18 @@ impl StorageBackend for SwitchableDisk {
 pub(super) fn log_on_a_switchable_disk(ticks: Ticks) -> (RaftLog, Arc<Switch>, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let file = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .unwrap();
     let switch = Arc::new(Switch::default());
-    let disk = SwitchableDisk { file: FileBackend::new(file).unwrap(), switch: Arc::clone(&switch) };
+    let disk = SwitchableDisk {
+        file: FileBackend::new(file).unwrap(),
+        switch: Arc::clone(&switch),
+    };
     let db = Builder::new().create_with_backend(disk).unwrap();
     open::lay_out(&db).unwrap();
     (RaftLog::start(db, ticks).unwrap(), switch, dir)

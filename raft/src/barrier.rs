@@ -1,0 +1,111 @@
+//! The barrier behind a revoke: rule 6 of the guarantee.
+//!
+//! A right that was taken away is gone when every node that might hold a lease has said that its auth view is without it, or
+//! can hold no lease any more. Matched and applied indexes of the log prove nothing here, and neither does a heartbeat.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use mcp_model::clock::Reading;
+use mcp_model::ids::NodeId;
+use mcp_model::ledger::Ledger;
+use mcp_model::receipt::{Proof, Receipt, ReplicaReceipt};
+
+use crate::link::Lane;
+use crate::node::Core;
+use crate::rpc::{CONFIRM, Confirm, Confirmed};
+
+/// How long a node is asked to wait for its view before it answers.
+const CONFIRM_WAIT_MS: u64 = 200;
+/// The pause after a node did not answer.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Waits until what was committed at `index` is in force everywhere, or for `deadline`. `None`: this process does not lead and
+/// knows nothing about leases.
+pub(crate) async fn wait(core: &Arc<Core>, index: u64, deadline: Duration) -> Option<Receipt> {
+    let began = core.clock.reading();
+    let deadline = began.plus_ms(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
+    // Frozen here, where the commit is known: a later renewal is granted at a later index.
+    let frozen = core.office.freeze(may_hold_a_lease(core).into_iter())?;
+    let proofs = frozen.into_iter().map(|(node, grant)| async move {
+        let run_out = Ledger::run_out(grant, &core.timers);
+        let proof = prove(core, node, index, run_out, deadline).await;
+        ReplicaReceipt {
+            node,
+            proof,
+            after_ms: core.clock.reading().ms_since(began),
+        }
+    });
+    let replicas = join_all(proofs).await;
+    let took_ms = replicas.iter().map(|r| r.after_ms).max().unwrap_or(0);
+    Some(Receipt {
+        index,
+        replicas,
+        took_ms,
+    })
+}
+
+/// Members of the applied and of the appended configuration, learners included, and whoever was removed.
+fn may_hold_a_lease(core: &Core) -> BTreeSet<NodeId> {
+    let applied = core.membership.borrow().clone();
+    let appended = core.metrics.borrow().membership_config.clone();
+    let members = applied.nodes().chain(appended.nodes()).map(|(id, _)| NodeId(*id));
+    members.chain(core.retired()).collect()
+}
+
+async fn prove(core: &Core, node: NodeId, index: u64, run_out: Reading, deadline: Reading) -> Proof {
+    if node == core.me {
+        return prove_here(core, index, run_out, deadline).await;
+    }
+    let link = core.link(node);
+    loop {
+        let now = core.clock.reading();
+        if now.both_passed(run_out) {
+            return Proof::LeaseRanOut;
+        }
+        if now.both_passed(deadline) {
+            return Proof::Pending;
+        }
+        let left_ms = now
+            .ms_until_both_passed(run_out)
+            .min(now.ms_until_both_passed(deadline))
+            .max(1);
+        let asked = async {
+            let Some(link) = &link else {
+                return std::future::pending().await;
+            };
+            let question = Confirm {
+                index,
+                wait_ms: left_ms.min(CONFIRM_WAIT_MS),
+            };
+            let wait = Duration::from_millis(question.wait_ms + CONFIRM_WAIT_MS);
+            let confirmed: Result<Confirmed, _> = link.call(Lane::Fast, CONFIRM, &question, wait).await;
+            if confirmed.is_err() {
+                tokio::time::sleep(RETRY).await;
+            }
+            confirmed.is_ok_and(|c| c.node == node && c.auth_index >= index)
+        };
+        if tokio::time::timeout(Duration::from_millis(left_ms), asked).await == Ok(true) {
+            return Proof::Applied;
+        }
+    }
+}
+
+async fn prove_here(core: &Core, index: u64, run_out: Reading, deadline: Reading) -> Proof {
+    let mut at = core.replica.auth_index_watch();
+    let now = core.clock.reading();
+    let left_ms = now
+        .ms_until_both_passed(run_out)
+        .min(now.ms_until_both_passed(deadline));
+    let reached = tokio::time::timeout(Duration::from_millis(left_ms), at.wait_for(|at| *at >= index)).await;
+    if reached.is_ok() {
+        return Proof::Applied;
+    }
+    if core.clock.reading().both_passed(run_out) {
+        Proof::LeaseRanOut
+    } else {
+        Proof::Pending
+    }
+}

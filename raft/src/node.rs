@@ -1,0 +1,484 @@
+//! One node of the cluster, as everybody else sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mcp_model::clock::{Clock, Reading};
+use mcp_model::command::Envelope;
+use mcp_model::ids::NodeId;
+use mcp_model::records::Retirement;
+use mcp_model::tables;
+use mcp_model::timers::{Timers, TimersUnfit};
+use mcp_store::log::{LogError, RaftLog};
+use mcp_store::{Replica, StoreError};
+use openraft::{Config, ServerState, SnapshotPolicy};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::link::{Badge, Lane, Link};
+use crate::logs::Logs;
+use crate::machine::Machine;
+use crate::network::Links;
+use crate::office::Office;
+use crate::rounds::{self, Rounds};
+use crate::rpc::{ASK, CAMPAIGN, Index, PeerState, READ_INDEX, WaitFor};
+use crate::tls::PeerTls;
+use crate::types::{Metrics, Peer, Raft, Stored};
+use crate::write::{self, Queued, WriteFailed, Written};
+use crate::{campaign, renew, server, watchdog};
+
+/// Entries of log after which a snapshot is due, and entries that stay behind it for those who lag.
+const SNAPSHOT_ENTRIES: u64 = 10_000;
+const KEPT_ENTRIES: u64 = 1_000;
+/// How long a leader that stops waits for somebody to follow it.
+const HAND_OVER_WAIT: Duration = Duration::from_millis(1_500);
+/// How long a read index may take.
+const READ_INDEX_WAIT: Duration = Duration::from_millis(1_000);
+/// How long peers are asked whether there is a cluster already.
+const ASK_WAIT: Duration = Duration::from_millis(500);
+/// Retired nodes that are read.
+const RETIRED_MAX: usize = 10_000;
+
+/// What a node needs to start.
+pub struct NodeOptions {
+    /// Names the cluster in every message.
+    pub cluster: String,
+    /// This node.
+    pub me: NodeId,
+    /// Leases and elections.
+    pub timers: Timers,
+    /// Where snapshots go.
+    pub snapshots: PathBuf,
+    /// Draws numbers: jitter.
+    pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// A first voter of a new cluster.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Its id.
+    pub id: NodeId,
+    /// For people.
+    pub name: String,
+    /// `host:port` of its peer listener.
+    pub address: String,
+}
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The timers cannot work together.
+    #[error(transparent)]
+    Timers(#[from] TimersUnfit),
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The state cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Consensus refuses to begin.
+    #[error("consensus cannot start: {0}")]
+    Raft(String),
+}
+
+/// Where the cluster is, as this node sees it.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// This node.
+    pub me: NodeId,
+    /// Who leads, if anybody.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: u64,
+    /// Index of the last log entry.
+    pub last_log: u64,
+    /// Index up to which the auth view is complete.
+    pub auth_index: u64,
+    /// Everybody in the configuration.
+    pub members: Vec<MemberStatus>,
+}
+
+/// One node of the configuration.
+#[derive(Debug, Clone)]
+pub struct MemberStatus {
+    /// Its id.
+    pub id: NodeId,
+    /// For people.
+    pub name: String,
+    /// `host:port` of its peer listener.
+    pub address: String,
+    /// Whether it votes.
+    pub voter: bool,
+    /// Index up to which the leader knows its log to match. Known on the leader only.
+    pub matched: Option<u64>,
+}
+
+/// When a leader was last heard.
+#[derive(Default)]
+pub(crate) struct Heard(Mutex<Reading>);
+
+impl Heard {
+    pub(crate) fn now(&self, clock: &dyn Clock) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = clock.reading();
+    }
+
+    pub(crate) fn get(&self) -> Reading {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the tasks of a node share.
+pub(crate) struct Core {
+    pub(crate) me: NodeId,
+    pub(crate) cluster: String,
+    pub(crate) raft: Raft,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) logs: Logs,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) timers: Timers,
+    pub(crate) metrics: watch::Receiver<Metrics>,
+    /// The membership that was last applied.
+    pub(crate) membership: watch::Receiver<Stored>,
+    pub(crate) office: Office,
+    pub(crate) heard: Heard,
+    pub(crate) rounds: Rounds,
+    pub(crate) batches: mpsc::Sender<Queued>,
+    links: Links,
+    fit: AtomicBool,
+    stop: watch::Sender<bool>,
+    random: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Core {
+    /// Who leads. A node that knows its own disk to be bad does not count itself.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        let leader = self.metrics.borrow().current_leader.map(NodeId)?;
+        if leader == self.me && (self.office.term().is_none() || !self.is_fit()) {
+            return None;
+        }
+        Some(leader)
+    }
+
+    /// Resolves when somebody else leads, or nobody.
+    pub(crate) async fn leader_changed(&self) {
+        let mut metrics = self.metrics.clone();
+        let before = metrics.borrow_and_update().current_leader;
+        // The core is gone only when the node is.
+        if metrics.wait_for(|m| m.current_leader != before).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    pub(crate) fn link(&self, node: NodeId) -> Option<Arc<Link>> {
+        let appended = self.metrics.borrow().membership_config.clone();
+        let applied = self.membership.borrow().clone();
+        let peer = appended
+            .membership()
+            .get_node(&node.0)
+            .or_else(|| applied.membership().get_node(&node.0))?;
+        Some(self.links.to(node, &peer.address))
+    }
+
+    pub(crate) fn is_applied_member(&self, node: NodeId) -> bool {
+        self.membership.borrow().membership().get_node(&node.0).is_some()
+    }
+
+    /// Whoever was removed and may still hold a lease. A state that cannot be read has shut the gate already.
+    pub(crate) fn retired(&self) -> Vec<NodeId> {
+        let read = self.replica.read(|t| tables::list::<Retirement>(t, None, RETIRED_MAX));
+        read.unwrap_or_default().into_iter().map(|r| r.id).collect()
+    }
+
+    pub(crate) fn is_retired(&self, node: NodeId) -> bool {
+        let read = self
+            .replica
+            .read(|t| tables::load::<Retirement>(t, &node.0.to_be_bytes()).is_some());
+        read.unwrap_or(true)
+    }
+
+    /// Whether this node's disk is good enough to lead.
+    pub(crate) fn is_fit(&self) -> bool {
+        self.fit.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_fit(&self, fit: bool) {
+        if self.fit.swap(fit, Ordering::AcqRel) != fit {
+            // Without heartbeats the others elect somebody else.
+            self.raft.runtime_config().heartbeat(fit);
+            tracing::warn!(fit, "whether this node may lead");
+        }
+    }
+
+    pub(crate) fn tidy_ledger(&self) {
+        let known: BTreeSet<NodeId> = self.membership.borrow().nodes().map(|(id, _)| NodeId(*id)).collect();
+        self.office
+            .tidy(&|node| known.contains(&node), self.clock.reading(), &self.timers);
+    }
+
+    pub(crate) fn silence_with_jitter_ms(&self) -> u64 {
+        self.timers.leader_silence_ms + (self.random)() % (self.timers.jitter_ms + 1)
+    }
+
+    /// Resolves when the node stops.
+    pub(crate) async fn stopped(&self) {
+        // The sender lives as long as the core.
+        let mut stop = self.stop.subscribe();
+        let _stopped = stop.wait_for(|stop| *stop).await;
+    }
+}
+
+/// A running node.
+pub struct Node {
+    core: Arc<Core>,
+}
+
+impl Node {
+    /// Starts consensus on this node: answers peers on `listener`, follows or campaigns, and keeps a lease.
+    pub async fn start(
+        options: NodeOptions,
+        replica: Arc<Replica>,
+        log: RaftLog,
+        clock: Arc<dyn Clock>,
+        tls: PeerTls,
+        listener: TcpListener,
+    ) -> Result<Node, StartError> {
+        options.timers.check()?;
+        let logs = Logs::new(log, Arc::clone(&replica))?;
+        let machine = Machine::open(Arc::clone(&replica), logs.committed(), &options.snapshots)?;
+        let membership = machine.membership();
+        let acceptor = TlsAcceptor::from(Arc::clone(&tls.server));
+        let links = Links::new(Badge {
+            cluster: options.cluster.clone(),
+            me: options.me,
+            tls,
+        });
+        let config = config(&options)?;
+        let raft = Raft::new(options.me.0, Arc::new(config), links.clone(), logs.clone(), machine).await;
+        let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
+        let (rounds, asked) = mpsc::channel(rounds::WAITING_MAX);
+        let (batches, queued) = mpsc::channel(write::WAITING_MAX);
+        let core = Arc::new(Core {
+            me: options.me,
+            cluster: options.cluster,
+            metrics: raft.metrics(),
+            raft,
+            replica,
+            logs,
+            clock,
+            timers: options.timers,
+            membership,
+            office: Office::default(),
+            heard: Heard::default(),
+            rounds,
+            batches,
+            links,
+            fit: AtomicBool::new(true),
+            stop: watch::Sender::new(false),
+            random: options.random,
+        });
+        core.heard.now(&*core.clock);
+        tokio::spawn(observe(Arc::clone(&core)));
+        tokio::spawn(rounds::run(Arc::clone(&core), asked));
+        tokio::spawn(write::run(Arc::clone(&core), queued));
+        tokio::spawn(server::run(Arc::clone(&core), listener, acceptor));
+        tokio::spawn(campaign::run(Arc::clone(&core)));
+        tokio::spawn(renew::run(Arc::clone(&core)));
+        tokio::spawn(watchdog::run(Arc::clone(&core)));
+        Ok(Node { core })
+    }
+
+    /// Begins a cluster of `members`, unless this node or one of them has a membership already. Says whether it did.
+    pub async fn bootstrap(&self, members: &[Member]) -> Result<bool, StartError> {
+        let raft_error = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
+        if self.core.raft.is_initialized().await.map_err(|e| raft_error(&e))? {
+            return Ok(false);
+        }
+        for member in members.iter().filter(|m| m.id != self.core.me) {
+            let link = self.core.links.to(member.id, &member.address);
+            let state: Result<PeerState, _> = link.call(Lane::Fast, ASK, &(), ASK_WAIT).await;
+            if state.is_ok_and(|state| state.has_membership) {
+                tracing::info!(member = %member.name, "there is a cluster already: this node waits to be let in");
+                return Ok(false);
+            }
+        }
+        let nodes: BTreeMap<u64, Peer> = members
+            .iter()
+            .map(|m| {
+                (
+                    m.id.0,
+                    Peer {
+                        name: m.name.clone(),
+                        address: m.address.clone(),
+                    },
+                )
+            })
+            .collect();
+        self.core.raft.initialize(nodes).await.map_err(|e| raft_error(&e))?;
+        Ok(true)
+    }
+
+    /// Gets a command into the log and carried out, through whoever leads.
+    pub async fn write(&self, envelope: &Envelope, wait: WaitFor, deadline: Duration) -> Result<Written, WriteFailed> {
+        Box::pin(write::write(&self.core, envelope, wait, deadline)).await
+    }
+
+    /// An index such that whoever has applied it has seen everything that was acknowledged before this call.
+    pub async fn read_index(&self) -> Result<u64, WriteFailed> {
+        let core = &self.core;
+        let leader = core.leader().ok_or(WriteFailed::NoLeader)?;
+        let index = if leader == core.me {
+            tokio::time::timeout(READ_INDEX_WAIT, rounds::join(&core.rounds))
+                .await
+                .unwrap_or(Index::NotLeader)
+        } else {
+            let link = core.link(leader).ok_or(WriteFailed::NoLeader)?;
+            let answer = link.call(Lane::Fast, READ_INDEX, &(), READ_INDEX_WAIT).await;
+            answer.unwrap_or(Index::NotLeader)
+        };
+        match index {
+            Index::At(index) => Ok(index),
+            Index::NotLeader => Err(WriteFailed::NoLeader),
+        }
+    }
+
+    /// Brings this node's auth view up to an index that the leader gives after this call.
+    pub async fn freshen(&self) -> Result<(), WriteFailed> {
+        let index = self.read_index().await?;
+        let mut at = self.core.replica.auth_index_watch();
+        let reached = tokio::time::timeout(READ_INDEX_WAIT, at.wait_for(|at| *at >= index)).await;
+        reached.map(|_| ()).map_err(|_| WriteFailed::NoLeader)
+    }
+
+    /// Whether this node leads, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.core.office.term().is_some() && self.core.is_fit()
+    }
+
+    /// Whether this node's disk is good enough to lead.
+    pub fn is_fit(&self) -> bool {
+        self.core.is_fit()
+    }
+
+    /// How the log's disk is doing.
+    pub fn log_health(&self) -> mcp_store::log::LogHealth {
+        self.core.logs.store().health()
+    }
+
+    /// Where the cluster is.
+    pub fn status(&self) -> Status {
+        let metrics = self.core.metrics.borrow().clone();
+        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        let matched = |id: &u64| {
+            metrics
+                .replication
+                .as_ref()?
+                .get(id)
+                .copied()
+                .flatten()
+                .map(|log| log.index)
+        };
+        let members = metrics.membership_config.nodes().map(|(id, peer)| MemberStatus {
+            id: NodeId(*id),
+            name: peer.name.clone(),
+            address: peer.address.clone(),
+            voter: voters.contains(id),
+            matched: matched(id),
+        });
+        Status {
+            me: self.core.me,
+            leader: self.core.leader(),
+            term: metrics.current_term,
+            last_log: metrics.last_log_index.unwrap_or(0),
+            auth_index: self.core.replica.auth_index(),
+            members: members.collect(),
+        }
+    }
+
+    /// Stops: gives the lease back, lets somebody else lead, and ends every task.
+    pub async fn shutdown(&self) {
+        let core = &self.core;
+        core.replica.hand_back_lease();
+        self.hand_over().await;
+        core.stop.send_replace(true);
+        core.replica.hand_back_lease();
+        if let Err(error) = core.raft.shutdown().await {
+            tracing::warn!(%error, "consensus did not stop cleanly");
+        }
+        let core = Arc::clone(core);
+        let flushed = tokio::task::spawn_blocking(move || {
+            let flushed = core.replica.flush();
+            core.logs.store().close();
+            flushed
+        });
+        if let Ok(Err(error)) = flushed.await {
+            tracing::warn!(%error, "the state was not flushed");
+        }
+    }
+
+    /// Asks the most caught-up peer to lead, if this node does, and waits until it does.
+    async fn hand_over(&self) {
+        let core = &self.core;
+        let metrics = core.metrics.borrow().clone();
+        if metrics.state != ServerState::Leader {
+            return;
+        }
+        let voters: BTreeSet<u64> = metrics
+            .membership_config
+            .voter_ids()
+            .filter(|id| *id != core.me.0)
+            .collect();
+        let replication = metrics.replication.unwrap_or_default();
+        let best = replication
+            .iter()
+            .filter(|(id, _)| voters.contains(id))
+            .max_by_key(|(_, matched)| **matched);
+        let Some(heir) = best.map(|(id, _)| NodeId(*id)) else {
+            return;
+        };
+        core.raft.runtime_config().heartbeat(false);
+        let Some(link) = core.link(heir) else { return };
+        let asked: Result<(), _> = link.call(Lane::Fast, CAMPAIGN, &(), ASK_WAIT).await;
+        if asked.is_ok() {
+            let mut metrics = core.metrics.clone();
+            let followed = metrics.wait_for(|m| m.current_leader.is_some_and(|id| id != core.me.0));
+            let _in_time = tokio::time::timeout(HAND_OVER_WAIT, followed).await;
+        }
+    }
+}
+
+/// Follows the metrics to see when this node begins to lead, and when it ends.
+async fn observe(core: Arc<Core>) {
+    let mut metrics = core.raft.metrics();
+    loop {
+        let seen = metrics.borrow_and_update().clone();
+        core.office.observe(&seen, &*core.clock);
+        tokio::select! {
+            changed = metrics.changed() => if changed.is_err() { return },
+            () = core.stopped() => return,
+        }
+    }
+}
+
+fn config(options: &NodeOptions) -> Result<Config, StartError> {
+    let timers = options.timers;
+    let config = Config {
+        cluster_name: options.cluster.clone(),
+        heartbeat_interval: timers.heartbeat_ms,
+        election_timeout_min: timers.leader_silence_ms.saturating_sub(1),
+        // Voters refuse for this long after a heartbeat.
+        election_timeout_max: timers.leader_silence_ms,
+        enable_elect: false,
+        install_snapshot_timeout: 60_000,
+        max_payload_entries: 256,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
+        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        purge_batch_size: KEPT_ENTRIES,
+        replication_lag_threshold: SNAPSHOT_ENTRIES,
+        ..Config::default()
+    };
+    config.validate().map_err(|error| StartError::Raft(error.to_string()))
+}

@@ -1,0 +1,72 @@
+//! Leases: asked for by every node, granted by the leader. Rules 1 and 2 of the guarantee.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_model::ids::{Incarnation, NodeId};
+use mcp_model::lease::RequestId;
+
+use crate::link::Lane;
+use crate::node::Core;
+use crate::rounds;
+use crate::rpc::{Index, RENEW, Renewal};
+
+/// The pause after a renewal that failed.
+const RETRY: Duration = Duration::from_millis(50);
+/// How long one renewal may take; the next one does not wait for it.
+const ANSWER_WAIT: Duration = Duration::from_millis(400);
+
+/// Keeps this node's lease. The leader is a node like any other.
+pub(crate) async fn run(core: Arc<Core>) {
+    let every = Duration::from_millis(core.timers.renew_every_ms);
+    loop {
+        let renewed = renew(&core).await;
+        let pause = if renewed { every } else { RETRY };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = core.leader_changed() => {}
+            () = core.stopped() => return,
+        }
+    }
+}
+
+async fn renew(core: &Core) -> bool {
+    let Some(leader) = core.leader() else { return false };
+    // Rule 1: the clock is read before anything is sent.
+    let now = core.clock.reading();
+    let Some((incarnation, request)) = core.replica.gate().begin(now) else {
+        return false;
+    };
+    let granted = tokio::time::timeout(ANSWER_WAIT, ask(core, leader, incarnation, request)).await;
+    match granted {
+        Ok(Some(Index::At(read_index))) => {
+            core.replica
+                .gate()
+                .granted(incarnation, request, read_index, core.replica.auth_index());
+            true
+        }
+        _ => {
+            core.replica.gate().failed(request);
+            false
+        }
+    }
+}
+
+async fn ask(core: &Core, leader: NodeId, incarnation: Incarnation, request: RequestId) -> Option<Index> {
+    if leader == core.me {
+        return Some(grant(core, core.me).await);
+    }
+    let renewal = Renewal { incarnation, request };
+    let link = core.link(leader)?;
+    link.call(Lane::Fast, RENEW, &renewal, ANSWER_WAIT).await.ok()
+}
+
+/// Answers a renewal. Its arrival is noted first, with a fresh clock; then comes a round that begins after it. Only nodes of the
+/// applied configuration are granted anything.
+pub(crate) async fn grant(core: &Core, node: NodeId) -> Index {
+    core.office.note_arrival(node, &*core.clock);
+    if !core.is_applied_member(node) {
+        return Index::NotLeader;
+    }
+    rounds::join(&core.rounds).await
+}

@@ -1,0 +1,223 @@
+//! What a node answers to its peers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mcp_model::ids::NodeId;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
+use openraft::{Snapshot, SnapshotMeta};
+use rustls::pki_types::CertificateDer;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::node::Core;
+use crate::rpc::*;
+use crate::types::{Peer, SnapshotFile, TypeConfig, Vote};
+use crate::{campaign, renew, rounds, tls, write};
+
+/// How long a peer may take to prove who it is.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
+/// The pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Requests of one peer that are worked on at once.
+const STREAMS_MAX: u32 = 1_024;
+/// Longest head of a snapshot.
+const HEAD_BYTES_MAX: usize = 1024 * 1024;
+
+/// Accepts peers until the node stops.
+pub(crate) async fn run(core: Arc<Core>, listener: TcpListener, acceptor: TlsAcceptor) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = core.stopped() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                tokio::spawn(serve(Arc::clone(&core), acceptor.clone(), stream));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream) {
+    stream.set_nodelay(true).unwrap_or(());
+    let shaken = tokio::time::timeout(HANDSHAKE_WAIT, acceptor.accept(stream)).await;
+    let stream = match shaken {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::warn!(%error, "a peer was turned away"),
+        Err(_) => return,
+    };
+    let certs = stream.get_ref().1.peer_certificates();
+    let Some(cert) = certs
+        .and_then(<[_]>::first)
+        .map(|cert| Arc::new(cert.clone().into_owned()))
+    else {
+        return;
+    };
+    let stopping = Arc::clone(&core);
+    let service = hyper::service::service_fn(move |request| {
+        let (core, cert) = (Arc::clone(&core), Arc::clone(&cert));
+        async move { Ok::<_, std::convert::Infallible>(answer(&core, &cert, request).await) }
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(4 * 1024 * 1024);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%error, "a peer connection ended");
+        },
+        () = stopping.stopped() => {}
+    }
+}
+
+async fn answer(core: &Arc<Core>, cert: &CertificateDer<'_>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let answered = match caller(core, cert, request.headers()) {
+        Ok(from) => route(core, from, request).await,
+        Err(status) => Err(status),
+    };
+    let (status, body) = match answered {
+        Ok(body) => (StatusCode::OK, body),
+        Err(status) => (status, Bytes::new()),
+    };
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response
+}
+
+/// Who calls, if they mean this cluster and this node and are who they say.
+fn caller(core: &Core, cert: &CertificateDer<'_>, headers: &HeaderMap) -> Result<NodeId, StatusCode> {
+    let header = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if header(CLUSTER_HEADER) != core.cluster || header(TO_HEADER) != core.me.to_string() {
+        return Err(StatusCode::MISDIRECTED_REQUEST);
+    }
+    let from: NodeId = header(FROM_HEADER).parse().map_err(|_| StatusCode::FORBIDDEN)?;
+    if !tls::names(cert, from) || core.is_retired(from) {
+        return Err(StatusCode::FORBIDDEN);
+    }
+    Ok(from)
+}
+
+async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Result<Bytes, StatusCode> {
+    match request.uri().path() {
+        APPEND => append(core, read(request).await?).await,
+        VOTE => {
+            let vote: VoteRequest<u64> = read(request).await?;
+            written(&core.raft.vote(vote).await)
+        }
+        SNAPSHOT => snapshot(core, request).await,
+        ASK => written(&campaign::own_state(core)),
+        CAMPAIGN => {
+            tokio::spawn(campaign::take_over(Arc::clone(core)));
+            written(&())
+        }
+        RENEW => {
+            let _renewal: Renewal = read(request).await?;
+            written(&renew::grant(core, from).await)
+        }
+        READ_INDEX => written(&rounds::join(&core.rounds).await),
+        CONFIRM => written(&confirm(core, read(request).await?).await),
+        WRITE => {
+            let asked: Write = read(request).await?;
+            let deadline = Duration::from_millis(asked.deadline_ms);
+            written(&write::lead(core, asked.envelope, asked.wait, deadline).await)
+        }
+        _ => Err(StatusCode::NOT_FOUND),
+    }
+}
+
+async fn append(core: &Arc<Core>, request: AppendEntriesRequest<TypeConfig>) -> Result<Bytes, StatusCode> {
+    let answer = core.raft.append_entries(request).await;
+    if let Ok(
+        AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) | AppendEntriesResponse::Conflict,
+    ) = &answer
+    {
+        core.heard.now(&*core.clock);
+    }
+    written(&answer)
+}
+
+/// Waits until this node's auth view is that far, or for as long as was asked, and says how far it is.
+async fn confirm(core: &Core, asked: Confirm) -> Confirmed {
+    let mut index = core.replica.auth_index_watch();
+    let wait = Duration::from_millis(asked.wait_ms.min(1_000));
+    let _reached = tokio::time::timeout(wait, index.wait_for(|at| *at >= asked.index)).await;
+    // The incarnation is read first: an index that a later one reached must not speak for it.
+    let incarnation = core.replica.gate().incarnation();
+    Confirmed {
+        node: core.me,
+        incarnation,
+        auth_index: core.replica.auth_index(),
+    }
+}
+
+async fn snapshot(core: &Arc<Core>, request: Request<Incoming>) -> Result<Bytes, StatusCode> {
+    let head_bytes = request.headers().get(HEAD_BYTES_HEADER).and_then(|v| v.to_str().ok());
+    let head_bytes: usize = head_bytes.and_then(|v| v.parse().ok()).ok_or(StatusCode::BAD_REQUEST)?;
+    if head_bytes > HEAD_BYTES_MAX {
+        return Err(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    let file = core
+        .raft
+        .begin_receiving_snapshot()
+        .await
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    let head = receive(request.into_body(), head_bytes, &file).await.map_err(|error| {
+        tracing::warn!(%error, "a snapshot did not arrive");
+        StatusCode::INTERNAL_SERVER_ERROR
+    })?;
+    core.heard.now(&*core.clock);
+    let (vote, meta): (Vote, SnapshotMeta<u64, Peer>) =
+        postcard::from_bytes(&head).map_err(|_| StatusCode::BAD_REQUEST)?;
+    let installed = core
+        .raft
+        .install_full_snapshot(vote, Snapshot { meta, snapshot: file })
+        .await;
+    core.heard.now(&*core.clock);
+    written(&installed)
+}
+
+async fn receive(mut body: Incoming, head_bytes: usize, file: &SnapshotFile) -> std::io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(head_bytes);
+    let mut out = tokio::fs::File::create(&file.0).await?;
+    while let Some(frame) = body.frame().await {
+        let Ok(mut data) = frame.map_err(std::io::Error::other)?.into_data() else {
+            continue;
+        };
+        if head.len() < head_bytes {
+            let part = data.split_to(data.len().min(head_bytes - head.len()));
+            head.extend_from_slice(&part);
+        }
+        out.write_all(&data).await?;
+    }
+    out.sync_all().await?;
+    Ok(head)
+}
+
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, StatusCode> {
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
+    let bytes = body.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?.to_bytes();
+    postcard::from_bytes(&bytes).map_err(|_| StatusCode::BAD_REQUEST)
+}
+
+fn written(value: &impl Serialize) -> Result<Bytes, StatusCode> {
+    postcard::to_stdvec(value)
+        .map(Bytes::from)
+        .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}

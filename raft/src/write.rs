@@ -1,0 +1,208 @@
+//! Commands on their way into the log: batched on the leader, forwarded from everywhere else, never waited for without end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_model::command::{Envelope, Outcome};
+use mcp_model::receipt::Receipt;
+use openraft::error::{ClientWriteError, RaftError};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::barrier;
+use crate::link::{Lane, LinkError};
+use crate::node::Core;
+use crate::rpc::{TRAVEL, WRITE, WaitFor, Write, WriteAnswer};
+use crate::types::Batch;
+
+/// Commands and bytes that share one log entry.
+const BATCH_COMMANDS_MAX: usize = 256;
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// Entries under way at once.
+const IN_FLIGHT_MAX: usize = 2;
+/// Commands that may wait for a place in an entry.
+pub(crate) const WAITING_MAX: usize = 4_096;
+/// How long an entry may take to be committed and applied.
+const COMMIT_WAIT: Duration = Duration::from_secs(5);
+/// The pause before another try.
+const RETRY: Duration = Duration::from_millis(25);
+
+/// A command that was carried out.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Where it took a right away and the caller waited for that: who can no longer admit it.
+    pub receipt: Option<Receipt>,
+}
+
+/// A command that was not, or nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WriteFailed {
+    /// Nobody led for as long as the caller would wait. Nothing was changed.
+    #[error("no leader: nothing was changed")]
+    NoLeader,
+    /// Too many commands wait. Nothing was changed.
+    #[error("too many writes at once: nothing was changed")]
+    Busy,
+    /// It was sent, and no answer came back. The same command may be sent again.
+    #[error("the outcome is unknown: the same request may be sent again")]
+    OutcomeUnknown,
+}
+
+pub(crate) struct Queued {
+    bytes: Vec<u8>,
+    answer: oneshot::Sender<Proposed>,
+}
+
+/// What became of a proposal on this node.
+enum Proposed {
+    Done(Outcome),
+    NotLeader,
+    Unknown,
+}
+
+/// Gets a command into the log through whoever leads, sending it again with the same id until it is answered or the deadline has come.
+pub(crate) async fn write(
+    core: &Arc<Core>,
+    envelope: &Envelope,
+    wait: WaitFor,
+    deadline: Duration,
+) -> Result<Written, WriteFailed> {
+    let bytes = envelope.encode();
+    let began = core.clock.reading();
+    let mut sent = false;
+    let mut busy = false;
+    loop {
+        let passed = Duration::from_millis(core.clock.reading().ms_since(began));
+        let Some(left) = deadline.checked_sub(passed).filter(|left| !left.is_zero()) else {
+            return Err(match (sent, busy) {
+                (true, _) => WriteFailed::OutcomeUnknown,
+                (false, true) => WriteFailed::Busy,
+                (false, false) => WriteFailed::NoLeader,
+            });
+        };
+        match attempt(core, &bytes, wait, left).await {
+            Attempt::Answered(WriteAnswer::Done { outcome, receipt }) => return Ok(Written { outcome, receipt }),
+            Attempt::Answered(WriteAnswer::Busy) => busy = true,
+            Attempt::Answered(WriteAnswer::Unknown) | Attempt::Lost => sent = true,
+            Attempt::Answered(WriteAnswer::NotLeader) | Attempt::NotSent => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY.min(left)) => {}
+            () = core.leader_changed() => {}
+        }
+    }
+}
+
+enum Attempt {
+    Answered(WriteAnswer),
+    NotSent,
+    Lost,
+}
+
+async fn attempt(core: &Arc<Core>, bytes: &[u8], wait: WaitFor, left: Duration) -> Attempt {
+    let Some(leader) = core.leader() else {
+        return Attempt::NotSent;
+    };
+    if leader == core.me {
+        return Attempt::Answered(Box::pin(lead(core, bytes.to_vec(), wait, left)).await);
+    }
+    let Some(link) = core.link(leader) else {
+        return Attempt::NotSent;
+    };
+    let deadline_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    let question = Write {
+        envelope: bytes.to_vec(),
+        wait,
+        deadline_ms,
+    };
+    match link.call(Lane::Fast, WRITE, &question, left + TRAVEL).await {
+        Ok(answer) => Attempt::Answered(answer),
+        Err(LinkError::Refused(..)) => Attempt::NotSent,
+        Err(_) => Attempt::Lost,
+    }
+}
+
+/// Carries out a command on the leader, and waits behind it for what it has to wait for.
+pub(crate) async fn lead(core: &Arc<Core>, bytes: Vec<u8>, wait: WaitFor, deadline: Duration) -> WriteAnswer {
+    if core.office.term().is_none() || !core.is_fit() {
+        return WriteAnswer::NotLeader;
+    }
+    let began = core.clock.reading();
+    let (answer, proposed) = oneshot::channel();
+    if core.batches.try_send(Queued { bytes, answer }).is_err() {
+        return WriteAnswer::Busy;
+    }
+    let outcome = match tokio::time::timeout(deadline, proposed).await {
+        Ok(Ok(Proposed::Done(outcome))) => outcome,
+        Ok(Ok(Proposed::NotLeader)) => return WriteAnswer::NotLeader,
+        Ok(Ok(Proposed::Unknown) | Err(_)) | Err(_) => return WriteAnswer::Unknown,
+    };
+    if !outcome.restricts || wait == WaitFor::Committed {
+        return WriteAnswer::Done { outcome, receipt: None };
+    }
+    let left = deadline.saturating_sub(Duration::from_millis(core.clock.reading().ms_since(began)));
+    match barrier::wait(core, outcome.index, left).await {
+        Some(receipt) => WriteAnswer::Done {
+            outcome,
+            receipt: Some(receipt),
+        },
+        // It is committed, but another office must say when it is in force.
+        None => WriteAnswer::Unknown,
+    }
+}
+
+/// Gathers commands into entries and proposes them.
+pub(crate) async fn run(core: Arc<Core>, mut queued: mpsc::Receiver<Queued>) {
+    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    let mut carried: Option<Queued> = None;
+    loop {
+        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else {
+            return;
+        };
+        let first = match carried.take() {
+            Some(first) => first,
+            None => match queued.recv().await {
+                Some(first) => first,
+                None => return,
+            },
+        };
+        let mut bytes = first.bytes.len();
+        let mut batch = vec![first];
+        while batch.len() < BATCH_COMMANDS_MAX
+            && let Ok(next) = queued.try_recv()
+        {
+            if bytes + next.bytes.len() > BATCH_BYTES_MAX {
+                carried = Some(next);
+                break;
+            }
+            bytes += next.bytes.len();
+            batch.push(next);
+        }
+        let core = Arc::clone(&core);
+        tokio::spawn(async move {
+            propose(&core, batch).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn propose(core: &Core, batch: Vec<Queued>) {
+    let (commands, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|q| (q.bytes, q.answer)).unzip();
+    let proposed = tokio::time::timeout(COMMIT_WAIT, core.raft.client_write(Batch(commands))).await;
+    match proposed {
+        Ok(Ok(response)) => {
+            for (answer, outcome) in answers.into_iter().zip(response.data.0) {
+                answer.send(Proposed::Done(outcome)).unwrap_or(());
+            }
+        }
+        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+            answers
+                .into_iter()
+                .for_each(|answer| answer.send(Proposed::NotLeader).unwrap_or(()));
+        }
+        Ok(Err(_)) | Err(_) => answers
+            .into_iter()
+            .for_each(|answer| answer.send(Proposed::Unknown).unwrap_or(())),
+    }
+}
