@@ -1,0 +1,53 @@
+"""The end-to-end suite. `run` beside it builds, starts the cluster and the upstreams, and calls this.
+
+Usage: suite.py CACHE TOOLS TALK PIDS HTTP_URL: where packages are installed, where the programs lie, what `dev` said, where
+to note processes that are started, and the URL of the upstream over HTTP. MCPCTL_SERVER and the rest come from the env file.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import traceback
+
+import failover
+import fixture
+import refusals
+import revocation
+import through
+from checks import Checks
+from cluster import Cluster
+from peers import HERE, all_peers
+
+PHASES = [through, refusals, revocation]
+
+
+async def main(cache, tools, talk, pids, http_url):
+    checks = Checks()
+    cluster = Cluster(os.environ, tools, talk, pids)
+    peers = all_peers(cache)
+    at_hand = fixture.Fixture(cluster, fixture.upstreams(cache, http_url), peers, checks)
+    try:
+        await at_hand.set_up()
+        for phase in PHASES:
+            await phase.run(at_hand)
+        with checks.check("three rounds of revoke-loop: a paused replica refuses when it resumes"):
+            await asyncio.to_thread(revoke_loop, tools)
+        await failover.run(at_hand)
+    except BaseException as error:
+        checks.failed += 1
+        print(f"not ok - the suite itself: {error!r}\n{traceback.format_exc()}")
+    finally:
+        cluster.stop_what_was_started()
+    print(checks.closing_line(), flush=True)
+    return 1 if checks.failed else 0
+
+
+def revoke_loop(tools):
+    env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    done = subprocess.run([HERE / "revoke-loop", "--rounds", "3"], env=env, capture_output=True, text=True, timeout=180)
+    print("\n".join(f"# {line}" for line in done.stdout.splitlines()))
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+sys.exit(asyncio.run(main(*sys.argv[1:])))
