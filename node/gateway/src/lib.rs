@@ -1,1 +1,220 @@
-//! Placeholder.
+//! The data plane: MCP over HTTP at `/projects/<project>/mcp`.
+//!
+//! It reads its own replica and writes nothing but audit records; what it wants replicated goes to a port it defines
+//! ([`cluster`]). It never waits for the control plane. No clock: the time is handed in.
+//!
+//! A request travels through the modules in this order: [`router`] (host, origin, size), [`bearer`] (shape, hash), [`admit`]
+//! (a permit, or a denial), [`protocol`] (a message with its era), [`dispatch`] (handlers, which take a permit), [`lists`] and
+//! [`calls`] or [`streams`], [`respond`].
+
+pub mod audit;
+pub mod cluster;
+pub mod limits;
+pub mod metrics;
+
+mod admit;
+mod bearer;
+mod calls;
+mod catalog;
+mod dispatch;
+mod lists;
+mod prober;
+mod protocol;
+mod respond;
+mod router;
+mod session;
+mod streams;
+mod upstreams;
+mod uses;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use mcp_model::clock::Clock;
+use mcp_model::ids::NodeId;
+use mcp_store::Replica;
+use rustls::ClientConfig;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::admit::Admission;
+use crate::audit::{Audit, AuditError};
+use crate::calls::Cancellable;
+use crate::catalog::Catalogs;
+use crate::cluster::Cluster;
+use crate::limits::Limits;
+use crate::lists::Rendered;
+use crate::metrics::Metrics;
+use crate::prober::Prober;
+use crate::session::Sessions;
+pub use crate::upstreams::ServerState;
+use crate::upstreams::Upstreams;
+use crate::uses::TokenUses;
+
+/// How a gateway is set up.
+pub struct GatewayConfig {
+    /// This node, for the audit.
+    pub node: NodeId,
+    /// Seals session ids. The same on every node; never shown.
+    pub cluster_key: [u8; 32],
+    /// Where audit segments are kept.
+    pub audit_dir: PathBuf,
+    /// Hosts that requests may name: `host`, `host:port`, or `*`. Too wide is dangerous: a web page could reach a gateway on
+    /// loopback by DNS rebinding.
+    pub allowed_hosts: Vec<String>,
+    /// Origins besides our own from which web pages may call, or `*`. Too wide is dangerous in the same way.
+    pub allowed_origins: Vec<String>,
+    /// The program, with its leading arguments, through which commands of stdio servers are started; none: directly, which
+    /// leaves children behind when the node is killed.
+    pub child_command: Vec<String>,
+    /// What upstreams over TLS are trusted by.
+    pub tls: Arc<ClientConfig>,
+    /// Limits.
+    pub limits: Limits,
+}
+
+impl GatewayConfig {
+    /// The hosts of a gateway that listens on loopback.
+    pub fn loopback_hosts() -> Vec<String> {
+        ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).into()
+    }
+}
+
+/// The gateway cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// Its audit cannot.
+    #[error("audit: {0}")]
+    Audit(#[from] AuditError),
+    /// A limit is outside its range.
+    #[error("limits: {0}")]
+    Limits(String),
+}
+
+/// The gateway of one node.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+/// What requests share.
+pub(crate) struct Inner {
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) admission: Admission,
+    pub(crate) audit: Arc<Audit>,
+    pub(crate) sessions: Sessions,
+    pub(crate) catalogs: Catalogs,
+    pub(crate) rendered: Rendered,
+    pub(crate) upstreams: Arc<Upstreams>,
+    pub(crate) cancellable: Cancellable,
+    pub(crate) uses: Arc<TokenUses>,
+    pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) allowed_origins: Vec<String>,
+    pub(crate) request_room: Arc<Semaphore>,
+    pub(crate) stream_room: Arc<Semaphore>,
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Gateway {
+    /// Opens the gateway on a replica.
+    pub fn open(
+        config: GatewayConfig,
+        replica: Arc<Replica>,
+        clock: Arc<dyn Clock>,
+        cluster: Arc<dyn Cluster>,
+    ) -> Result<Gateway, GatewayError> {
+        let limits = config.limits;
+        if let Some(fault) = limits.fault() {
+            return Err(GatewayError::Limits(fault));
+        }
+        let metrics = Arc::new(Metrics::default());
+        let audit = Audit::open(&config.audit_dir, config.node, clock.clone(), metrics.clone(), &limits)?;
+        let admission = Admission::new(
+            replica.clone(),
+            clock.clone(),
+            cluster.clone(),
+            metrics.clone(),
+            &limits,
+        );
+        let inner = Inner {
+            replica,
+            clock,
+            cluster,
+            limits,
+            metrics,
+            admission,
+            audit: Arc::new(audit),
+            sessions: Sessions::new(&config.cluster_key, limits.session_ms, limits.ended_sessions_max),
+            catalogs: Catalogs::new(limits.name_bytes_max),
+            rendered: Rendered::new(limits.rendered_max, limits.list_ttl_ms),
+            upstreams: Arc::new(Upstreams::new(config.tls, config.child_command, limits)),
+            cancellable: Cancellable::default(),
+            uses: Arc::default(),
+            allowed_hosts: config.allowed_hosts,
+            allowed_origins: config.allowed_origins,
+            request_room: Arc::new(Semaphore::new(limits.requests_max)),
+            stream_room: Arc::new(Semaphore::new(limits.streams_max)),
+            stopping: CancellationToken::new(),
+        };
+        Ok(Gateway { inner: Arc::new(inner) })
+    }
+
+    /// The routes of its listener. The accept loop sets TCP_NODELAY and bounds the header block (32 KiB).
+    pub fn router(&self) -> Router {
+        router::router(self.inner.clone())
+    }
+
+    /// Runs what happens in the background (probes, syncing the audit, uses of tokens) until `stop`; then takes in no more
+    /// requests, ends streams, closes upstreams and syncs the audit.
+    pub async fn run(&self, stop: CancellationToken) {
+        let inner = &self.inner;
+        let synced = CancellationToken::new();
+        let audit = tokio::spawn(inner.audit.clone().keep_synced(synced.clone()));
+        let prober = Prober {
+            replica: inner.replica.clone(),
+            clock: inner.clock.clone(),
+            cluster: inner.cluster.clone(),
+            upstreams: inner.upstreams.clone(),
+            metrics: inner.metrics.clone(),
+            limits: inner.limits,
+        };
+        let uses = inner
+            .uses
+            .clone()
+            .run(inner.cluster.clone(), inner.limits.token_use_ms, stop.clone());
+        tokio::join!(Arc::new(prober).run(stop.clone()), uses, stop.cancelled());
+        inner.stopping.cancel();
+        inner.upstreams.close().await;
+        synced.cancel();
+        if let Err(error) = audit.await {
+            tracing::error!(%error, "audit task failed");
+        }
+    }
+
+    /// Takes in no more requests and ends streams; calls under way go on.
+    pub fn drain(&self) {
+        self.inner.stopping.cancel();
+    }
+
+    /// Its counters.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.inner.metrics.clone()
+    }
+
+    /// How the servers are doing on this node.
+    pub fn server_states(&self) -> Vec<ServerState> {
+        self.inner.upstreams.states()
+    }
+
+    /// Calls and streams that are open now.
+    pub fn open_requests(&self) -> usize {
+        let used = |room: &Semaphore, most: usize| most.saturating_sub(room.available_permits());
+        used(&self.inner.request_room, self.inner.limits.requests_max)
+            + used(&self.inner.stream_room, self.inner.limits.streams_max)
+    }
+}

@@ -1,0 +1,256 @@
+//! The data-plane audit: who called what, when it began and how it ended, in append-only, hash-chained files of this node.
+//!
+//! A start record is written *before* anything reaches an upstream, an end record when the answer is through. Records are
+//! written at once (nothing is lost by kill -9) and synced to disk a few times a second. What cannot be audited is not done.
+
+mod segment;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mcp_model::clock::{Clock, Reading};
+use mcp_model::ids::NodeId;
+use mcp_model::token::TokenHash;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use self::segment::Segments;
+pub use self::segment::{AuditError, Verified, verify};
+use crate::admit::Permit;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+
+/// The audit of one node.
+pub(crate) struct Audit {
+    segments: Mutex<Segments>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    node: String,
+    denials: AtomicU64,
+    denials_max: u64,
+    sync_ms: u64,
+}
+
+/// One record as it is written. Fields that do not apply are left out.
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Record<'a> {
+    time: u64,
+    node: &'a str,
+    seq: u64,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_sha: Option<String>,
+    decision: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+}
+
+/// What a call is about, for its records.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct About<'a> {
+    pub(crate) session: Option<mcp_model::ids::Id>,
+    pub(crate) request_id: Option<&'a str>,
+    pub(crate) method: Option<&'a str>,
+    pub(crate) server: Option<&'a str>,
+    pub(crate) tool: Option<&'a str>,
+}
+
+/// A call under way whose start is on record. Its end is recorded when it is dropped, whatever happens.
+pub(crate) struct Running {
+    audit: Arc<Audit>,
+    start: u64,
+    began: Reading,
+    bytes: u64,
+    outcome: &'static str,
+}
+
+impl Audit {
+    /// Opens the audit in `dir` and continues the chain of the last record there.
+    pub(crate) fn open(
+        dir: &Path,
+        node: NodeId,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        limits: &Limits,
+    ) -> Result<Audit, AuditError> {
+        let segments = Segments::open(dir, limits.audit_segment_bytes, limits.audit_bytes_max)?;
+        Ok(Audit {
+            segments: Mutex::new(segments),
+            clock,
+            metrics,
+            node: node.to_string(),
+            denials: AtomicU64::new(0),
+            denials_max: limits.audit_denials_max,
+            sync_ms: limits.audit_sync_ms,
+        })
+    }
+
+    /// Records that a call begins. Only then may it reach an upstream.
+    pub(crate) fn start(self: &Arc<Self>, permit: &Permit, about: About<'_>) -> Result<Running, AuditError> {
+        let began = self.clock.reading();
+        let start = self.write(Record {
+            kind: "start",
+            decision: "allow",
+            ..with(permit, about)
+        })?;
+        Ok(Running {
+            audit: self.clone(),
+            start,
+            began,
+            bytes: 0,
+            outcome: "abandoned",
+        })
+    }
+
+    /// Records that an admitted principal was refused something.
+    pub(crate) fn deny(&self, permit: &Permit, about: About<'_>, reason: &str) {
+        let record = Record {
+            kind: "deny",
+            decision: "deny",
+            reason: Some(reason),
+            ..with(permit, about)
+        };
+        self.write_or_count(record);
+    }
+
+    /// Records that a request was not admitted. A flood of these is counted, not written.
+    pub(crate) fn refuse(&self, hash: Option<TokenHash>, project: Option<&str>, reason: &str) {
+        if self.denials.fetch_add(1, Ordering::Relaxed) >= self.denials_max {
+            Metrics::add(&self.metrics.audit_denials_skipped);
+            return;
+        }
+        let token_sha = hash.map(|hash| hash.to_string());
+        let record = Record {
+            kind: "refuse",
+            decision: "deny",
+            reason: Some(reason),
+            project,
+            token_sha,
+            ..Record::default()
+        };
+        self.write_or_count(record);
+    }
+
+    fn write_or_count(&self, record: Record<'_>) {
+        if let Err(error) = self.write(record) {
+            tracing::error!(%error, "audit record not written");
+        }
+    }
+
+    fn write<'a>(&'a self, mut record: Record<'a>) -> Result<u64, AuditError> {
+        record.time = self.clock.wall_ms();
+        record.node = &self.node;
+        let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        record.seq = segments.next_seq();
+        let seq = record.seq;
+        let written = segments.append(&record);
+        drop(segments);
+        match &written {
+            Ok(()) => Metrics::add(&self.metrics.audit_records),
+            Err(_) => Metrics::add(&self.metrics.audit_failed),
+        }
+        written.map(|()| seq)
+    }
+
+    /// Syncs what was written, again and again, until told to stop; then once more.
+    pub(crate) async fn keep_synced(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let stopping = tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(self.sync_ms)) => false,
+                () = stop.cancelled() => true,
+            };
+            self.denials.store(0, Ordering::Relaxed);
+            let file = self
+                .segments
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take_unsynced();
+            if let Some(file) = file {
+                match tokio::task::spawn_blocking(move || file.sync_data()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => self.fail(&error.to_string()),
+                    Err(error) => self.fail(&error.to_string()),
+                }
+            }
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    /// A disk that does not keep what it took cannot be audited to: nothing more is written, so nothing more is called.
+    fn fail(&self, why: &str) {
+        tracing::error!(why, "audit cannot be synced: calls are refused");
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner).fail(why);
+    }
+}
+
+fn with<'a>(permit: &'a Permit, about: About<'a>) -> Record<'a> {
+    Record {
+        session_id: about.session.map(|session| session.to_string()),
+        request_id: about.request_id,
+        project: Some(permit.project().name.as_str()),
+        server: about.server,
+        tool: about.tool,
+        method: about.method,
+        user_name: Some(permit.owner().email.as_str()),
+        token_name: Some(&permit.token().name),
+        token_sha: Some(permit.hash().to_string()),
+        ..Record::default()
+    }
+}
+
+impl Running {
+    /// Counts bytes of the answer.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+    }
+
+    /// Says how it ended; recorded when this is dropped.
+    pub(crate) fn ends(&mut self, outcome: &'static str) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let now = self.audit.clock.reading();
+        let took_us = now.raw_ns.saturating_sub(self.began.raw_ns) / 1_000;
+        self.audit.metrics.took(took_us);
+        let record = Record {
+            kind: "end",
+            start: Some(self.start),
+            decision: "allow",
+            reason: Some(self.outcome),
+            duration_ms: Some(f64::from(u32::try_from(took_us).unwrap_or(u32::MAX)) / 1_000.0),
+            bytes: Some(self.bytes),
+            ..Record::default()
+        };
+        self.audit.write_or_count(record);
+    }
+}

@@ -1,0 +1,322 @@
+//! A call on its way to an upstream and back: audited before it leaves, checked once more, streamed through in order, and
+//! given up the moment its token is taken away or its caller leaves.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use bytes::Bytes;
+use dashmap::DashMap;
+use futures_util::stream;
+use http::StatusCode;
+use mcp_model::admission::Denial;
+use mcp_model::ids::Id;
+use mcp_wire::refusal::{Refusal, UPSTREAM_FAILED};
+use mcp_wire::splice::Supply;
+use mcp_wire::sse;
+use mcp_wire::upstream::{Effect, Frame, Frames, Outgoing, Upstream, UpstreamError};
+use mcp_wire::version::Era;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use crate::Inner;
+use crate::admit::Permit;
+use crate::audit::{About, Running};
+use crate::catalog::Listed;
+use crate::metrics::Metrics;
+use crate::protocol::Call;
+use crate::respond;
+
+/// Calls of legacy sessions that can be cancelled by a notification, by session and raw request id.
+#[derive(Default)]
+pub(crate) struct Cancellable {
+    calls: Arc<DashMap<(Id, String), CancellationToken>>,
+}
+
+/// Takes a call off the list when it ends.
+struct Listening {
+    calls: Arc<DashMap<(Id, String), CancellationToken>>,
+    key: (Id, String),
+    signal: CancellationToken,
+}
+
+impl Cancellable {
+    /// Cancels a call, if it runs on this node.
+    pub(crate) fn cancel(&self, session: Id, request_id: &str) {
+        if let Some(signal) = self.calls.get(&(session, request_id.to_owned())) {
+            signal.cancel();
+        }
+    }
+
+    fn listen(&self, call: &Call) -> Option<Listening> {
+        let key = (call.session.as_ref()?.uuid, call.message.id()?.to_owned());
+        let signal = CancellationToken::new();
+        self.calls.insert(key.clone(), signal.clone());
+        Some(Listening {
+            calls: self.calls.clone(),
+            key,
+            signal,
+        })
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.calls.remove(&self.key);
+    }
+}
+
+/// What is called: an entry of a list, and the URI at its server if it is a resource.
+pub(crate) struct Target {
+    pub(crate) listed: Arc<Listed>,
+    pub(crate) uri: Option<String>,
+}
+
+/// A call under way.
+struct Flight {
+    gateway: Arc<Inner>,
+    permit: Permit,
+    call: Arc<Call>,
+    target: Arc<Target>,
+    running: Running,
+    stage: Stage,
+    cancelled: Option<Listening>,
+    _room: OwnedSemaphorePermit,
+    ended: bool,
+}
+
+enum Stage {
+    Opening(Pin<Box<dyn Future<Output = Result<Frames, UpstreamError>> + Send>>),
+    Flowing(Frames),
+}
+
+/// What happened next in a flight.
+enum Step {
+    Frame(Frame),
+    Failed(UpstreamError),
+    /// The token, or a right, was taken away.
+    Cut,
+    /// The caller said that it no longer wants the answer.
+    Cancelled,
+    /// The answer is complete.
+    Over,
+}
+
+/// Sends a call to its upstream and answers with what comes.
+pub(crate) async fn run(
+    gateway: Arc<Inner>,
+    permit: Permit,
+    call: Call,
+    target: Target,
+    room: OwnedSemaphorePermit,
+) -> Response {
+    let about = About {
+        session: call.session.as_ref().map(|session| session.uuid),
+        request_id: call.message.id(),
+        method: call.message.method(),
+        server: Some(target.listed.server.name.as_str()),
+        tool: Some(&target.listed.own),
+    };
+    let retry_after_s = gateway.limits.retry_after_s;
+    let Ok(mut running) = gateway.audit.start(&permit, about) else {
+        return respond::overloaded("this node cannot audit calls at the moment", retry_after_s);
+    };
+    let upstream = gateway.upstreams.get(&target.listed.server);
+    // The last look before the request leaves.
+    if let Err(denial) = gateway.admission.still(&permit) {
+        running.ends(denial.reason());
+        return respond::denial(denial, retry_after_s);
+    }
+    Metrics::add(&gateway.metrics.calls);
+    let cancelled = gateway.cancellable.listen(&call);
+    let (call, target) = (Arc::new(call), Arc::new(target));
+    let stage = Stage::Opening(Box::pin(open(upstream, call.clone(), target.clone())));
+    let flight = Flight {
+        gateway,
+        permit,
+        call,
+        target,
+        running,
+        stage,
+        cancelled,
+        _room: room,
+        ended: false,
+    };
+    flight.answer().await
+}
+
+async fn open(
+    upstream: Result<Upstream, UpstreamError>,
+    call: Arc<Call>,
+    target: Arc<Target>,
+) -> Result<Frames, UpstreamError> {
+    let message = &call.message;
+    let listed = &target.listed;
+    let is_resource = target.uri.is_some();
+    let renamed = (!is_resource && message.name() != Some(&*listed.own)).then_some(&*listed.own);
+    let modern = call.era() == Era::Modern;
+    let params = listed.mirrored.build(message.arguments());
+    let outgoing = Outgoing {
+        message,
+        name: renamed,
+        uri: target.uri.as_deref().filter(|uri| message.uri() != Some(*uri)),
+        params: &params,
+        supply: match (modern, is_resource) {
+            (false, _) => Supply::Nothing,
+            (true, false) => Supply::ResultType,
+            (true, true) => Supply::ResultTypeAndHints,
+        },
+        logs: !modern || message.meta_log_level().is_some(),
+    };
+    upstream?.call(outgoing).await
+}
+
+impl Flight {
+    /// The answer: one JSON body if the response comes first and soon, a stream otherwise.
+    async fn answer(mut self) -> Response {
+        let accepts = self.call.accepts;
+        let soon = Duration::from_millis(self.gateway.limits.first_frame_ms);
+        let first = match (accepts.events, accepts.json) {
+            (false, _) => Some(self.last_step().await),
+            (true, false) => None,
+            (true, true) => tokio::time::timeout(soon, self.step()).await.ok(),
+        };
+        match first {
+            Some(Step::Frame(Frame::Notification(bytes))) => {
+                let first = self.event(&bytes);
+                respond::events(stream::unfold((Some(first), self), Flight::next_event))
+            }
+            None => respond::events(stream::unfold((None, self), Flight::next_event)),
+            Some(Step::Frame(Frame::Response { bytes, is_error })) => {
+                self.running.sent(bytes.len());
+                self.running.ends(if is_error { "error" } else { "ok" });
+                respond::json(StatusCode::OK, bytes)
+            }
+            Some(Step::Failed(error)) => respond::json(StatusCode::OK, self.failed(&error)),
+            Some(Step::Cut) => respond::denial(Denial::UnknownToken, self.gateway.limits.retry_after_s),
+            Some(Step::Cancelled | Step::Over) => respond::empty(StatusCode::ACCEPTED),
+        }
+    }
+
+    /// What comes next. May be dropped and called again without a loss.
+    async fn step(&mut self) -> Step {
+        if self.ended {
+            return Step::Over;
+        }
+        let step = self.race().await;
+        match &step {
+            Step::Frame(Frame::Notification(_)) => {}
+            Step::Frame(Frame::Response { .. }) | Step::Failed(_) | Step::Over => self.ended = true,
+            Step::Cut => {
+                self.ended = true;
+                Metrics::add(&self.gateway.metrics.calls_cut);
+                self.running.ends("cut");
+            }
+            Step::Cancelled => {
+                self.ended = true;
+                Metrics::add(&self.gateway.metrics.calls_cancelled);
+                self.running.ends("cancelled");
+            }
+        }
+        step
+    }
+
+    async fn race(&mut self) -> Step {
+        let cancelled = async {
+            match &self.cancelled {
+                Some(listening) => listening.signal.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        let stage = &mut self.stage;
+        tokio::select! {
+            biased;
+            () = self.permit.cut() => Step::Cut,
+            () = cancelled => Step::Cancelled,
+            next = next_frame(stage) => match next {
+                Ok(Some(frame)) => Step::Frame(frame),
+                Ok(None) => Step::Over,
+                Err(error) => Step::Failed(error),
+            },
+        }
+    }
+
+    /// For a client that takes no stream: the response, without what came before it.
+    async fn last_step(&mut self) -> Step {
+        loop {
+            match self.step().await {
+                Step::Frame(Frame::Notification(_)) => {}
+                step => return step,
+            }
+        }
+    }
+
+    /// The next event of the stream; none when it is over.
+    async fn next_event(
+        (ready, mut flight): (Option<Bytes>, Flight),
+    ) -> Option<(Result<Bytes, Infallible>, (Option<Bytes>, Flight))> {
+        if let Some(ready) = ready {
+            return flight.permitted(ready).await.map(|event| (Ok(event), (None, flight)));
+        }
+        let quiet = Duration::from_millis(flight.gateway.limits.comment_every_ms);
+        let event = match tokio::time::timeout(quiet, flight.step()).await {
+            Err(_) => Bytes::from_static(sse::COMMENT),
+            Ok(Step::Frame(Frame::Notification(bytes))) => flight.event(&bytes),
+            Ok(Step::Frame(Frame::Response { bytes, is_error })) => {
+                flight.running.ends(if is_error { "error" } else { "ok" });
+                flight.event(&bytes)
+            }
+            Ok(Step::Failed(error)) => {
+                let body = flight.failed(&error);
+                flight.event(&body)
+            }
+            Ok(Step::Cut | Step::Cancelled | Step::Over) => return None,
+        };
+        flight.permitted(event).await.map(|event| (Ok(event), (None, flight)))
+    }
+
+    /// The event, if it may still be written: token and lease are looked at once more.
+    async fn permitted(&mut self, event: Bytes) -> Option<Bytes> {
+        match self.gateway.admission.still_or_soon(&self.permit).await {
+            Ok(()) => Some(event),
+            Err(denial) => {
+                self.ended = true;
+                self.running.ends(denial.reason());
+                None
+            }
+        }
+    }
+
+    fn event(&mut self, message: &[u8]) -> Bytes {
+        self.running.sent(message.len());
+        sse::event(message)
+    }
+
+    /// What the caller is told of an upstream that did not answer.
+    fn failed(&mut self, error: &UpstreamError) -> Bytes {
+        Metrics::add(&self.gateway.metrics.calls_failed);
+        self.running.ends("upstream_failed");
+        let server = &self.target.listed.server.name;
+        let (effect, said) = match error.effect {
+            Effect::None => ("none", "the request was not sent"),
+            Effect::Possible => ("possible", "the request may have had an effect"),
+        };
+        let data = serde_json::json!({"server": server.as_str(), "cause": error.to_string(), "effect": effect});
+        Refusal::inside(UPSTREAM_FAILED, format!("server \"{server}\": {error}; {said}"))
+            .with_data(data)
+            .body(self.call.message.id())
+    }
+}
+
+async fn next_frame(stage: &mut Stage) -> Result<Option<Frame>, UpstreamError> {
+    if let Stage::Opening(opening) = stage {
+        let frames = opening.await?;
+        *stage = Stage::Flowing(frames);
+    }
+    match stage {
+        Stage::Flowing(frames) => frames.next().await,
+        Stage::Opening(_) => Ok(None),
+    }
+}

@@ -1,0 +1,407 @@
+//! What a project offers, compiled from the replicated lists: under which name each thing is shown, whose it is, and what
+//! it is called there. Built once per change of lists or policy, read by every request.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use mcp_model::ids::Id;
+use mcp_model::records::{Health, Project, Server, ToolList, ToolNaming};
+use mcp_store::view::{Lists, Policy};
+use mcp_wire::mirrored::MirroredParams;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+/// One thing that can be listed: a tool, a prompt, a resource or a resource template.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    /// Whose it is.
+    pub(crate) server: Arc<Server>,
+    /// Under which name (or URI) clients see it.
+    pub(crate) shown: Box<str>,
+    /// What the server calls it.
+    pub(crate) own: Box<str>,
+    /// The entry as clients see it.
+    pub(crate) json: Box<str>,
+    /// Its parameters that are repeated in headers.
+    pub(crate) mirrored: MirroredParams,
+    /// Whether modern clients may see it: not if its `x-mcp-header` annotations are invalid.
+    pub(crate) fit_for_modern: bool,
+}
+
+/// One kind of list of a project.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    pub(crate) entries: Vec<Arc<Listed>>,
+    by_name: HashMap<Box<str>, usize>,
+}
+
+/// What a project (or one server of it) offers.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    pub(crate) tools: Listing,
+    pub(crate) prompts: Listing,
+    pub(crate) resources: Listing,
+    pub(crate) templates: Listing,
+    /// Whether a server of it does not answer just now.
+    pub(crate) stale: bool,
+}
+
+impl Listing {
+    pub(crate) fn get(&self, shown: &str) -> Option<&Arc<Listed>> {
+        self.by_name.get(shown).map(|at| &self.entries[*at])
+    }
+
+    fn push(&mut self, listed: Listed) {
+        if self.by_name.contains_key(&listed.shown) {
+            return;
+        }
+        self.by_name.insert(listed.shown.clone(), self.entries.len());
+        self.entries.push(Arc::new(listed));
+    }
+}
+
+impl Catalog {
+    /// The server that reads this URI: by its list, or by exactly one of the templates. Nothing is ever asked around.
+    pub(crate) fn resource(&self, uri: &str) -> Option<(Arc<Listed>, String)> {
+        if let Some(listed) = self.resources.get(uri) {
+            return Some((listed.clone(), listed.own.to_string()));
+        }
+        let mut fitting = self.templates.entries.iter().filter(|listed| fits(&listed.shown, uri));
+        let (Some(listed), None) = (fitting.next(), fitting.next()) else {
+            return None;
+        };
+        let prefix = listed.shown.len() - listed.own.len();
+        Some((listed.clone(), uri.get(prefix..)?.to_owned()))
+    }
+}
+
+/// Whether a URI can come from a template: its literal parts appear in order, with something in the place of each
+/// expression.
+fn fits(template: &str, uri: &str) -> bool {
+    let mut literals = Vec::new();
+    let mut rest = template;
+    while let Some((literal, after)) = rest.split_once('{') {
+        literals.push(literal);
+        let Some((_, after)) = after.split_once('}') else {
+            return false;
+        };
+        rest = after;
+    }
+    let Some(first) = literals.first() else {
+        return template == uri;
+    };
+    let Some(mut middle) = uri.strip_prefix(first).and_then(|uri| uri.strip_suffix(rest)) else {
+        return false;
+    };
+    for literal in &literals[1..] {
+        let Some(at) = middle
+            .char_indices()
+            .skip(1)
+            .find_map(|(at, _)| middle[at..].starts_with(literal).then_some(at))
+        else {
+            return false;
+        };
+        middle = &middle[at + literal.len()..];
+    }
+    !middle.is_empty()
+}
+
+/// What one server offers, parsed once per change of its list.
+#[derive(Debug, Default)]
+struct Offer {
+    tools: Vec<Item>,
+    prompts: Vec<Item>,
+    resources: Vec<Item>,
+    templates: Vec<Item>,
+    healthy: bool,
+}
+
+#[derive(Debug)]
+struct Item {
+    name: Box<str>,
+    json: Box<str>,
+    name_at: Range<usize>,
+    mirrored: Result<MirroredParams, String>,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    uri: Option<&'a RawValue>,
+    #[serde(borrow, rename = "uriTemplate")]
+    uri_template: Option<&'a RawValue>,
+    #[serde(borrow, rename = "inputSchema")]
+    input_schema: Option<&'a RawValue>,
+}
+
+impl Offer {
+    fn compile(list: &ToolList) -> Offer {
+        let healthy = list.health == Health::Healthy;
+        let Some(offer) = &list.offer else {
+            return Offer {
+                healthy,
+                ..Offer::default()
+            };
+        };
+        Offer {
+            tools: items(&offer.tools, |entry| entry.name),
+            prompts: items(&offer.prompts, |entry| entry.name),
+            resources: items(&offer.resources, |entry| entry.uri),
+            templates: items(&offer.templates, |entry| entry.uri_template),
+            healthy,
+        }
+    }
+}
+
+/// The entries of a raw array that have a name; what has none cannot be asked for and is left out.
+fn items(array: &str, name_of: impl for<'a> Fn(&Entry<'a>) -> Option<&'a RawValue>) -> Vec<Item> {
+    let entries: Vec<&RawValue> = serde_json::from_str(array).unwrap_or_default();
+    let item = |raw: &RawValue| {
+        let json = raw.get();
+        let entry: Entry<'_> = serde_json::from_str(json).ok()?;
+        let name = name_of(&entry)?.get();
+        let start = name.as_ptr() as usize - json.as_ptr() as usize;
+        let mirrored = match entry.input_schema {
+            Some(schema) if schema.get().contains("x-mcp-header") => {
+                let schema = serde_json::from_str(schema.get()).map_err(|error| error.to_string());
+                schema.and_then(|schema| MirroredParams::compile(&schema))
+            }
+            Some(_) | None => Ok(MirroredParams::default()),
+        };
+        Some(Item {
+            name: serde_json::from_str::<Box<str>>(name).ok()?,
+            json: json.into(),
+            name_at: start..start + name.len(),
+            mirrored,
+        })
+    };
+    entries.into_iter().filter_map(item).collect()
+}
+
+/// An offer with the list it was compiled from.
+type Compiled = (Arc<ToolList>, Arc<Offer>);
+
+/// How the things of several servers are told apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    Prefixed,
+    /// As the server names them, but for those that two servers name alike.
+    Plain,
+}
+
+/// Which catalog: a project's, or that of one server in it.
+pub(crate) type Scope = (Id, Option<Id>);
+
+/// The catalogs in use.
+pub(crate) struct Catalogs {
+    current: ArcSwap<Current>,
+    offers: Mutex<HashMap<Id, Compiled>>,
+    name_bytes_max: usize,
+}
+
+#[derive(Default)]
+struct Current {
+    policy: Arc<Policy>,
+    lists: Arc<Lists>,
+    built: DashMap<Scope, Arc<Catalog>>,
+}
+
+impl Catalogs {
+    pub(crate) fn new(name_bytes_max: usize) -> Catalogs {
+        Catalogs {
+            current: ArcSwap::default(),
+            offers: Mutex::default(),
+            name_bytes_max,
+        }
+    }
+
+    /// The catalog of a project, or of one server in it, as policy and lists have it.
+    pub(crate) fn get(
+        &self,
+        policy: &Arc<Policy>,
+        lists: &Arc<Lists>,
+        project: &Project,
+        only: Option<Id>,
+    ) -> Arc<Catalog> {
+        let mut current = self.current.load();
+        if !Arc::ptr_eq(&current.policy, policy) || !Arc::ptr_eq(&current.lists, lists) {
+            let next = Current {
+                policy: policy.clone(),
+                lists: lists.clone(),
+                built: DashMap::new(),
+            };
+            self.current.store(Arc::new(next));
+            self.forget_offers(lists);
+            current = self.current.load();
+        }
+        let scope = (project.id, only);
+        if let Some(built) = current.built.get(&scope) {
+            return built.clone();
+        }
+        let built = Arc::new(self.build(policy, lists, project, only));
+        // Another request may have swapped in newer state meanwhile: what was built here fits the arguments only.
+        if Arc::ptr_eq(&current.policy, policy) && Arc::ptr_eq(&current.lists, lists) {
+            current.built.insert(scope, built.clone());
+        }
+        built
+    }
+
+    fn build(&self, policy: &Policy, lists: &Lists, project: &Project, only: Option<Id>) -> Catalog {
+        let attached = policy
+            .attached(project)
+            .filter(|server| only.is_none_or(|only| server.id == only));
+        let offers: Vec<(&Arc<Server>, Arc<Offer>)> = attached
+            .map(|server| {
+                (
+                    server,
+                    lists.get(&server.id).map_or_else(Arc::default, |list| self.offer(list)),
+                )
+            })
+            .collect();
+        let naming = match (only, project.spec.tool_naming) {
+            (None, ToolNaming::Prefixed) => Naming::Prefixed,
+            (Some(_), _) | (None, ToolNaming::Plain) => Naming::Plain,
+        };
+        let named = |pick: fn(&Offer) -> &[Item]| self.listing(&offers, pick, naming, "__");
+        let addressed = |pick: fn(&Offer) -> &[Item]| self.listing(&offers, pick, Naming::Plain, "+");
+        Catalog {
+            tools: named(|offer| &offer.tools),
+            prompts: named(|offer| &offer.prompts),
+            resources: addressed(|offer| &offer.resources),
+            templates: addressed(|offer| &offer.templates),
+            stale: offers.iter().any(|(_, offer)| !offer.healthy),
+        }
+    }
+
+    fn listing(
+        &self,
+        offers: &[(&Arc<Server>, Arc<Offer>)],
+        pick: fn(&Offer) -> &[Item],
+        naming: Naming,
+        joint: &str,
+    ) -> Listing {
+        let mut servers_of: HashMap<&str, Vec<Id>> = HashMap::new();
+        for (server, offer) in offers {
+            for item in pick(offer) {
+                let servers = servers_of.entry(&item.name).or_default();
+                if servers.last() != Some(&server.id) {
+                    servers.push(server.id);
+                }
+            }
+        }
+        let mut listing = Listing::default();
+        for (server, offer) in offers {
+            for item in pick(offer) {
+                let collides = servers_of.get(&*item.name).is_some_and(|servers| servers.len() > 1);
+                let shown = match naming {
+                    Naming::Plain if !collides => item.name.to_string(),
+                    Naming::Plain | Naming::Prefixed => format!("{}{joint}{}", server.name, item.name),
+                };
+                let shown = if joint == "__" {
+                    shortened(shown, self.name_bytes_max)
+                } else {
+                    shown
+                };
+                listing.push(item.listed(server, shown));
+            }
+        }
+        listing
+    }
+
+    fn offer(&self, list: &Arc<ToolList>) -> Arc<Offer> {
+        let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, offer)) = offers.get(&list.server)
+            && Arc::ptr_eq(of, list)
+        {
+            return offer.clone();
+        }
+        let offer = Arc::new(Offer::compile(list));
+        offers.insert(list.server, (list.clone(), offer.clone()));
+        offer
+    }
+
+    fn forget_offers(&self, lists: &Lists) {
+        let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        offers.retain(|server, _| lists.contains_key(server));
+    }
+}
+
+impl Item {
+    fn listed(&self, server: &Arc<Server>, shown: String) -> Listed {
+        let mut json = String::with_capacity(self.json.len() + shown.len());
+        json.push_str(&self.json[..self.name_at.start]);
+        json.push_str(&serde_json::Value::from(shown.as_str()).to_string());
+        json.push_str(&self.json[self.name_at.end..]);
+        Listed {
+            server: server.clone(),
+            shown: shown.into(),
+            own: self.name.clone(),
+            json: json.into(),
+            mirrored: self.mirrored.clone().unwrap_or_default(),
+            fit_for_modern: self.mirrored.is_ok(),
+        }
+    }
+}
+
+/// A name that fits: a longer one keeps its beginning and gets the beginning of its hash, the same on every replica.
+fn shortened(name: String, bytes_max: usize) -> String {
+    if name.len() <= bytes_max {
+        return name;
+    }
+    let hash = Sha256::digest(name.as_bytes());
+    let tail: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    let end = (0..=bytes_max - 9)
+        .rev()
+        .find(|end| name.is_char_boundary(*end))
+        .unwrap_or(0);
+    format!("{}_{tail}", &name[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_fits_what_it_can_make() {
+        let rows = [
+            ("file:///{path}", "file:///a/b", true),
+            ("file:///{path}", "file:///", false),
+            ("demo://x/{a}/y/{b}.txt", "demo://x/1/y/2.txt", true),
+            ("demo://x/{a}/y/{b}.txt", "demo://x//y/2.txt", false),
+            ("demo://x/{a}/y/{b}.txt", "demo://x/1/z/2.txt", false),
+            ("demo://plain", "demo://plain", true),
+            ("demo://plain", "demo://other", false),
+            ("demo://{broken", "demo://{broken", false),
+            ("é{a}", "éé", true),
+        ];
+        for (template, uri, expected) in rows {
+            assert_eq!(fits(template, uri), expected, "{template} {uri}");
+        }
+    }
+
+    #[test]
+    fn long_names_are_shortened_alike_everywhere() {
+        let long = format!("server__{}", "x".repeat(100));
+        let short = shortened(long.clone(), 64);
+        assert_eq!(short.len(), 64);
+        assert_eq!(short, shortened(long, 64));
+        assert_ne!(short, shortened(format!("server__{}", "x".repeat(101)), 64));
+        assert_eq!(shortened("a__b".into(), 64), "a__b");
+    }
+
+    #[test]
+    fn entries_without_a_name_or_with_two_are_left_out() {
+        let array =
+            r#"[{"name":"a"},{"title":"b"},{"name":"c","name":"d"},7,{"name":"e","inputSchema":{"x-mcp-header":"E"}}]"#;
+        let items = items(array, |entry| entry.name);
+        let names: Vec<&str> = items.iter().map(|item| &*item.name).collect();
+        assert_eq!(names, ["a", "e"]);
+        assert!(items[1].mirrored.is_err());
+    }
+}

@@ -1,0 +1,38 @@
+//! What the gateway wants from the cluster, as a port: it reads its own replica and asks for nothing else. Whoever wires the
+//! node connects this to Raft; a test connects it to nothing.
+
+use std::pin::Pin;
+
+use mcp_model::ids::Id;
+use mcp_model::records::ToolList;
+
+/// A future behind the port.
+pub type PortFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Why the cluster could not do it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// Nobody leads, or the leader cannot be reached in time.
+    #[error("no leader")]
+    NoLeader,
+    /// Too many such requests at once.
+    #[error("too many requests")]
+    TooMany,
+}
+
+/// The rest of the cluster.
+pub trait Cluster: Send + Sync + 'static {
+    /// Brings this replica's auth view up to an index that the leader gives *after* the call: rule 4 of the guarantee. The
+    /// answer is never a verdict on any token; the caller looks again in its own view.
+    fn freshen(&self) -> PortFuture<'_, Result<(), Unavailable>>;
+
+    /// Replicates the lists of a server.
+    fn publish_tools(&self, list: ToolList) -> PortFuture<'_, Result<(), Unavailable>>;
+
+    /// Replicates when tokens were last used, in milliseconds since 1970.
+    fn record_token_use(&self, uses: Vec<(Id, u64)>) -> PortFuture<'_, Result<(), Unavailable>>;
+
+    /// Whether this node probes the upstreams for the whole cluster. Two nodes may think so for a moment: that costs a
+    /// probe and nothing else.
+    fn is_prober(&self) -> bool;
+}

@@ -1,0 +1,315 @@
+//! From an admitted message to its answer. Every handler takes the permit: there is no way here around admission.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use mcp_model::admission::Access;
+use mcp_model::ids::Id;
+use mcp_wire::headers::SESSION_ID;
+use mcp_wire::message::Kind;
+use mcp_wire::refusal::{INTERNAL_ERROR, INVALID_PARAMS, NOT_ALLOWED, RESOURCE_NOT_FOUND, Refusal, result_body};
+use mcp_wire::version::{Era, Revision};
+use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::Inner;
+use crate::admit::Permit;
+use crate::audit::About;
+use crate::calls::{self, Target};
+use crate::catalog::{Catalog, Listed};
+use crate::lists::{Eyes, List, SERVER_INFO, modern_members};
+use crate::metrics::Metrics;
+use crate::protocol::Call;
+use crate::session::ClientCan;
+use crate::{respond, streams};
+
+/// One request, admitted and read.
+pub(crate) struct Request {
+    pub(crate) permit: Permit,
+    pub(crate) call: Call,
+    /// The one server that the path names.
+    pub(crate) only: Option<Id>,
+    pub(crate) room: OwnedSemaphorePermit,
+}
+
+/// Answers a message.
+pub(crate) async fn dispatch(gateway: Arc<Inner>, request: Request, headers: &HeaderMap) -> Response {
+    gateway.uses.note(request.permit.token().id, gateway.clock.wall_ms());
+    let Some(method) = request.call.message.method().map(str::to_owned) else {
+        // The answer of a legacy client to a request that we never send.
+        return respond::empty(StatusCode::ACCEPTED);
+    };
+    if request.call.message.kind() == Kind::Notification {
+        return notification(&gateway, &request);
+    }
+    let modern = request.call.era() == Era::Modern;
+    match (method.as_str(), modern) {
+        ("tools/call", _) => call_tool(gateway, request, headers).await,
+        ("tools/list" | "prompts/list" | "resources/list" | "resources/templates/list", _) => {
+            list(&gateway, &request, &method)
+        }
+        ("prompts/get", _) => get_prompt(gateway, request).await,
+        ("resources/read", _) => read_resource(gateway, request).await,
+        ("initialize", false) => initialize(&gateway, &request),
+        ("server/discover", true) => discover(&gateway, &request),
+        ("subscriptions/listen", true) => {
+            let Request {
+                permit,
+                call,
+                only,
+                room,
+            } = request;
+            streams::modern(gateway, permit, only, &call, room)
+        }
+        ("ping" | "logging/setLevel", false) => result(&request, "{}"),
+        (_, _) => refuse(&request, &request.call.unknown_method()),
+    }
+}
+
+fn result(request: &Request, raw: &str) -> Response {
+    respond::json(
+        StatusCode::OK,
+        result_body(request.call.message.id().unwrap_or("null"), raw),
+    )
+}
+
+fn refuse(request: &Request, refusal: &Refusal) -> Response {
+    respond::refusal(refusal, request.call.message.id())
+}
+
+fn notification(gateway: &Inner, request: &Request) -> Response {
+    let message = &request.call.message;
+    if let ("notifications/cancelled", Some(session), Some(id)) = (
+        message.method().unwrap_or_default(),
+        &request.call.session,
+        message.cancelled_id(),
+    ) {
+        gateway.cancellable.cancel(session.uuid, id);
+    }
+    respond::empty(StatusCode::ACCEPTED)
+}
+
+impl Request {
+    fn catalog(&self, gateway: &Inner) -> Arc<Catalog> {
+        let lists = gateway.replica.view().lists();
+        gateway
+            .catalogs
+            .get(self.permit.policy(), &lists, self.permit.project(), self.only)
+    }
+
+    fn eyes(&self) -> Eyes<'_> {
+        Eyes {
+            hash: self.permit.hash(),
+            token: self.permit.token(),
+            owner: self.permit.owner(),
+        }
+    }
+}
+
+fn initialize(gateway: &Inner, request: &Request) -> Response {
+    let capabilities = request.call.message.capabilities();
+    let capabilities: Value = capabilities
+        .and_then(|raw| serde_json::from_str(raw).ok())
+        .unwrap_or_default();
+    let has = |name: &str| capabilities.get(name).is_some_and(Value::is_object);
+    let can = ClientCan {
+        sampling: has("sampling"),
+        elicitation: has("elicitation"),
+        roots: has("roots"),
+    };
+    let permit = &request.permit;
+    let revision = request.call.revision;
+    let issued = gateway.sessions.issue(
+        permit.hash(),
+        permit.project().id,
+        revision,
+        can,
+        gateway.clock.wall_ms(),
+    );
+    let Some((_, id)) = issued else {
+        return refuse(
+            request,
+            &Refusal::inside(INTERNAL_ERROR, "no random bytes for a session id"),
+        );
+    };
+    let mut answer = json!({
+        "protocolVersion": revision.as_str(),
+        "capabilities": our_capabilities(gateway, request),
+        "serverInfo": serde_json::from_str::<Value>(SERVER_INFO).unwrap_or_default(),
+    });
+    if let Some(instructions) = &permit.project().spec.instructions {
+        answer["instructions"] = Value::from(instructions.as_str());
+    }
+    let mut response = result(request, &answer.to_string());
+    if let Ok(id) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(SESSION_ID, id);
+    }
+    response
+}
+
+fn discover(gateway: &Inner, request: &Request) -> Response {
+    let supported: Vec<&str> = Revision::ALL.iter().map(|revision| revision.as_str()).collect();
+    let mut answer = json!({"supportedVersions": supported, "capabilities": our_capabilities(gateway, request)});
+    if let Some(instructions) = &request.permit.project().spec.instructions {
+        answer["instructions"] = Value::from(instructions.as_str());
+    }
+    let mut answer = answer.to_string();
+    answer.pop();
+    answer.push_str(&modern_members(gateway.rendered.ttl_ms(&request.catalog(gateway))));
+    answer.push('}');
+    result(request, &answer)
+}
+
+/// What we can do, as far as this principal can see it. Nobody waits for an upstream here.
+fn our_capabilities(gateway: &Inner, request: &Request) -> Value {
+    let catalog = request.catalog(gateway);
+    let eyes = request.eyes();
+    let sees = |list| eyes.visible(list, &catalog).next().is_some();
+    let mut capabilities = json!({"tools": {"listChanged": true}});
+    if sees(List::Prompts) {
+        capabilities["prompts"] = json!({"listChanged": true});
+    }
+    if sees(List::Resources) || sees(List::Templates) {
+        capabilities["resources"] = json!({"listChanged": true});
+    }
+    if request.call.era() == Era::Legacy {
+        capabilities["logging"] = json!({});
+    }
+    capabilities
+}
+
+fn list(gateway: &Inner, request: &Request, method: &str) -> Response {
+    let Some(list) = List::of_method(method) else {
+        return refuse(request, &request.call.unknown_method());
+    };
+    if request.call.message.cursor().is_some() {
+        return refuse(
+            request,
+            &Refusal::inside(INVALID_PARAMS, "Invalid cursor: these lists have one page"),
+        );
+    }
+    Metrics::add(&gateway.metrics.lists);
+    let catalog = request.catalog(gateway);
+    let rendered = gateway
+        .rendered
+        .result(list, request.call.era(), request.eyes(), &catalog);
+    respond::json(
+        StatusCode::OK,
+        wrapped(request.call.message.id().unwrap_or("null"), &rendered),
+    )
+}
+
+fn wrapped(id: &str, result: &[u8]) -> Bytes {
+    let mut body = Vec::with_capacity(id.len() + result.len() + 40);
+    for part in [
+        br#"{"jsonrpc":"2.0","id":"#,
+        id.as_bytes(),
+        br#","result":"#,
+        result,
+        b"}",
+    ] {
+        body.extend_from_slice(part);
+    }
+    Bytes::from(body)
+}
+
+async fn call_tool(gateway: Arc<Inner>, request: Request, headers: &HeaderMap) -> Response {
+    let Some(name) = request.call.message.name() else {
+        return refuse(&request, &Refusal::inside(INVALID_PARAMS, "params.name is missing"));
+    };
+    let listed = request.catalog(&gateway).tools.get(name).cloned();
+    let unknown = || Refusal::inside(INVALID_PARAMS, format!("Unknown tool: {name}"));
+    let listed = match permitted(&gateway, &request, List::Tools, listed, unknown) {
+        Ok(listed) => listed,
+        Err(refusal) => return refuse(&request, &refusal),
+    };
+    if request.call.era() == Era::Modern
+        && let Err(refusal) = listed.mirrored.check(request.call.message.arguments(), headers)
+    {
+        Metrics::add(&gateway.metrics.malformed);
+        return refuse(&request, &refusal);
+    }
+    let Request { permit, call, room, .. } = request;
+    calls::run(gateway, permit, call, Target { listed, uri: None }, room).await
+}
+
+async fn get_prompt(gateway: Arc<Inner>, request: Request) -> Response {
+    let Some(name) = request.call.message.name() else {
+        return refuse(&request, &Refusal::inside(INVALID_PARAMS, "params.name is missing"));
+    };
+    let listed = request.catalog(&gateway).prompts.get(name).cloned();
+    let unknown = || Refusal::inside(INVALID_PARAMS, format!("Unknown prompt: {name}"));
+    match permitted(&gateway, &request, List::Prompts, listed, unknown) {
+        Ok(listed) => {
+            let Request { permit, call, room, .. } = request;
+            calls::run(gateway, permit, call, Target { listed, uri: None }, room).await
+        }
+        Err(refusal) => refuse(&request, &refusal),
+    }
+}
+
+async fn read_resource(gateway: Arc<Inner>, request: Request) -> Response {
+    let Some(uri) = request.call.message.uri() else {
+        return refuse(&request, &Refusal::inside(INVALID_PARAMS, "params.uri is missing"));
+    };
+    let code = match request.call.era() {
+        Era::Legacy => RESOURCE_NOT_FOUND,
+        Era::Modern => INVALID_PARAMS,
+    };
+    let unknown = || Refusal::inside(code, format!("Resource not found: {uri}")).with_data(json!({ "uri": uri }));
+    let found = request.catalog(&gateway).resource(uri);
+    let (listed, own_uri) = found.map_or((None, None), |(listed, uri)| (Some(listed), Some(uri)));
+    match permitted(&gateway, &request, List::Resources, listed, unknown) {
+        Ok(listed) => {
+            let Request { permit, call, room, .. } = request;
+            calls::run(gateway, permit, call, Target { listed, uri: own_uri }, room).await
+        }
+        Err(refusal) => refuse(&request, &refusal),
+    }
+}
+
+/// The entry, if the principal may use it. What does not exist and what may not be seen are refused alike; what may be seen
+/// and not used is refused with the right that is missing.
+fn permitted(
+    gateway: &Inner,
+    request: &Request,
+    list: List,
+    listed: Option<Arc<Listed>>,
+    unknown: impl Fn() -> Refusal,
+) -> Result<Arc<Listed>, Refusal> {
+    let listed = listed.ok_or_else(&unknown)?;
+    let missing = match request.eyes().access(list, &listed) {
+        Access::Usable => return Ok(listed),
+        Access::Hidden => None,
+        Access::Visible => Some(match list {
+            List::Tools => format!("role:run,resource:tools,name:{}/{}", listed.server.name, listed.own),
+            List::Prompts => format!("role:run,resource:prompts,name:{}/{}", listed.server.name, listed.own),
+            List::Resources | List::Templates => format!("role:run,resource:servers,name:{}", listed.server.name),
+        }),
+    };
+    Metrics::add(&gateway.metrics.calls_forbidden);
+    let about = About {
+        session: request.call.session.as_ref().map(|session| session.uuid),
+        request_id: request.call.message.id(),
+        method: request.call.message.method(),
+        server: Some(listed.server.name.as_str()),
+        tool: Some(&listed.own),
+    };
+    gateway.audit.deny(
+        &request.permit,
+        about,
+        if missing.is_some() { "missing_right" } else { "hidden" },
+    );
+    Err(match missing {
+        None => unknown(),
+        Some(right) => {
+            let message = format!(
+                "the token may see \"{}\" and not use it: it lacks {right}",
+                listed.shown
+            );
+            Refusal::inside(NOT_ALLOWED, message).with_data(json!({ "missing": right }))
+        }
+    })
+}

@@ -1,0 +1,175 @@
+//! Every limit of the gateway in one table: default, unit, range, meaning. The wire's own limits stand in
+//! `mcp_wire::limits`.
+
+/// The limits in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest request body, in bytes.
+    pub body_bytes_max: usize,
+    /// How long a client may take to send its body, in milliseconds.
+    pub body_ms: u64,
+    /// Requests being worked on at once, on this node.
+    pub requests_max: usize,
+    /// Event streams held open at once, on this node.
+    pub streams_max: usize,
+    /// Requests with unknown tokens that ask for newer state at once, on this node.
+    pub unknown_tokens_max: usize,
+    /// Wait for a first frame before the answer becomes a stream, in milliseconds.
+    pub first_frame_ms: u64,
+    /// Between two comments on a quiet stream, in milliseconds.
+    pub comment_every_ms: u64,
+    /// How long a stream may wait for this node's lease to come back, in milliseconds.
+    pub lease_wait_ms: u64,
+    /// What `Retry-After` says when there is no lease, in seconds.
+    pub retry_after_s: u64,
+    /// How long a session is good for, in milliseconds.
+    pub session_ms: u64,
+    /// Ended sessions that are remembered, on this node.
+    pub ended_sessions_max: usize,
+    /// Longest call, in milliseconds, progress or not.
+    pub call_ms: u64,
+    /// Largest answer of an upstream, in bytes.
+    pub answer_bytes_max: usize,
+    /// Longest tool or prompt name shown to clients, in bytes.
+    pub name_bytes_max: usize,
+    /// How long a list is good that an upstream gave, in milliseconds.
+    pub list_ms: u64,
+    /// How long it is until an upstream that did not answer is asked again, in milliseconds.
+    pub list_retry_ms: u64,
+    /// Longest probe of one upstream, in milliseconds.
+    pub probe_ms: u64,
+    /// Probes at once, on this node.
+    pub probes_max: usize,
+    /// Largest list that is replicated, in bytes.
+    pub list_bytes_max: usize,
+    /// What clients are told about how long a list is good, in milliseconds.
+    pub list_ttl_ms: u64,
+    /// After a change notice, wait for more of them, in milliseconds.
+    pub debounce_ms: u64,
+    /// Rendered lists that are kept, on this node.
+    pub rendered_max: usize,
+    /// Size of an audit segment, in bytes.
+    pub audit_segment_bytes: u64,
+    /// Size of all audit segments together, in bytes; the oldest go first.
+    pub audit_bytes_max: u64,
+    /// Between two syncs of the audit to disk, in milliseconds: what a power cut can lose.
+    pub audit_sync_ms: u64,
+    /// Denials without a known token that are audited between two syncs; the rest is only counted.
+    pub audit_denials_max: u64,
+    /// Between two replications of when tokens were last used, in milliseconds.
+    pub token_use_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            body_bytes_max: 4 << 20,
+            body_ms: 30_000,
+            requests_max: 4_096,
+            streams_max: 4_096,
+            unknown_tokens_max: 256,
+            first_frame_ms: 5_000,
+            comment_every_ms: 15_000,
+            lease_wait_ms: 10_000,
+            retry_after_s: 1,
+            session_ms: 7 * 24 * 3_600_000,
+            ended_sessions_max: 10_000,
+            call_ms: 3_600_000,
+            answer_bytes_max: 16 << 20,
+            name_bytes_max: 64,
+            list_ms: 300_000,
+            list_retry_ms: 30_000,
+            probe_ms: 60_000,
+            probes_max: 8,
+            list_bytes_max: 1 << 20,
+            list_ttl_ms: 60_000,
+            debounce_ms: 300,
+            rendered_max: 4_096,
+            audit_segment_bytes: 64 << 20,
+            audit_bytes_max: 1 << 30,
+            audit_sync_ms: 200,
+            audit_denials_max: 100,
+            token_use_ms: 60_000,
+        }
+    }
+}
+
+/// One row of the table: a setting with the range in which it works.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// Least value.
+    pub least: u64,
+    /// Greatest value.
+    pub most: u64,
+}
+
+impl Limits {
+    /// The table.
+    pub fn rows(&self) -> Vec<Row> {
+        let row = |name, value, least, most| Row {
+            name,
+            value,
+            least,
+            most,
+        };
+        let size = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        vec![
+            row("body_bytes_max", size(self.body_bytes_max), 1 << 10, 64 << 20),
+            row("body_ms", self.body_ms, 100, 600_000),
+            row("requests_max", size(self.requests_max), 1, 1_000_000),
+            row("streams_max", size(self.streams_max), 1, 1_000_000),
+            row("unknown_tokens_max", size(self.unknown_tokens_max), 1, 100_000),
+            row("first_frame_ms", self.first_frame_ms, 10, 60_000),
+            row("comment_every_ms", self.comment_every_ms, 100, 60_000),
+            row("lease_wait_ms", self.lease_wait_ms, 0, 60_000),
+            row("retry_after_s", self.retry_after_s, 1, 60),
+            row("session_ms", self.session_ms, 60_000, 365 * 24 * 3_600_000),
+            row("ended_sessions_max", size(self.ended_sessions_max), 1, 1_000_000),
+            row("call_ms", self.call_ms, 100, 24 * 3_600_000),
+            row("answer_bytes_max", size(self.answer_bytes_max), 1 << 10, 256 << 20),
+            row("name_bytes_max", size(self.name_bytes_max), 32, 128),
+            row("list_ms", self.list_ms, 100, 3_600_000),
+            row("list_retry_ms", self.list_retry_ms, 100, 3_600_000),
+            row("probe_ms", self.probe_ms, 100, 600_000),
+            row("probes_max", size(self.probes_max), 1, 256),
+            row("list_bytes_max", size(self.list_bytes_max), 1 << 10, 8 << 20),
+            row("list_ttl_ms", self.list_ttl_ms, 0, 60_000),
+            row("debounce_ms", self.debounce_ms, 0, 60_000),
+            row("rendered_max", size(self.rendered_max), 1, 1_000_000),
+            row("audit_segment_bytes", self.audit_segment_bytes, 64 << 10, 1 << 30),
+            row("audit_bytes_max", self.audit_bytes_max, 1 << 20, 1 << 40),
+            row("audit_sync_ms", self.audit_sync_ms, 1, 10_000),
+            row("audit_denials_max", self.audit_denials_max, 0, 1_000_000),
+            row("token_use_ms", self.token_use_ms, 100, 3_600_000),
+        ]
+    }
+
+    /// The first setting outside its range, if there is one.
+    pub fn fault(&self) -> Option<String> {
+        let outside = |row: &Row| row.value < row.least || row.value > row.most;
+        let row = self.rows().into_iter().find(outside)?;
+        Some(format!(
+            "{} is {}: it must be between {} and {}",
+            row.name, row.value, row.least, row.most
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_within_their_ranges_and_what_is_outside_is_named() {
+        assert_eq!(Limits::default().fault(), None);
+        let wrong = Limits {
+            audit_sync_ms: 0,
+            ..Limits::default()
+        };
+        assert!(wrong.fault().unwrap().starts_with("audit_sync_ms is 0"));
+    }
+}

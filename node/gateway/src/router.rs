@@ -1,0 +1,378 @@
+//! The gateway's listener: paths, hosts, origins, sizes. Everything behind it has been admitted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request as HttpRequest, State};
+use axum::response::Response;
+use axum::routing::get;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST, ORIGIN};
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mcp_model::admission::Denial;
+use mcp_model::ids::Id;
+use mcp_model::names::Name;
+use mcp_wire::message::Message;
+use mcp_wire::refusal::{INVALID_REQUEST, NOT_ALLOWED, Refusal};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::admit::{Permit, Wanted};
+use crate::dispatch::{Request, dispatch};
+use crate::metrics::Metrics;
+use crate::protocol::{self, Accepts, Call};
+use crate::{Inner, bearer, respond, streams};
+
+/// The gateway's routes.
+pub(crate) fn router(gateway: Arc<Inner>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { respond::text(StatusCode::OK, "ok\n") }))
+        .route("/livez", get(|| async { respond::text(StatusCode::OK, "ok\n") }))
+        .route("/readyz", get(ready))
+        .fallback(mcp)
+        .with_state(gateway)
+}
+
+async fn ready(State(gateway): State<Arc<Inner>>) -> Response {
+    if gateway.stopping.is_cancelled() {
+        return respond::text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    match gateway.admission.has_lease() {
+        true => respond::text(StatusCode::OK, "ready\n"),
+        false => respond::text(StatusCode::SERVICE_UNAVAILABLE, "no lease\n"),
+    }
+}
+
+/// An MCP endpoint, as its path names it.
+#[derive(Debug, PartialEq, Eq)]
+struct Endpoint {
+    project: Option<Name>,
+    server: Option<Name>,
+}
+
+impl Endpoint {
+    /// `/mcp`, `/projects/P/mcp`, `/projects/P/servers/S/mcp`; names decoded once, then strict. None is a 404.
+    fn of(path: &str) -> Option<Endpoint> {
+        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        match segments[..] {
+            ["mcp"] => Some(Endpoint {
+                project: None,
+                server: None,
+            }),
+            ["projects", project, "mcp"] => Some(Endpoint {
+                project: Some(name(project)?),
+                server: None,
+            }),
+            ["projects", project, "servers", server, "mcp"] => Some(Endpoint {
+                project: Some(name(project)?),
+                server: Some(name(server)?),
+            }),
+            _ => None,
+        }
+    }
+}
+
+fn name(segment: &str) -> Option<Name> {
+    if !segment.contains('%') {
+        return Name::parse(segment).ok();
+    }
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let digits = [bytes.next()?, bytes.next()?];
+        decoded.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+    }
+    Name::parse(&String::from_utf8(decoded).ok()?).ok()
+}
+
+async fn mcp(State(gateway): State<Arc<Inner>>, request: HttpRequest) -> Response {
+    let Some(endpoint) = Endpoint::of(request.uri().path()) else {
+        return respond::empty(StatusCode::NOT_FOUND);
+    };
+    if let Some(refused) = foreign(&gateway, request.version(), request.uri(), request.headers()) {
+        return refused;
+    }
+    let hash = match bearer::read(request.headers(), request.uri()) {
+        Ok(hash) => hash,
+        Err(denial) => return deny(&gateway, None, &endpoint, denial),
+    };
+    if gateway.stopping.is_cancelled() {
+        return respond::overloaded("this node is stopping", gateway.limits.retry_after_s);
+    }
+    let streaming = request.method() == Method::GET;
+    let rooms = if streaming {
+        &gateway.stream_room
+    } else {
+        &gateway.request_room
+    };
+    let Ok(room) = rooms.clone().try_acquire_owned() else {
+        return respond::overloaded("this node is busy", gateway.limits.retry_after_s);
+    };
+    let (parts, body) = request.into_parts();
+    let body = match parts.method {
+        Method::POST => match read_body(&gateway, &parts.headers, body).await {
+            Ok(body) => body,
+            Err(response) => return *response,
+        },
+        Method::GET | Method::DELETE => Bytes::new(),
+        _ => return respond::method_not_allowed("POST, GET, DELETE"),
+    };
+    let wanted = endpoint
+        .project
+        .as_ref()
+        .map_or(Wanted::Own, |name| Wanted::Named(name.as_str()));
+    let permit = match gateway.admission.admit(hash, wanted).await {
+        Ok(permit) => permit,
+        Err(denial) => return deny(&gateway, Some(hash), &endpoint, denial),
+    };
+    let only = match &endpoint.server {
+        None => None,
+        Some(server) => match attached(&permit, server) {
+            Some(id) => Some(id),
+            None => return respond::empty(StatusCode::NOT_FOUND),
+        },
+    };
+    match parts.method {
+        Method::POST => post(gateway, permit, only, &parts.headers, body, room).await,
+        Method::GET => open_stream(gateway, permit, only, &parts.headers, room),
+        _ => end_session(&gateway, &permit, &parts.headers),
+    }
+}
+
+/// The server of this name in the permit's project.
+fn attached(permit: &Permit, name: &Name) -> Option<Id> {
+    permit
+        .policy()
+        .attached(permit.project())
+        .find(|server| server.name == *name)
+        .map(|server| server.id)
+}
+
+async fn post(
+    gateway: Arc<Inner>,
+    permit: Permit,
+    only: Option<Id>,
+    headers: &HeaderMap,
+    body: Bytes,
+    room: OwnedSemaphorePermit,
+) -> Response {
+    let read = Message::read(body)
+        .map_err(|refusal| (refusal, None))
+        .and_then(|message| {
+            let id = message.id().map(str::to_owned);
+            let call = Call::read(message, headers, &permit, &gateway.sessions, gateway.clock.wall_ms());
+            call.map_err(|refusal| (refusal, id))
+        });
+    match read {
+        Ok(call) => {
+            dispatch(
+                gateway,
+                Request {
+                    permit,
+                    call,
+                    only,
+                    room,
+                },
+                headers,
+            )
+            .await
+        }
+        Err((refusal, id)) => {
+            Metrics::add(&gateway.metrics.malformed);
+            respond::refusal(&refusal, id.as_deref())
+        }
+    }
+}
+
+/// The GET stream of a legacy session. Without a session there is nothing to listen to.
+fn open_stream(
+    gateway: Arc<Inner>,
+    permit: Permit,
+    only: Option<Id>,
+    headers: &HeaderMap,
+    room: OwnedSemaphorePermit,
+) -> Response {
+    match protocol::session(headers, &permit, &gateway.sessions, gateway.clock.wall_ms()) {
+        Err(refusal) => respond::refusal(&refusal, None),
+        Ok(None) => respond::method_not_allowed("POST"),
+        Ok(Some(_)) if !Accepts::of(headers).events => respond::empty(StatusCode::NOT_ACCEPTABLE),
+        Ok(Some(_)) => streams::legacy(gateway, permit, only, room),
+    }
+}
+
+fn end_session(gateway: &Inner, permit: &Permit, headers: &HeaderMap) -> Response {
+    match protocol::session(headers, permit, &gateway.sessions, gateway.clock.wall_ms()) {
+        Err(refusal) => respond::refusal(&refusal, None),
+        Ok(None) => respond::method_not_allowed("POST"),
+        Ok(Some(session)) => {
+            gateway.sessions.end(&session);
+            respond::empty(StatusCode::NO_CONTENT)
+        }
+    }
+}
+
+fn deny(gateway: &Inner, hash: Option<mcp_model::token::TokenHash>, endpoint: &Endpoint, denial: Denial) -> Response {
+    gateway.metrics.deny(denial);
+    gateway
+        .audit
+        .refuse(hash, endpoint.project.as_ref().map(Name::as_str), denial.reason());
+    respond::denial(denial, gateway.limits.retry_after_s)
+}
+
+/// The body, bounded in size and in time.
+async fn read_body(gateway: &Inner, headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes, Box<Response>> {
+    let most = gateway.limits.body_bytes_max;
+    let refused = |status, why: &str| {
+        Metrics::add(&gateway.metrics.malformed);
+        let refusal = Refusal::bad(INVALID_REQUEST, why).with_status(status);
+        Box::new(respond::refusal(&refusal, None))
+    };
+    let too_large = || {
+        refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &format!("the body is larger than {most} bytes"),
+        )
+    };
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    let reading = Limited::new(body, most).collect();
+    match tokio::time::timeout(Duration::from_millis(gateway.limits.body_ms), reading).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(refused(StatusCode::BAD_REQUEST, "the body could not be read")),
+        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    }
+}
+
+/// The answer to a request for a host that is not ours, or from a web page that is not trusted.
+fn foreign(gateway: &Inner, version: Version, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
+    let authority = match uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => headers
+            .get(HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default(),
+    };
+    let refused = |status, why| {
+        Some(respond::refusal(
+            &Refusal::bad(NOT_ALLOWED, why).with_status(status),
+            None,
+        ))
+    };
+    if !allows_host(&gateway.allowed_hosts, authority) {
+        let status = if version == Version::HTTP_2 {
+            StatusCode::MISDIRECTED_REQUEST
+        } else {
+            StatusCode::FORBIDDEN
+        };
+        return refused(status, "this host is not served here");
+    }
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let trusted = origins.all(|origin| {
+        let origin = origin.to_str().unwrap_or_default();
+        let own = origin
+            .split_once("://")
+            .is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(authority));
+        own || gateway
+            .allowed_origins
+            .iter()
+            .any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+    });
+    if trusted {
+        None
+    } else {
+        refused(StatusCode::FORBIDDEN, "this origin is not allowed")
+    }
+}
+
+/// Whether an authority is one of the allowed hosts: `host` (any port), `host:port`, or `*`.
+fn allows_host(allowed: &[String], authority: &str) -> bool {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some(_) | None => authority,
+    };
+    let matches = |allowed: &String| {
+        allowed == "*" || allowed.eq_ignore_ascii_case(authority) || allowed.eq_ignore_ascii_case(host)
+    };
+    allowed.iter().any(matches)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_strict() {
+        let endpoint = |project: Option<&str>, server: Option<&str>| {
+            let name = |text: &str| Name::parse(text).unwrap();
+            Some(Endpoint {
+                project: project.map(name),
+                server: server.map(name),
+            })
+        };
+        let rows = [
+            ("/mcp", endpoint(None, None)),
+            ("/projects/demo/mcp", endpoint(Some("demo"), None)),
+            ("/projects/%64emo/mcp", endpoint(Some("demo"), None)),
+            ("/projects/demo/servers/git/mcp", endpoint(Some("demo"), Some("git"))),
+            ("/", None),
+            ("/mcp/", None),
+            ("//mcp", None),
+            ("/projects//mcp", None),
+            ("/projects/../mcp", None),
+            ("/projects/%2e%2e/mcp", None),
+            ("/projects/%2564emo/mcp", None),
+            ("/projects/demo%00/mcp", None),
+            ("/projects/demo%2fx/mcp", None),
+            ("/projects/Demo/mcp", None),
+            ("/projects/d%C3%A9mo/mcp", None),
+            ("/projects/%ff/mcp", None),
+            ("/projects/%6/mcp", None),
+            ("/projects/demo/mcp/x", None),
+            ("/.well-known/oauth-protected-resource", None),
+            ("/.well-known/oauth-authorization-server/projects/demo/mcp", None),
+        ];
+        for (path, expected) in rows {
+            assert_eq!(Endpoint::of(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn hosts_match_with_or_without_a_port() {
+        let allowed = [
+            "localhost".to_owned(),
+            "[::1]".to_owned(),
+            "gw.example.com:3200".to_owned(),
+        ];
+        for good in [
+            "localhost",
+            "localhost:3200",
+            "LOCALHOST:1",
+            "[::1]",
+            "[::1]:3200",
+            "gw.example.com:3200",
+        ] {
+            assert!(allows_host(&allowed, good), "{good}");
+        }
+        for bad in [
+            "",
+            "evil.com",
+            "gw.example.com",
+            "gw.example.com:1",
+            "localhost.evil.com",
+            "[::2]:3200",
+        ] {
+            assert!(!allows_host(&allowed, bad), "{bad}");
+        }
+        assert!(allows_host(&["*".to_owned()], "anything:1"));
+    }
+}

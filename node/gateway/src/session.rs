@@ -1,0 +1,240 @@
+//! Legacy session ids that any replica can take over: the session is sealed into its id under a key of the cluster.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mcp_model::ids::Id;
+use mcp_model::token::TokenHash;
+use mcp_wire::version::Revision;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// Layout version of the sealed bytes.
+const VERSION: u8 = 1;
+/// What the seal is for, so that a blob sealed for something else under the same key opens nothing here.
+const PURPOSE: &[u8] = b"mcp session id 1";
+/// version, uuid, token hash, project id, revision, capabilities, issued at.
+const PLAIN_BYTES: usize = 1 + 16 + 32 + 16 + 1 + 1 + 8;
+
+/// What a legacy client declared that matters later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ClientCan {
+    pub(crate) sampling: bool,
+    pub(crate) elicitation: bool,
+    pub(crate) roots: bool,
+}
+
+/// A session, opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Session {
+    /// Names it in the audit.
+    pub(crate) uuid: Id,
+    /// The token it belongs to.
+    pub(crate) token: TokenHash,
+    /// The project it was opened in.
+    pub(crate) project: Id,
+    /// The revision that was agreed on.
+    pub(crate) revision: Revision,
+    /// What the client can do.
+    pub(crate) can: ClientCan,
+    /// When it was opened, ms since 1970.
+    pub(crate) issued_ms: u64,
+}
+
+/// The session id names no session of this token: unknown, tampered with, another's, expired or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoSession;
+
+/// Seals and opens sessions.
+pub(crate) struct Sessions {
+    key: LessSafeKey,
+    random: SystemRandom,
+    lifetime_ms: u64,
+    ended: Mutex<Ended>,
+}
+
+/// Sessions that their clients ended here. Other replicas do not know; an ended session grants nothing that its token does
+/// not grant anyway.
+struct Ended {
+    known: HashSet<Id>,
+    order: VecDeque<Id>,
+    most: usize,
+}
+
+impl Sessions {
+    pub(crate) fn new(cluster_key: &[u8; 32], lifetime_ms: u64, ended_max: usize) -> Sessions {
+        let key = UnboundKey::new(&AES_256_GCM, cluster_key).expect("32 bytes are a key of AES-256");
+        let ended = Ended {
+            known: HashSet::new(),
+            order: VecDeque::new(),
+            most: ended_max,
+        };
+        Sessions {
+            key: LessSafeKey::new(key),
+            random: SystemRandom::new(),
+            lifetime_ms,
+            ended: Mutex::new(ended),
+        }
+    }
+
+    /// A new session and its id; none if the system has no random bytes.
+    pub(crate) fn issue(
+        &self,
+        token: TokenHash,
+        project: Id,
+        revision: Revision,
+        can: ClientCan,
+        now_ms: u64,
+    ) -> Option<(Session, String)> {
+        let mut random = [0; 10];
+        self.random.fill(&mut random).ok()?;
+        let uuid = Id::v7(now_ms, random);
+        let session = Session {
+            uuid,
+            token,
+            project,
+            revision,
+            can,
+            issued_ms: now_ms,
+        };
+        let mut nonce = [0; NONCE_LEN];
+        self.random.fill(&mut nonce).ok()?;
+        let mut sealed = session.to_bytes().to_vec();
+        let key = Nonce::assume_unique_for_key(nonce);
+        self.key
+            .seal_in_place_append_tag(key, Aad::from(PURPOSE), &mut sealed)
+            .ok()?;
+        let mut whole = nonce.to_vec();
+        whole.extend_from_slice(&sealed);
+        Some((session, URL_SAFE_NO_PAD.encode(whole)))
+    }
+
+    /// The session behind an id, if it is this token's, in this project, and not over.
+    pub(crate) fn open(&self, id: &str, token: TokenHash, project: Id, now_ms: u64) -> Result<Session, NoSession> {
+        // A little more than fits: the decoder wants room for its estimate.
+        let mut sealed = [0; NONCE_LEN + PLAIN_BYTES + 16 + 8];
+        let length = URL_SAFE_NO_PAD.decode_slice(id, &mut sealed).map_err(|_| NoSession)?;
+        let (nonce, sealed) = sealed[..length].split_at_mut_checked(NONCE_LEN).ok_or(NoSession)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| NoSession)?;
+        let plain = self
+            .key
+            .open_in_place(nonce, Aad::from(PURPOSE), sealed)
+            .map_err(|_| NoSession)?;
+        let session = Session::from_bytes(plain).ok_or(NoSession)?;
+        let over = now_ms > session.issued_ms.saturating_add(self.lifetime_ms);
+        if over
+            || session.project != project
+            || !session.token.same_as(&token)
+            || self.ended().known.contains(&session.uuid)
+        {
+            return Err(NoSession);
+        }
+        Ok(session)
+    }
+
+    /// Remembers that a session was ended by its client.
+    pub(crate) fn end(&self, session: &Session) {
+        let mut ended = self.ended();
+        if !ended.known.insert(session.uuid) {
+            return;
+        }
+        ended.order.push_back(session.uuid);
+        if ended.order.len() > ended.most
+            && let Some(oldest) = ended.order.pop_front()
+        {
+            ended.known.remove(&oldest);
+        }
+    }
+
+    fn ended(&self) -> std::sync::MutexGuard<'_, Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    fn to_bytes(&self) -> [u8; PLAIN_BYTES] {
+        let mut bytes = [0; PLAIN_BYTES];
+        bytes[0] = VERSION;
+        bytes[1..17].copy_from_slice(&self.uuid.to_bytes());
+        bytes[17..49].copy_from_slice(&self.token.0);
+        bytes[49..65].copy_from_slice(&self.project.to_bytes());
+        let revision = Revision::ALL.iter().position(|revision| *revision == self.revision);
+        bytes[65] = revision.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX);
+        bytes[66] = u8::from(self.can.sampling) | u8::from(self.can.elicitation) << 1 | u8::from(self.can.roots) << 2;
+        bytes[67..].copy_from_slice(&self.issued_ms.to_be_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Session> {
+        if bytes.len() != PLAIN_BYTES || bytes[0] != VERSION {
+            return None;
+        }
+        let can = ClientCan {
+            sampling: bytes[66] & 1 != 0,
+            elicitation: bytes[66] & 2 != 0,
+            roots: bytes[66] & 4 != 0,
+        };
+        Some(Session {
+            uuid: Id::from_slice(&bytes[1..17])?,
+            token: TokenHash(bytes[17..49].try_into().ok()?),
+            project: Id::from_slice(&bytes[49..65])?,
+            revision: *Revision::ALL.get(usize::from(bytes[65]))?,
+            can,
+            issued_ms: u64::from_be_bytes(bytes[67..].try_into().ok()?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: [u8; 32] = [5; 32];
+
+    #[test]
+    fn a_session_opens_on_any_replica_for_its_own_token_only() {
+        let (here, there) = (Sessions::new(&KEY, 1_000, 2), Sessions::new(&KEY, 1_000, 2));
+        let (mine, other) = (TokenHash([1; 32]), TokenHash([2; 32]));
+        let (project, foreign) = (Id::from_u128(1), Id::from_u128(2));
+        let can = ClientCan {
+            elicitation: true,
+            ..ClientCan::default()
+        };
+        let (session, id) = here.issue(mine, project, Revision::R20250618, can, 10_000).unwrap();
+        assert_eq!(there.open(&id, mine, project, 11_000), Ok(session.clone()));
+        assert!(id.bytes().all(|byte| byte.is_ascii_graphic()));
+        assert_eq!(there.open(&id, other, project, 11_000), Err(NoSession));
+        assert_eq!(there.open(&id, mine, foreign, 11_000), Err(NoSession));
+        assert_eq!(there.open(&id, mine, project, 11_001), Err(NoSession), "expired");
+        assert_eq!(
+            Sessions::new(&[6; 32], 1_000, 2).open(&id, mine, project, 10_000),
+            Err(NoSession)
+        );
+        here.end(&session);
+        assert_eq!(here.open(&id, mine, project, 10_000), Err(NoSession));
+    }
+
+    #[test]
+    fn a_tampered_id_opens_nothing() {
+        let sessions = Sessions::new(&KEY, 1_000, 2);
+        let (mine, project) = (TokenHash([1; 32]), Id::from_u128(1));
+        let (_, id) = sessions
+            .issue(mine, project, Revision::R20251125, ClientCan::default(), 0)
+            .unwrap();
+        for at in 0..id.len() {
+            let mut bytes = id.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            let tampered = String::from_utf8(bytes).unwrap();
+            assert_eq!(
+                sessions.open(&tampered, mine, project, 0),
+                Err(NoSession),
+                "character {at}"
+            );
+        }
+        for text in ["", "x", "not base64!", &"A".repeat(5000), &id[..20]] {
+            assert_eq!(sessions.open(text, mine, project, 0), Err(NoSession));
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Streams that a client holds open to learn that its lists have changed: the GET stream of a legacy session, and
+//! `subscriptions/listen` of the modern era. Each lives on the replica that holds it and ends when its token does.
+
+use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use mcp_model::ids::Id;
+use mcp_store::view::{Lists, Policy};
+use mcp_wire::message::META_SUBSCRIPTION_ID;
+use mcp_wire::sse;
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use crate::Inner;
+use crate::admit::{Permit, StreamCount};
+use crate::lists::{Eyes, List};
+use crate::protocol::Call;
+use crate::respond;
+
+/// Which changes a stream reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Filter {
+    tools_list_changed: bool,
+    prompts_list_changed: bool,
+    resources_list_changed: bool,
+}
+
+#[derive(Deserialize, Default)]
+struct ListenParams {
+    #[serde(default)]
+    notifications: Filter,
+}
+
+struct Watching {
+    gateway: Arc<Inner>,
+    permit: Permit,
+    only: Option<Id>,
+    filter: Filter,
+    /// `_meta` of every message of a modern subscription, as a member with a comma behind it.
+    meta: String,
+    applied: watch::Receiver<u64>,
+    seen: Seen,
+    ready: Vec<Bytes>,
+    _count: StreamCount,
+    _room: OwnedSemaphorePermit,
+}
+
+/// What the client was last told about, or could have listed.
+struct Seen {
+    policy: Arc<Policy>,
+    lists: Arc<Lists>,
+    digests: [u64; 3],
+}
+
+/// The GET stream of a legacy session.
+pub(crate) fn legacy(gateway: Arc<Inner>, permit: Permit, only: Option<Id>, room: OwnedSemaphorePermit) -> Response {
+    let filter = Filter {
+        tools_list_changed: true,
+        prompts_list_changed: true,
+        resources_list_changed: true,
+    };
+    // The first bytes tell the client, and every proxy on the way, that the stream is open.
+    let ready = vec![Bytes::from_static(sse::COMMENT)];
+    Watching::open(gateway, permit, only, filter, String::new(), ready, room)
+}
+
+/// `subscriptions/listen`: the acknowledgement comes first and says what is honoured.
+pub(crate) fn modern(
+    gateway: Arc<Inner>,
+    permit: Permit,
+    only: Option<Id>,
+    call: &Call,
+    room: OwnedSemaphorePermit,
+) -> Response {
+    let params: ListenParams = call
+        .message
+        .params()
+        .and_then(|raw| serde_json::from_str(raw).ok())
+        .unwrap_or_default();
+    let filter = params.notifications;
+    let meta = format!(
+        r#""_meta":{{"{META_SUBSCRIPTION_ID}":{}}}"#,
+        call.message.id().unwrap_or("null")
+    );
+    let honoured: Vec<String> = [
+        ("toolsListChanged", filter.tools_list_changed),
+        ("promptsListChanged", filter.prompts_list_changed),
+        ("resourcesListChanged", filter.resources_list_changed),
+    ]
+    .iter()
+    .filter(|(_, on)| *on)
+    .map(|(name, _)| format!("\"{name}\":true"))
+    .collect();
+    let acknowledged = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{{meta},"notifications":{{{}}}}}}}"#,
+        honoured.join(",")
+    );
+    let ready = vec![sse::event(acknowledged.as_bytes())];
+    Watching::open(gateway, permit, only, filter, meta, ready, room)
+}
+
+impl Watching {
+    fn open(
+        gateway: Arc<Inner>,
+        permit: Permit,
+        only: Option<Id>,
+        filter: Filter,
+        meta: String,
+        ready: Vec<Bytes>,
+        room: OwnedSemaphorePermit,
+    ) -> Response {
+        let applied = gateway.replica.auth_index_watch();
+        let seen = Seen::now(&gateway, &permit, only);
+        let count = gateway.admission.stream_opened();
+        let watching = Watching {
+            gateway,
+            permit,
+            only,
+            filter,
+            meta,
+            applied,
+            seen,
+            ready,
+            _count: count,
+            _room: room,
+        };
+        respond::events(stream::unfold(watching, Watching::next))
+    }
+
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Watching)> {
+        let event = loop {
+            if let Some(event) = self.ready.pop() {
+                break event;
+            }
+            let quiet = Duration::from_millis(self.gateway.limits.comment_every_ms);
+            tokio::select! {
+                biased;
+                () = self.permit.cut() => return None,
+                () = self.gateway.stopping.cancelled() => return None,
+                changed = self.applied.changed() => {
+                    changed.ok()?;
+                    self.look();
+                }
+                () = tokio::time::sleep(quiet) => break Bytes::from_static(sse::COMMENT),
+            }
+        };
+        // Token and lease are looked at once more before anything is written.
+        self.gateway.admission.still_or_soon(&self.permit).await.ok()?;
+        Some((Ok(event), self))
+    }
+
+    /// Compares what is visible now with what was visible before.
+    fn look(&mut self) {
+        let view = self.gateway.replica.view();
+        if Arc::ptr_eq(&view.policy(), &self.seen.policy) && Arc::ptr_eq(&view.lists(), &self.seen.lists) {
+            return;
+        }
+        let now = Seen::now(&self.gateway, &self.permit, self.only);
+        let wanted = [
+            ("tools", self.filter.tools_list_changed),
+            ("prompts", self.filter.prompts_list_changed),
+            ("resources", self.filter.resources_list_changed),
+        ];
+        for (at, (list, wanted)) in wanted.into_iter().enumerate().rev() {
+            if wanted && now.digests[at] != self.seen.digests[at] {
+                self.ready.push(sse::event(self.notice(list).as_bytes()));
+            }
+        }
+        self.seen = now;
+    }
+
+    fn notice(&self, list: &str) -> String {
+        let params = if self.meta.is_empty() {
+            String::new()
+        } else {
+            format!(r#","params":{{{}}}"#, self.meta)
+        };
+        format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"{params}}}"#)
+    }
+}
+
+impl Seen {
+    fn now(gateway: &Inner, permit: &Permit, only: Option<Id>) -> Seen {
+        let view = gateway.replica.view();
+        let (policy, lists) = (view.policy(), view.lists());
+        // The permit's own facts may be of yesterday: rights that were added cut nobody.
+        let token = view.token(&permit.hash()).unwrap_or_else(|| permit.token().clone());
+        let owner = policy.user(token.owner).unwrap_or(permit.owner()).clone();
+        let project = policy.project(token.project).unwrap_or(permit.project()).clone();
+        let catalog = gateway.catalogs.get(&policy, &lists, &project, only);
+        let eyes = Eyes {
+            hash: permit.hash(),
+            token: &token,
+            owner: &owner,
+        };
+        let digest = |kinds: &[List]| {
+            let mut hasher = DefaultHasher::new();
+            for list in kinds {
+                eyes.visible(*list, &catalog)
+                    .for_each(|listed| listed.json.hash(&mut hasher));
+                0u8.hash(&mut hasher);
+            }
+            hasher.finish()
+        };
+        let digests = [
+            digest(&[List::Tools]),
+            digest(&[List::Prompts]),
+            digest(&[List::Resources, List::Templates]),
+        ];
+        Seen { policy, lists, digests }
+    }
+}

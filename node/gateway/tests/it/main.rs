@@ -1,0 +1,11 @@
+//! The gateway in this process, on real replicas and real sockets, with a cluster that is a list of commands.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests, which may.
+
+mod admission;
+mod calls;
+mod eras;
+mod lists;
+mod peer;
+mod streams;
+mod world;

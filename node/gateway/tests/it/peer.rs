@@ -1,0 +1,142 @@
+//! An MCP server over HTTP for tests: plain axum, nothing of ours.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use crate::world::serve;
+
+#[derive(Default)]
+pub(crate) struct Peer {
+    pub(crate) modern: bool,
+    pub(crate) seen: Mutex<Vec<(HeaderMap, Value)>>,
+    pub(crate) tools: Mutex<Vec<Value>>,
+    pub(crate) dropped: Arc<Mutex<u32>>,
+}
+
+impl Peer {
+    /// Serves tools of these names, plus resources and prompts; the URL of the endpoint.
+    pub(crate) async fn start(modern: bool, tools: &[&str]) -> (Arc<Peer>, String) {
+        let tools = tools
+            .iter()
+            .map(|name| json!({"name": name, "inputSchema": {"type": "object"}}))
+            .collect();
+        let peer = Arc::new(Peer {
+            modern,
+            tools: Mutex::new(tools),
+            ..Peer::default()
+        });
+        let base = serve(Router::new().route("/mcp", any(answer)).with_state(peer.clone())).await;
+        (peer, format!("{base}/mcp"))
+    }
+
+    /// The requests of this method that arrived.
+    pub(crate) fn calls(&self, method: &str) -> Vec<(HeaderMap, Value)> {
+        self.seen
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(_, body)| body["method"] == method)
+            .cloned()
+            .collect()
+    }
+}
+
+struct Dropped(Arc<Mutex<u32>>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap() += 1;
+    }
+}
+
+fn event(value: &Value) -> String {
+    format!("event: message\ndata: {value}\n\n")
+}
+
+async fn answer(State(peer): State<Arc<Peer>>, headers: HeaderMap, body: Bytes) -> Response {
+    let Ok(message) = serde_json::from_slice::<Value>(&body) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    peer.seen.lock().unwrap().push((headers, message.clone()));
+    let id = &message["id"];
+    if id.is_null() {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    let result = match message["method"].as_str().unwrap() {
+        "initialize" if peer.modern => return error(StatusCode::BAD_REQUEST, id, -32022),
+        "initialize" => {
+            json!({"protocolVersion":"2025-11-25","capabilities":{"tools":{},"prompts":{},"resources":{}},"serverInfo":{"name":"peer"}})
+        }
+        "server/discover" if peer.modern => {
+            json!({"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"resources":{},"prompts":{}}})
+        }
+        "tools/list" => json!({"tools": peer.tools.lock().unwrap().clone()}),
+        "prompts/list" => json!({"prompts":[{"name":"greet"}]}),
+        "prompts/get" => json!({"messages":[],"asked":message["params"]["name"]}),
+        "resources/list" => json!({"resources":[{"name":"doc","uri":"demo://doc"}]}),
+        "resources/templates/list" => json!({"resourceTemplates":[{"name":"item","uriTemplate":"demo://item/{id}"}]}),
+        "resources/read" if message["params"]["uri"] == "demo://item/none" => return error(StatusCode::OK, id, -32002),
+        "resources/read" => json!({"contents":[{"uri":message["params"]["uri"],"text":"hello"}]}),
+        "tools/call" => return call(&peer, &message).await,
+        _ => return error(StatusCode::OK, id, -32601),
+    };
+    let body = json!({"jsonrpc":"2.0","id":id,"result":result});
+    ([("content-type", "application/json")], body.to_string()).into_response()
+}
+
+fn error(status: StatusCode, id: &Value, code: i64) -> Response {
+    let body = json!({"jsonrpc":"2.0","id":id,"error":{"code":code,"message":"no"}});
+    (status, [("content-type", "application/json")], body.to_string()).into_response()
+}
+
+async fn call(peer: &Peer, message: &Value) -> Response {
+    let (id, params) = (&message["id"], &message["params"]);
+    let token = &params["_meta"]["progressToken"];
+    let done = json!({"jsonrpc":"2.0","id":id,"result":{"content":[{"type":"text","text":params["name"]}]}});
+    match params["name"].as_str().unwrap() {
+        "progress" => {
+            let mut stream: Vec<String> = (0..10)
+                .map(|step| {
+                    event(&json!({"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":token,"progress":step}}))
+                })
+                .collect();
+            stream.insert(
+                3,
+                event(&json!({"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}})),
+            );
+            stream.push(event(&done));
+            let stream = futures_util::stream::iter(stream).then(|chunk| async {
+                tokio::task::yield_now().await;
+                Ok::<_, std::convert::Infallible>(chunk)
+            });
+            ([("content-type", "text/event-stream")], Body::from_stream(stream)).into_response()
+        }
+        "slow" => {
+            let dropped = Dropped(peer.dropped.clone());
+            let first = event(
+                &json!({"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":token,"progress":1}}),
+            );
+            let stream = futures_util::stream::once(async move { Ok::<_, std::convert::Infallible>(first) }).chain(
+                futures_util::stream::once(async move {
+                    std::future::pending::<()>().await;
+                    drop(dropped);
+                    Ok(String::new())
+                }),
+            );
+            ([("content-type", "text/event-stream")], Body::from_stream(stream)).into_response()
+        }
+        "hang" => {
+            let _dropped = Dropped(peer.dropped.clone());
+            std::future::pending().await
+        }
+        _ => ([("content-type", "application/json")], done.to_string()).into_response(),
+    }
+}
