@@ -1,2 +1,95 @@
-//! Placeholder.
-fn main() {}
+//! `mcpnode`: gateway, replica and control plane of an MCP gateway cluster, in one program.
+//!
+//! In the order in which one would tell it: `args` and `config` say what an operator wants; `identity` and `certs` who this
+//! node is; `serve` starts everything and stops it again; `ports` connect what must not know each other; `upkeep` is what a
+//! cluster does for itself; `ready` and `metrics` say how it is; `listen` accepts clients; `dev` runs a whole cluster; `demo`
+//! and `child` are what stands behind the gateway there; `clock` and `random` are where time and chance come from.
+
+mod args;
+mod certs;
+mod child;
+mod clock;
+mod config;
+mod demo;
+mod dev;
+mod identity;
+mod listen;
+mod metrics;
+mod ports;
+mod random;
+mod ready;
+mod serve;
+mod signals;
+mod upkeep;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Cli, Command};
+use crate::config::Config;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Before there are threads: a child must be told of the death of the one that started it.
+    if let Command::Child { argv } = &cli.command {
+        return child::run(argv).unwrap_or_else(|error| complain(&error));
+    }
+    if !matches!(cli.command, Command::DemoServer) {
+        log();
+    }
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        return complain(&anyhow::anyhow!("another TLS provider is installed"));
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error.into()),
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error),
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(args) => {
+            let config = Config::load(&args)?;
+            let stop = tokio::sync::watch::Sender::new(false);
+            let stopped = stop.subscribe();
+            tokio::spawn(async move {
+                signals::stop().await;
+                stop.send_replace(true);
+                // The sender must outlive the node.
+                std::future::pending::<()>().await;
+            });
+            Box::pin(serve::run(config, stopped)).await
+        }
+        Command::Dev(args) => Box::pin(dev::run(args)).await,
+        Command::DemoServer => demo::run().await,
+        Command::Child { .. } => Ok(()),
+    }
+}
+
+/// `RUST_LOG` chooses; otherwise what an operator wants to know.
+fn log() {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=error,rustls=error"));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .init();
+}
+
+/// Says what failed and why; the innermost cause says what to do.
+fn complain(error: &anyhow::Error) -> ExitCode {
+    eprintln!("mcpnode: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because: {cause}");
+    }
+    ExitCode::FAILURE
+}

@@ -1,0 +1,210 @@
+//! The data directory of a dev cluster: one folder per replica, made once and started again as often as one likes.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use mcp_model::ids::{Id, NodeId};
+use mcp_model::names::Name;
+use mcp_model::token::{PlainToken, SESSION_PREFIX};
+
+use crate::certs::Authority;
+use crate::config::{Bootstrap, Config, Listener, Member, Peers};
+use crate::identity::{Identity, data_key_path, write_private};
+use crate::random;
+
+/// The administrator of a dev cluster.
+pub(super) const ADMIN_EMAIL: &str = "admin@dev.local";
+const ADMIN_SECRET_FILE: &str = "admin.secret";
+const TOKEN_FILE: &str = "demo.token";
+const CONFIG_FILE: &str = "mcpnode.toml";
+/// First port of each kind, when all that are needed are free.
+const USUAL_PORTS: [u16; 3] = [3200, 3100, 3300];
+
+/// A dev cluster on disk.
+pub(super) struct Layout {
+    pub(super) dir: PathBuf,
+    pub(super) replicas: Vec<Replica>,
+}
+
+/// One of its replicas.
+#[derive(Clone)]
+pub(super) struct Replica {
+    dir: PathBuf,
+    config: Config,
+}
+
+impl Replica {
+    pub(super) fn name(&self) -> &str {
+        self.config.name.as_str()
+    }
+
+    pub(super) fn api_url(&self) -> String {
+        self.config.api.url()
+    }
+
+    pub(super) fn gateway_url(&self) -> String {
+        self.config.gateway.url()
+    }
+
+    pub(super) fn config_file(&self) -> PathBuf {
+        self.dir.join(CONFIG_FILE)
+    }
+
+    pub(super) fn log_file(&self) -> PathBuf {
+        self.dir.join("mcpnode.log")
+    }
+}
+
+impl Layout {
+    /// The cluster that is in `dir`, or a new one.
+    pub(super) fn open_or_create(dir: &Path, replicas: u16) -> anyhow::Result<Layout> {
+        std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+        let there = (1..)
+            .map(|n| replica_dir(dir, n))
+            .take_while(|d| d.join(CONFIG_FILE).exists())
+            .count();
+        if there == 0 {
+            return Layout::create(dir, replicas);
+        }
+        if there != usize::from(replicas) {
+            bail!(
+                "{} holds a cluster of {there} replicas, not {replicas}: start it with --replicas {there}, \
+                 or name another --data-dir",
+                dir.display()
+            );
+        }
+        let replicas = (1..=replicas).map(|n| {
+            let dir = replica_dir(dir, n);
+            Ok(Replica {
+                config: Config::read(&dir.join(CONFIG_FILE))?,
+                dir,
+            })
+        });
+        Ok(Layout {
+            dir: dir.to_owned(),
+            replicas: replicas.collect::<anyhow::Result<_>>()?,
+        })
+    }
+
+    fn create(dir: &Path, count: u16) -> anyhow::Result<Layout> {
+        let cluster = Id::from_u128(u128::from_ne_bytes(random::bytes()));
+        let authority = Authority::generate()?;
+        let data_key: [u8; 32] = random::bytes();
+        let ports = free_ports(count)?;
+        let ids: Vec<NodeId> = (0..count).map(|_| random::node_id()).collect();
+        let members = (1..=count).zip(&ids).zip(&ports).map(|((n, id), ports)| {
+            Ok(Member {
+                id: id.to_string(),
+                name: node_name(n)?,
+                address: loopback(ports[2]).to_string(),
+            })
+        });
+        let bootstrap = Bootstrap {
+            members: members.collect::<anyhow::Result<_>>()?,
+            admin_email: ADMIN_EMAIL.to_owned(),
+            admin_secret_file: dir.join(ADMIN_SECRET_FILE),
+        };
+        write_private(&bootstrap.admin_secret_file, new_secret().as_bytes())?;
+        let mut replicas = Vec::new();
+        for ((n, id), ports) in (1..=count).zip(ids).zip(ports) {
+            let dir = replica_dir(dir, n);
+            std::fs::create_dir_all(&dir)?;
+            Identity::new(cluster, id).save(&dir)?;
+            authority.equip(&dir, id)?;
+            write_private(&data_key_path(&dir), &data_key)?;
+            let config = Config {
+                name: node_name(n)?,
+                data_dir: dir.clone(),
+                gateway: listener(ports[0]),
+                api: listener(ports[1]),
+                peers: Peers {
+                    listen: loopback(ports[2]),
+                    advertise: None,
+                },
+                timers: Default::default(),
+                // The first one begins; the others wait to be spoken to.
+                bootstrap: (n == 1).then(|| bootstrap.clone()),
+            };
+            write_private(&dir.join(CONFIG_FILE), toml::to_string_pretty(&config)?.as_bytes())?;
+            replicas.push(Replica { dir, config });
+        }
+        Ok(Layout {
+            dir: dir.to_owned(),
+            replicas,
+        })
+    }
+
+    pub(super) fn admin_secret(&self) -> anyhow::Result<String> {
+        let file = self.dir.join(ADMIN_SECRET_FILE);
+        std::fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))
+    }
+
+    /// The demo token of an earlier run.
+    pub(super) fn kept_token(&self) -> anyhow::Result<Option<String>> {
+        let file = self.dir.join(TOKEN_FILE);
+        if !file.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&file)?;
+        let token = PlainToken::parse(text.trim()).with_context(|| format!("{} holds no token", file.display()))?;
+        Ok(Some(token.expose().to_owned()))
+    }
+
+    pub(super) fn keep_token(&self, token: &str) -> anyhow::Result<()> {
+        write_private(&self.dir.join(TOKEN_FILE), token.as_bytes())
+    }
+}
+
+fn replica_dir(dir: &Path, n: u16) -> PathBuf {
+    dir.join(format!("node-{n}"))
+}
+
+fn node_name(n: u16) -> anyhow::Result<Name> {
+    Ok(Name::parse(&format!("node-{n}"))?)
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn listener(port: u16) -> Listener {
+    Listener {
+        listen: loopback(port),
+        url: None,
+        allowed_hosts: Vec::new(),
+        allowed_origins: Vec::new(),
+    }
+}
+
+/// A password that nobody has to remember.
+fn new_secret() -> String {
+    let bytes: [u8; 32] = random::bytes();
+    PlainToken::from_bytes(&bytes)
+        .expose()
+        .split('_')
+        .next_back()
+        .unwrap_or(SESSION_PREFIX)
+        .to_owned()
+}
+
+/// Three ports per replica: the usual ones if all are free, any others if not.
+fn free_ports(count: u16) -> anyhow::Result<Vec<[u16; 3]>> {
+    let usual: Vec<[u16; 3]> = (0..count).map(|n| USUAL_PORTS.map(|first| first + n)).collect();
+    let held: Result<Vec<TcpListener>, _> = usual
+        .iter()
+        .flatten()
+        .map(|p| TcpListener::bind(loopback(*p)))
+        .collect();
+    if held.is_ok() {
+        return Ok(usual);
+    }
+    // All are held until the last one is known, so that none is given twice.
+    let any = (0..count * 3).map(|_| TcpListener::bind(loopback(0)));
+    let any: Vec<TcpListener> = any.collect::<Result<_, _>>().context("no free ports")?;
+    let ports = any
+        .iter()
+        .map(|l| Ok(l.local_addr()?.port()))
+        .collect::<anyhow::Result<Vec<u16>>>()?;
+    Ok(ports.chunks_exact(3).map(|c| [c[0], c[1], c[2]]).collect())
+}

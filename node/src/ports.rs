@@ -1,0 +1,137 @@
+//! The ports that gateway and control plane define, connected to consensus. Neither knows the other, nor what is behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_gateway::cluster::{Cluster, PortFuture, Unavailable};
+use mcp_model::clock::Clock;
+use mcp_model::command::{Actor, Command, Envelope};
+use mcp_model::ids::{CommandId, Id};
+use mcp_model::records::ToolList;
+use mcp_raft::{Node, WaitFor, WriteFailed};
+use mcpd::{ClusterStatus, MemberRole, Pending, Writer};
+use tokio::sync::Semaphore;
+
+use crate::random;
+
+/// How long the cluster's own bookkeeping may take.
+pub(crate) const OWN_WRITE: Duration = Duration::from_secs(5);
+/// Unknown tokens that may ask for newer state at once. They share rounds; this bounds what waits.
+const FRESHEN_MAX: usize = 64;
+
+/// A command of the cluster itself.
+pub(crate) fn own(clock: &dyn Clock, command: Command) -> Envelope {
+    let id = CommandId(u128::from_ne_bytes(random::bytes()));
+    Envelope {
+        id,
+        now_ms: clock.wall_ms(),
+        actor: Actor::System,
+        command,
+    }
+}
+
+/// What the gateway wants from the cluster.
+pub(crate) struct GatewayPort {
+    pub(crate) node: Arc<Node>,
+    pub(crate) clock: Arc<dyn Clock>,
+    freshening: Semaphore,
+}
+
+impl GatewayPort {
+    pub(crate) fn new(node: Arc<Node>, clock: Arc<dyn Clock>) -> GatewayPort {
+        GatewayPort {
+            node,
+            clock,
+            freshening: Semaphore::new(FRESHEN_MAX),
+        }
+    }
+
+    async fn write(&self, command: Command) -> Result<(), Unavailable> {
+        let envelope = own(&*self.clock, command);
+        let written = self.node.write(&envelope, WaitFor::Committed, OWN_WRITE).await;
+        written.map(|_| ()).map_err(|_| Unavailable::NoLeader)
+    }
+}
+
+impl Cluster for GatewayPort {
+    fn freshen(&self) -> PortFuture<'_, Result<(), Unavailable>> {
+        Box::pin(async {
+            let _place = self.freshening.try_acquire().map_err(|_| Unavailable::TooMany)?;
+            self.node.freshen().await.map_err(|_| Unavailable::NoLeader)
+        })
+    }
+
+    fn publish_tools(&self, list: ToolList) -> PortFuture<'_, Result<(), Unavailable>> {
+        Box::pin(self.write(Command::PublishTools { list }))
+    }
+
+    fn record_token_use(&self, uses: Vec<(Id, u64)>) -> PortFuture<'_, Result<(), Unavailable>> {
+        Box::pin(self.write(Command::RecordTokenUse { uses }))
+    }
+
+    fn is_prober(&self) -> bool {
+        self.node.leads()
+    }
+}
+
+/// The control plane's way to write.
+pub(crate) struct ApiPort {
+    pub(crate) node: Arc<Node>,
+}
+
+impl Writer for ApiPort {
+    fn write(
+        &self,
+        envelope: Envelope,
+        wait: mcpd::WaitFor,
+        limit: Duration,
+    ) -> Pending<'_, Result<mcpd::Written, mcpd::WriteFailed>> {
+        Box::pin(async move {
+            let wait = match wait {
+                mcpd::WaitFor::Effective => WaitFor::Effective,
+                mcpd::WaitFor::Committed => WaitFor::Committed,
+            };
+            let written = self.node.write(&envelope, wait, limit).await.map_err(failed)?;
+            let outcome = written.outcome;
+            let (index, restricts) = (outcome.index, outcome.restricts);
+            Ok(mcpd::Written {
+                index,
+                reply: outcome.reply,
+                restricts,
+                receipt: written.receipt,
+            })
+        })
+    }
+
+    fn read_index(&self) -> Pending<'_, Result<u64, mcpd::WriteFailed>> {
+        Box::pin(async { self.node.read_index().await.map_err(failed) })
+    }
+
+    fn cluster_status(&self) -> ClusterStatus {
+        let status = self.node.status();
+        let members = status.members.iter().map(|member| mcpd::Member {
+            id: member.id,
+            role: if member.voter {
+                MemberRole::Voter
+            } else {
+                MemberRole::Learner
+            },
+            reachable: self.node.is_reachable(member.id),
+            matched_index: member.matched,
+        });
+        ClusterStatus {
+            node: status.me,
+            leader: status.leader,
+            term: status.term,
+            members: members.collect(),
+        }
+    }
+}
+
+fn failed(why: WriteFailed) -> mcpd::WriteFailed {
+    match why {
+        WriteFailed::NoLeader => mcpd::WriteFailed::NoLeader,
+        WriteFailed::Busy => mcpd::WriteFailed::NotProposed("too many writes at once".to_owned()),
+        WriteFailed::OutcomeUnknown => mcpd::WriteFailed::OutcomeUnknown("no answer in time".to_owned()),
+    }
+}

@@ -1,0 +1,107 @@
+//! Whether this node is ready, and why not: for load balancers, and in full for people.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use mcp_model::clock::Clock;
+use mcp_raft::Node;
+use mcp_store::Replica;
+use serde_json::json;
+
+use crate::metrics::Exported;
+
+/// What `/readyz` and `/metrics` look at.
+pub(crate) struct Vitals {
+    pub(crate) node: Arc<Node>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) gateway: mcp_gateway::Gateway,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) draining: AtomicBool,
+}
+
+impl Vitals {
+    /// Whether a request sent here now would be admitted.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.draining.load(Ordering::Acquire) && self.replica.gate().holds(self.clock.reading())
+    }
+
+    /// Milliseconds that the lease has left.
+    pub(crate) fn lease_left_ms(&self) -> u64 {
+        let now = self.clock.reading();
+        let deadline = self.replica.gate().deadline();
+        deadline
+            .filter(|d| !now.either_passed(*d))
+            .map_or(0, |d| d.ms_since(now))
+    }
+
+    /// Free bytes where the data is.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        let stat = nix::sys::statvfs::statvfs(&self.data_dir).ok()?;
+        Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    }
+
+    fn verbose(&self) -> String {
+        let status = self.node.status();
+        let health = self.node.log_health();
+        let shut = self.replica.gate().why_shut();
+        let report = json!({
+            "ready": self.is_ready(),
+            "draining": self.draining.load(Ordering::Acquire),
+            "lease": { "leftMs": self.lease_left_ms() },
+            "store": { "ok": shut.is_none(), "reason": shut, "durableIndex": self.replica.durable_index() },
+            "leader": { "node": status.leader.map(|id| id.to_string()), "term": status.term, "self": self.node.leads() },
+            "apply": { "index": status.auth_index, "lastLog": status.last_log, "lag": status.last_log.saturating_sub(status.auth_index) },
+            "disk": {
+                "fit": self.node.is_fit(),
+                "freeBytes": self.free_bytes(),
+                "lastFlushUs": health.last_flush_us,
+                "averageFlushUs": health.average_flush_us,
+                "failed": health.failed,
+            },
+            "servers": self.gateway.server_states().len(),
+        });
+        format!("{report:#}\n")
+    }
+}
+
+/// `/readyz` and `/metrics` of the API's listener.
+pub(crate) fn router(vitals: Arc<Vitals>) -> Router {
+    Router::new()
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(vitals)
+}
+
+async fn readyz(State(vitals): State<Arc<Vitals>>, RawQuery(query): RawQuery) -> Response {
+    let ready = vitals.is_ready();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    if query
+        .as_deref()
+        .is_some_and(|q| q.split('&').any(|p| p == "verbose" || p == "verbose=true"))
+    {
+        return (status, [(header::CONTENT_TYPE, "application/json")], vitals.verbose()).into_response();
+    }
+    (status, if ready { "ready\n" } else { "not ready\n" }).into_response()
+}
+
+async fn metrics(State(vitals): State<Arc<Vitals>>) -> Response {
+    let kind = [(
+        header::CONTENT_TYPE,
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    )];
+    match Exported::of(&vitals).text() {
+        Ok(text) => (kind, text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
