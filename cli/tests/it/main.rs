@@ -1,1 +1,15 @@
-//! Tests of the command line against a real API.
+//! The program `mcpctl` as its users start it, against a real API on real sockets.
+#![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
+
+#[path = "../../../node/mcpd/tests/it/node.rs"]
+#[allow(dead_code, reason = "shared with the tests of the API, which use other parts of it")]
+mod node;
+
+mod mcp_server;
+mod world;
+
+mod contexts;
+mod nodes;
+mod objects;
+mod test_mcp;
+mod tokens;

@@ -1,0 +1,135 @@
+//! `mcpctl login`, `logout`, `whoami`, `auth can-i`.
+
+use mcp_api::auth::{CanI, LoginAnswer, LoginRequest, WhoAmI};
+use mcp_api::write::{Removed, Written};
+use reqwest::Method;
+
+use crate::api::{Answer, Api, encoded};
+use crate::args::{CanIArgs, Format, Global, LoginArgs, OutputArg};
+use crate::config::Config;
+use crate::failure::{Exit, Failure};
+use crate::settings::Settings;
+use crate::show::{self, ago};
+use crate::{clock, out, password};
+
+/// Actions, which stand where a verb would.
+const ACTIONS: [&str; 5] = ["logs", "backup", "restore", "cluster", "exec"];
+
+pub(crate) async fn login(global: &Global, args: &LoginArgs) -> Result<Exit, Failure> {
+    let mut settings = Settings::of(global, &args.server)?;
+    settings.session = None;
+    warn_about_plain_http(&settings);
+    let email = match &args.email {
+        Some(email) => email.clone(),
+        None => password::ask_line("E-mail: ")?,
+    };
+    let password = match args.password_stdin {
+        true => password::from_stdin()?,
+        false => password::ask(&format!("Password of {email}: "))?,
+    };
+    let request = LoginRequest {
+        email: email.clone(),
+        password: password.to_string(),
+    };
+    let what = format!("log in as {email}");
+    let answer = Api::with(&settings)?
+        .post::<LoginAnswer>(&what, Method::POST, "auth/login", &request)
+        .await?;
+    let answer = answer.map_err(|problem| Failure::of_problem(&what, &problem))?.body;
+
+    let mut config = Config::load()?;
+    let context = config.context_mut(&settings.context);
+    context.servers.clone_from(&settings.servers);
+    context.user = Some(answer.user.email.clone());
+    context.session = Some(answer.token.clone());
+    context.session_expires_at = Some(answer.expires_at.clone());
+    if settings.cacert.is_some() {
+        context.cacert.clone_from(&settings.cacert);
+    }
+    config.current_context.get_or_insert_with(|| settings.context.clone());
+    config.save()?;
+    let ends = ago(&answer.expires_at, clock::wall_ms());
+    eprintln!(
+        "logged in as {} in context {:?}; the session ends {ends}",
+        answer.user.email, settings.context
+    );
+    if std::env::var_os("MCPCTL_SESSION").is_some_and(|s| !s.is_empty()) {
+        eprintln!("note: MCPCTL_SESSION is set and goes before this session; unset it to use the new one");
+    }
+    Ok(Exit::Done)
+}
+
+fn warn_about_plain_http(settings: &Settings) {
+    let open = |url: &&String| {
+        url.starts_with("http://") && !["localhost", "127.", "[::1]"].iter().any(|l| url[7..].starts_with(l))
+    };
+    if let Some(url) = settings.servers.iter().find(open) {
+        eprintln!("warning: {url} is not encrypted: the password can be read on the way");
+    }
+}
+
+pub(crate) async fn logout(global: &Global) -> Result<Exit, Failure> {
+    let settings = Settings::of(global, &[])?;
+    let api = Api::with(&settings)?;
+    let what = "log out";
+    let ended = api
+        .try_write::<Written<Removed>>(what, Method::POST, "auth/logout", &serde_json::json!({}))
+        .await?;
+    match ended {
+        // A session that is over already needs no end.
+        Err(problem) if problem.status != 401 => return Err(Failure::of_problem(what, &problem)),
+        Err(_) | Ok(_) => {}
+    }
+    if std::env::var_os("MCPCTL_SESSION").is_none() {
+        let mut config = Config::load()?;
+        let context = config.context_mut(&settings.context);
+        (context.session, context.session_expires_at) = (None, None);
+        config.save()?;
+    }
+    if let Ok(Answer { status: 202, .. }) = ended {
+        let why = "not every replica has confirmed that it refuses the session";
+        return Err(Failure::new("logged out, but not yet effective everywhere", why).with_exit(Exit::Uncertain));
+    }
+    eprintln!("logged out");
+    Ok(Exit::Done)
+}
+
+pub(crate) async fn whoami(global: &Global, args: &OutputArg) -> Result<Exit, Failure> {
+    let who: WhoAmI = Api::of(global)?.get("find out who you are", "auth/whoami").await?;
+    match args.output {
+        Format::Json | Format::Yaml => show::json(&who)?,
+        Format::Name => out::line(&format!("user/{}", who.user.email)),
+        Format::Table | Format::Wide => {
+            let bindings: Vec<String> = who.role_bindings.iter().map(ToString::to_string).collect();
+            let ends = show::ago_or(who.expires_at.as_ref(), clock::wall_ms(), "never");
+            let mut pairs = vec![("User", who.user.email.clone()), ("Name", who.user.name.clone())];
+            if let (Some(token), Some(project)) = (&who.token, &who.project) {
+                pairs.push(("Token", format!("{project}/{token}")));
+            }
+            pairs.extend([("Ends", ends), ("Bindings", bindings.join("\n"))]);
+            show::pairs(&pairs);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+pub(crate) async fn can_i(global: &Global, args: &CanIArgs) -> Result<Exit, Failure> {
+    let mut query = match &args.resource {
+        Some(resource) => format!("verb={}&resource={}", encoded(&args.verb), encoded(resource)),
+        None if ACTIONS.contains(&args.verb.as_str()) => format!("action={}", args.verb),
+        None => {
+            return Err(Failure::usage("cannot ask", format!("{:?} of what?", args.verb))
+                .next(format!("mcpctl auth can-i {} servers", args.verb)));
+        }
+    };
+    if let Some(name) = &args.name {
+        query.push_str(&format!("&name={}", encoded(name)));
+    }
+    let answer: CanI = Api::of(global)?.get("ask", &format!("auth/can-i?{query}")).await?;
+    out::line(if answer.allowed { "yes" } else { "no" });
+    if answer.allowed {
+        return Ok(Exit::Done);
+    }
+    eprintln!("it takes {}", answer.need);
+    Ok(Exit::Error)
+}

@@ -1,0 +1,198 @@
+//! Prints objects: as a table, as JSON, as YAML, as names.
+
+mod objects;
+
+use mcp_api::list::List;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::args::Format;
+use crate::failure::Failure;
+use crate::kinds::Kind;
+use crate::{clock, out};
+
+/// An object that can be printed.
+pub(crate) trait Object: Serialize + DeserializeOwned {
+    /// What it is.
+    const KIND: Kind;
+    /// Headings of a table.
+    const COLUMNS: &'static [&'static str];
+    /// Further headings of a wide one.
+    const WIDE: &'static [&'static str];
+    /// What people call it.
+    fn name(&self) -> String;
+    /// One cell for each of `COLUMNS`, then one for each of `WIDE`.
+    fn cells(&self, now_ms: u64) -> Vec<String>;
+    /// What a user would write to get this object: no ids, no hashes, nothing derived.
+    fn spec(&self) -> Value;
+    /// Lines of a detailed view.
+    fn details(&self, now_ms: u64) -> Vec<(&'static str, String)>;
+}
+
+/// Prints a list.
+pub(crate) fn list<T: Object>(format: Format, list: &List<T>) -> Result<(), Failure> {
+    match format {
+        Format::Table | Format::Wide if list.items.is_empty() => eprintln!("no {}", T::KIND.plural()),
+        Format::Table | Format::Wide => table(&list.items, format == Format::Wide),
+        Format::Json => json(list)?,
+        Format::Yaml => {
+            let texts: Vec<String> = list.items.iter().map(yaml_of).collect::<Result<_, _>>()?;
+            out::bytes(texts.join("---\n").as_bytes());
+        }
+        Format::Name => list.items.iter().for_each(|object| out::line(&full_name(object))),
+    }
+    Ok(())
+}
+
+/// Prints some objects that were asked for by name.
+pub(crate) fn some<T: Object>(format: Format, objects: Vec<T>) -> Result<(), Failure> {
+    match (format, objects.as_slice()) {
+        (Format::Json, [one]) => json(one),
+        _ => list(
+            format,
+            &List {
+                items: objects,
+                more: None,
+                resource_version: String::new(),
+            },
+        ),
+    }
+}
+
+/// Says that an object was made or changed, or prints it, as the user wants.
+pub(crate) fn done<T: Object>(format: Format, object: &T, answer: &impl Serialize, verb: &str) -> Result<(), Failure> {
+    match format {
+        Format::Table | Format::Wide => {
+            out::line(&format!("{} {:?} {verb}", T::KIND.singular(), object.name()));
+            Ok(())
+        }
+        Format::Json => json(answer),
+        Format::Yaml => {
+            out::bytes(yaml_of(object)?.as_bytes());
+            Ok(())
+        }
+        Format::Name => {
+            out::line(&full_name(object));
+            Ok(())
+        }
+    }
+}
+
+/// Prints pairs of words and values, one below the other.
+pub(crate) fn pairs(pairs: &[(&str, String)]) {
+    let width = pairs.iter().map(|(key, _)| key.len()).max().unwrap_or(0) + 1;
+    for (key, value) in pairs {
+        let mut lines = value.lines();
+        let key = format!("{key}:");
+        out::line(format!("{key:width$}  {}", lines.next().unwrap_or("-")).trim_end());
+        for line in lines {
+            out::line(&format!("{:width$}  {line}", ""));
+        }
+    }
+}
+
+/// Prints anything as JSON.
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new("cannot print JSON", e.to_string()))?;
+    out::line(&text);
+    Ok(())
+}
+
+/// Prints rows under headings.
+pub(crate) fn rows(headings: &[&str], rows: &[Vec<String>]) {
+    let width = |at: usize| {
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(at))
+            .map(|cell| cell.chars().count());
+        cells.chain(headings.get(at).map(|h| h.len())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        out::line(padded.collect::<Vec<_>>().join("   ").trim_end());
+    };
+    line(&headings.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>());
+    rows.iter().for_each(|row| line(row));
+}
+
+fn table<T: Object>(objects: &[T], wide: bool) {
+    let now_ms = clock::wall_ms();
+    let headings = [T::COLUMNS, if wide { T::WIDE } else { &[] }].concat();
+    let cells = |object: &T| {
+        let mut cells = object.cells(now_ms);
+        cells.truncate(headings.len());
+        // What came from servers and users must not steer the terminal.
+        cells.iter().map(|cell| printable(cell)).collect()
+    };
+    rows(&headings, &objects.iter().map(cells).collect::<Vec<_>>());
+}
+
+/// A text on one line without control characters.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn full_name<T: Object>(object: &T) -> String {
+    format!("{}/{}", T::KIND.singular(), object.name())
+}
+
+fn yaml_of<T: Object>(object: &T) -> Result<String, Failure> {
+    let manifest = json!({
+        "apiVersion": "mcpctl/v1",
+        "kind": T::KIND.singular(),
+        "metadata": {"name": object.name()},
+        "spec": object.spec(),
+    });
+    yaml_serde::to_string(&manifest).map_err(|e| Failure::new("cannot print YAML", e.to_string()))
+}
+
+/// How long ago, or in how long: `5m ago`, `in 29d`.
+pub(crate) fn ago(time: &str, now_ms: u64) -> String {
+    let Some(at) = mcp_api::parse_time(time) else {
+        return time.to_owned();
+    };
+    match at.checked_sub(now_ms) {
+        None | Some(0) => format!("{} ago", span(now_ms.saturating_sub(at))),
+        Some(ahead) => format!("in {}", span(ahead)),
+    }
+}
+
+/// The same for a time that may be missing.
+pub(crate) fn ago_or(time: Option<&String>, now_ms: u64, missing: &str) -> String {
+    time.map_or_else(|| missing.to_owned(), |t| ago(t, now_ms))
+}
+
+fn span(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_from_now() {
+        let now = 1_700_000_000_000u64;
+        let cases = [
+            (0, "0s ago"),
+            (-5_000, "5s ago"),
+            (-600_000, "10m ago"),
+            (-86_400_000, "24h ago"),
+            (-259_200_000, "3d ago"),
+            (29 * 86_400_000 + 1, "in 29d"),
+        ];
+        for (delta, expected) in cases {
+            let at = mcp_api::show_time(now.checked_add_signed(delta).unwrap());
+            assert_eq!(ago(&at, now), expected);
+        }
+        assert_eq!(printable("a\u{1b}[31mb\nc"), "a [31mb c");
+    }
+}

@@ -1,0 +1,33 @@
+//! `mcpctl version`.
+
+use mcp_api::version::VersionBody;
+use serde_json::json;
+
+use crate::api::Api;
+use crate::args::{Format, Global, OutputArg};
+use crate::failure::{Exit, Failure};
+use crate::{out, show};
+
+const OWN: &str = env!("CARGO_PKG_VERSION");
+
+/// Shows both versions; that of the node only if one can be asked.
+pub(crate) async fn version(global: &Global, args: &OutputArg) -> Result<Exit, Failure> {
+    let node = match Api::of(global) {
+        Ok(api) => api.get::<VersionBody>("ask for the version", "version").await,
+        Err(failure) => Err(failure),
+    };
+    match args.output {
+        Format::Json | Format::Yaml => show::json(&json!({"client": {"version": OWN}, "server": node.ok()}))?,
+        Format::Table | Format::Wide | Format::Name => {
+            out::line(&format!("mcpctl {OWN}"));
+            match node {
+                Ok(node) => out::line(&format!(
+                    "mcpnode {} (node {}, api {})",
+                    node.version, node.node, node.api
+                )),
+                Err(failure) => failure.print(),
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
