@@ -22,6 +22,8 @@ use crate::upstreams::Upstreams;
 
 /// How often the prober looks for what is due, in milliseconds.
 const TICK_MS: u64 = 250;
+/// First wait after a probe without an answer, in milliseconds; doubled each time up to the limit.
+const FIRST_RETRY_MS: u64 = 1_000;
 
 pub(crate) struct Prober {
     pub(crate) replica: Arc<Replica>,
@@ -39,8 +41,8 @@ struct Memory {
     version: u64,
     /// The last probe.
     at: Option<Reading>,
-    /// Whether it answered.
-    answered: bool,
+    /// Probes without an answer since the last one with.
+    failures: u32,
     /// Change notices of the upstream that were taken into account.
     changes: u64,
     /// When an unseen change notice was first noticed.
@@ -62,7 +64,8 @@ impl Prober {
                 Some(done) = probes.join_next() => {
                     if let Ok((server, answered)) = done {
                         busy.retain(|id| *id != server);
-                        memories.entry(server).or_default().answered = answered;
+                        let memory = memories.entry(server).or_default();
+                        memory.failures = if answered { 0 } else { memory.failures.saturating_add(1) };
                     } else {
                         busy.clear();
                     }
@@ -120,10 +123,10 @@ impl Prober {
         let Some(at) = memory.at.filter(|_| memory.version == server.origin.version) else {
             return is_prober;
         };
-        let every_ms = if memory.answered {
-            self.limits.list_ms
-        } else {
-            self.limits.list_retry_ms
+        let every_ms = match memory.failures {
+            0 => self.limits.list_ms,
+            // A server that is only starting is asked again soon, a dead one ever less often.
+            failures => self.limits.list_retry_ms.min(FIRST_RETRY_MS << (failures - 1).min(16)),
         };
         is_prober && now.ms_since(at) >= every_ms
     }

@@ -1,6 +1,7 @@
 //! Replaces parts of a message in a copy of its bytes: one allocation, nothing reserialised.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::fields::read_fields;
 use crate::message::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_PROTOCOL_VERSION, Message};
-use crate::version::NEWEST_MODERN;
+use crate::version::{Era, NEWEST_MODERN};
 
 /// Parts to replace.
 #[derive(Default)]
@@ -56,8 +57,9 @@ pub struct Forward<'a> {
     pub name: Option<&'a str>,
     /// The upstream's URI for the resource, where it differs.
     pub uri: Option<&'a str>,
-    /// Whether the modern `_meta` keys must be supplied: a legacy client's request to a modern upstream.
-    pub add_modern_meta: bool,
+    /// The era of the upstream's session, none if it does not matter. The modern `_meta` keys are supplied to a modern
+    /// upstream, and taken away for a legacy one: some refuse a request that carries them.
+    pub era: Option<Era>,
 }
 
 impl Forward<'_> {
@@ -67,8 +69,13 @@ impl Forward<'_> {
         if let Some(at) = message.id_span() {
             edits.replace(at, self.id.to_string().into_bytes());
         }
-        if let Some(at) = message.progress_token_span() {
-            edits.replace(at, self.id.to_string().into_bytes());
+        match (self.era, message.names_protocol_version()) {
+            (Some(Era::Legacy), true) => self.take_modern_meta_away(message, &mut edits),
+            (Some(Era::Modern), false) => {
+                self.put_progress_token(message, &mut edits);
+                add_modern_meta(message, &mut edits);
+            }
+            (_, _) => self.put_progress_token(message, &mut edits),
         }
         if let (Some(name), Some(at)) = (self.name, message.name_span()) {
             edits.replace(at, quoted(name));
@@ -76,12 +83,41 @@ impl Forward<'_> {
         if let (Some(uri), Some(at)) = (self.uri, message.uri_span()) {
             edits.replace(at, quoted(uri));
         }
-        if self.add_modern_meta && !message.names_protocol_version() {
-            add_modern_meta(message, &mut edits);
-        }
         edits.apply(message.bytes())
     }
+
+    fn put_progress_token(&self, message: &Message, edits: &mut Edits<'_>) {
+        if let Some(at) = message.progress_token_span() {
+            edits.replace(at, self.id.to_string().into_bytes());
+        }
+    }
+
+    /// Writes `_meta` anew without the keys that only the modern era knows.
+    fn take_modern_meta_away(&self, message: &Message, edits: &mut Edits<'_>) {
+        let Some(at) = message.meta_span() else { return };
+        let members: Meta<'_> = serde_json::from_slice(&message.bytes()[at.clone()]).unwrap_or_default();
+        let mut meta = String::from("{");
+        for (key, value) in &members {
+            if key.starts_with("io.modelcontextprotocol/") {
+                continue;
+            }
+            if meta.len() > 1 {
+                meta.push(',');
+            }
+            meta.push_str(&serde_json::Value::from(&**key).to_string());
+            meta.push(':');
+            match &**key {
+                "progressToken" => meta.push_str(&self.id.to_string()),
+                _ => meta.push_str(value.get()),
+            }
+        }
+        meta.push('}');
+        edits.replace(at, meta.into_bytes());
+    }
 }
+
+/// The members of `_meta`, raw.
+type Meta<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 /// The modern `_meta` keys of a request that we send on our own account, as members without braces.
 pub(crate) fn own_modern_meta() -> String {
@@ -280,7 +316,7 @@ mod tests {
         ] {
             let added = Forward {
                 id: 1,
-                add_modern_meta: true,
+                era: Some(Era::Modern),
                 ..Forward::default()
             }
             .splice(&message(text));
@@ -288,6 +324,22 @@ mod tests {
             assert_eq!(read.meta_version(), Some("2026-07-28"), "{added:?}");
             assert!(read.meta_capabilities().is_some());
         }
+    }
+
+    #[test]
+    fn a_legacy_upstream_never_sees_the_modern_keys() {
+        let call = message(
+            r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","progressToken":"p","io.modelcontextprotocol/clientCapabilities":{},"traceparent":"00-1","x/y":{"z":[1]}},"name":"x"}}"#,
+        );
+        let forward = Forward {
+            id: 42,
+            era: Some(Era::Legacy),
+            ..Forward::default()
+        };
+        assert_eq!(
+            forward.splice(&call),
+            r#"{"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"_meta":{"progressToken":42,"traceparent":"00-1","x/y":{"z":[1]}},"name":"x"}}"#
+        );
     }
 
     #[test]

@@ -162,7 +162,8 @@ async fn a_modern_request_that_contradicts_itself_is_refused() {
         ("mcp-method", "tools/call"),
         ("mcp-name", "echo"),
     );
-    let rows: [(String, &[(&str, &str)], i64); 6] = [
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let rows: [(String, Headers<'_>, i64); 6] = [
         (body("2026-07-28", can.clone()), &[version, method, name], 0),
         (
             body("2026-07-28", can.clone()),

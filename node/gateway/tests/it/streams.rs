@@ -95,7 +95,8 @@ async fn a_stream_needs_a_session_and_an_accept_header() {
     let url = format!("{}/projects/demo/mcp", world.nodes[0].base);
     let bearer = format!("Bearer {}", token.bearer);
     let auth = ("authorization", bearer.as_str());
-    let rows: [(Method, &[(&str, &str)], u16); 5] = [
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let rows: [(Method, Headers<'_>, u16); 5] = [
         (Method::GET, &[auth], 405),
         (
             Method::GET,

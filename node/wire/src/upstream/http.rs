@@ -204,7 +204,7 @@ impl Wire {
             id,
             name: outgoing.name,
             uri: outgoing.uri,
-            add_modern_meta: modern,
+            era: Some(opened.revision.era()),
         };
         let body = forward.splice(outgoing.message);
         let mut all = self.session_headers(opened);

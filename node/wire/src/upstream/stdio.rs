@@ -167,12 +167,12 @@ impl StdioLink {
     pub(super) async fn call(&self, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
         let live = self.live().await?;
         let id = self.shared.next_id();
-        let modern = live.opened().revision.era() == Era::Modern;
+        let era = live.opened().revision.era();
         let forward = Forward {
             id,
             name: outgoing.name,
             uri: outgoing.uri,
-            add_modern_meta: modern,
+            era: Some(era),
         };
         let frames = live.send(id, one_line(forward.splice(outgoing.message))).await?;
         Ok(Frames::new(Source::Stdio(frames), &outgoing, self.shared.config.limits))
