@@ -201,7 +201,9 @@ impl Config {
             bail!("{}: data_dir must not be empty", path.display());
         }
         // Paths in the file are meant from the file.
-        let base = path.parent().unwrap_or(Path::new("."));
+        let base = std::path::absolute(path)?
+            .parent()
+            .map_or_else(PathBuf::new, Path::to_owned);
         config.data_dir = base.join(&config.data_dir);
         if let Some(bootstrap) = &mut config.bootstrap {
             bootstrap.admin_secret_file = base.join(&bootstrap.admin_secret_file);

@@ -99,7 +99,11 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&beside, path)?;
-        fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        let dir = path
+            .parent()
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        fs::File::open(dir)?.sync_all()
     };
     written().with_context(|| format!("{} cannot be written", path.display()))
 }
@@ -139,6 +143,13 @@ mod tests {
                 .to_string()
                 .contains("newer mcpnode")
         );
+    }
+
+    #[test]
+    fn a_file_without_a_folder_is_written_here() {
+        let name = format!("mcpnode-test-{}.tmp2", std::process::id());
+        write_private(Path::new(&name), b"x").unwrap();
+        fs::remove_file(&name).unwrap();
     }
 
     #[test]

@@ -29,7 +29,9 @@ pub(crate) struct Vitals {
 impl Vitals {
     /// Whether a request sent here now would be admitted.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Acquire) && self.replica.gate().holds(self.clock.reading())
+        // Before the first administrator there is nobody to admit.
+        let born = self.replica.view().policy_ref().has_users();
+        born && !self.draining.load(Ordering::Acquire) && self.replica.gate().holds(self.clock.reading())
     }
 
     /// Milliseconds that the lease has left.

@@ -223,6 +223,17 @@ impl Core {
         self.timers.leader_silence_ms + (self.random)() % (self.timers.jitter_ms + 1)
     }
 
+    /// Runs a task of this node until the node stops.
+    fn spawn(self: &Arc<Core>, task: impl Future<Output = ()> + Send + 'static) {
+        let core = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = core.stopped() => {}
+            }
+        });
+    }
+
     /// Resolves when the node stops.
     pub(crate) async fn stopped(&self) {
         // The sender lives as long as the core.
@@ -281,13 +292,13 @@ impl Node {
             random: options.random,
         });
         core.heard.now(&*core.clock);
-        tokio::spawn(observe(Arc::clone(&core)));
-        tokio::spawn(rounds::run(Arc::clone(&core), asked));
-        tokio::spawn(write::run(Arc::clone(&core), queued));
-        tokio::spawn(server::run(Arc::clone(&core), listener, acceptor));
-        tokio::spawn(campaign::run(Arc::clone(&core)));
-        tokio::spawn(renew::run(Arc::clone(&core)));
-        tokio::spawn(watchdog::run(Arc::clone(&core)));
+        core.spawn(observe(Arc::clone(&core)));
+        core.spawn(rounds::run(Arc::clone(&core), asked));
+        core.spawn(write::run(Arc::clone(&core), queued));
+        core.spawn(server::run(Arc::clone(&core), listener, acceptor));
+        core.spawn(campaign::run(Arc::clone(&core)));
+        core.spawn(renew::run(Arc::clone(&core)));
+        core.spawn(watchdog::run(Arc::clone(&core)));
         Ok(Node { core })
     }
 
@@ -351,6 +362,15 @@ impl Node {
         let mut at = self.core.replica.auth_index_watch();
         let reached = tokio::time::timeout(READ_INDEX_WAIT, at.wait_for(|at| *at >= index)).await;
         reached.map(|_| ()).map_err(|_| WriteFailed::NoLeader)
+    }
+
+    /// Whether a member answers, as far as this node can tell without asking: the leader knows when each was last heard.
+    pub fn is_reachable(&self, node: NodeId) -> Option<bool> {
+        if node == self.core.me {
+            return Some(true);
+        }
+        let heard = self.core.office.last_heard(node)?;
+        Some(self.core.clock.reading().ms_since(heard) < self.core.timers.lease_ms)
     }
 
     /// Whether this node leads, as far as it knows.

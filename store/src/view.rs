@@ -82,6 +82,11 @@ impl Policy {
         self.users.get(&id)
     }
 
+    /// Whether there is anybody: a cluster that was not initialised has no users.
+    pub fn has_users(&self) -> bool {
+        !self.users.is_empty()
+    }
+
     /// The project with this id.
     pub fn project(&self, id: Id) -> Option<&Arc<Project>> {
         self.projects.get(&id)

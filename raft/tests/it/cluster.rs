@@ -1,0 +1,332 @@
+//! The harness: nodes that can be stopped, started again and cut off.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mcp_model::clock::{Clock, Reading};
+use mcp_model::command::{Actor, Command, Envelope, Reply, TokenGrant};
+use mcp_model::ids::{CommandId, Id, NodeId};
+use mcp_model::names::{Email, Name};
+use mcp_model::records::{ProjectSpec, ToolNaming};
+use mcp_model::timers::Timers;
+use mcp_model::token::TokenHash;
+use mcp_raft::{Member, Node, NodeOptions, PeerTls, WaitFor, Written, tls};
+use mcp_store::log::RaftLog;
+use mcp_store::{Replica, ReplicaOptions};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// How long anything may take here before the test gives up.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const ADMIN: Id = Id::from_u128(1);
+
+pub(crate) struct TestClock;
+
+impl Clock for TestClock {
+    fn reading(&self) -> Reading {
+        use nix::time::{ClockId, clock_gettime};
+        let ns = |id| Duration::from(clock_gettime(id).unwrap()).as_nanos() as u64;
+        let (raw, running, boot) = (
+            ns(ClockId::CLOCK_MONOTONIC_RAW),
+            ns(ClockId::CLOCK_MONOTONIC),
+            ns(ClockId::CLOCK_BOOTTIME),
+        );
+        Reading {
+            boot_ns: boot,
+            raw_ns: raw + boot.saturating_sub(running),
+        }
+    }
+
+    fn wall_ms(&self) -> u64 {
+        1_000
+    }
+}
+
+fn random() -> u64 {
+    static STATE: AtomicU64 = AtomicU64::new(0x9E37_79B9_7F4A_7C15);
+    let mut z = STATE.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z ^ (z >> 27)
+}
+
+/// An authority and the certificates it gives.
+pub(crate) struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Ca {
+    pub(crate) fn new() -> Ca {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let pem = params.self_signed(&key).unwrap().pem();
+        Ca {
+            issuer: Issuer::new(params, key),
+            pem,
+        }
+    }
+
+    /// The identity of `named`, which trusts `trusted`.
+    pub(crate) fn tls(&self, named: NodeId, trusted: &Ca) -> PeerTls {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![tls::peer_name(named)]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        PeerTls::from_pem(
+            trusted.pem.as_bytes(),
+            cert.pem().as_bytes(),
+            key.serialize_pem().as_bytes(),
+        )
+        .unwrap()
+    }
+}
+
+/// What stands between a node and whoever calls it: closed, nothing passes in.
+pub(crate) struct Gate {
+    open: watch::Sender<bool>,
+    pub(crate) address: String,
+}
+
+impl Gate {
+    async fn to(node: String) -> Gate {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let open = watch::Sender::new(true);
+        let seen = open.subscribe();
+        tokio::spawn(async move {
+            while let Ok((mut from, _)) = listener.accept().await {
+                let (node, mut seen) = (node.clone(), seen.clone());
+                tokio::spawn(async move {
+                    if !*seen.borrow() {
+                        return;
+                    }
+                    let Ok(mut to) = TcpStream::connect(&node).await else {
+                        return;
+                    };
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut from, &mut to) => {}
+                        _ = seen.wait_for(|open| !*open) => {}
+                    }
+                });
+            }
+        });
+        Gate { open, address }
+    }
+
+    pub(crate) fn set(&self, open: bool) {
+        self.open.send_replace(open);
+    }
+}
+
+pub(crate) struct Site {
+    pub(crate) id: NodeId,
+    dir: TempDir,
+    listen: String,
+    pub(crate) gate: Gate,
+    pub(crate) running: Option<(Node, Arc<Replica>)>,
+}
+
+impl Site {
+    pub(crate) fn node(&self) -> &Node {
+        &self.running.as_ref().expect("the node runs").0
+    }
+
+    pub(crate) fn replica(&self) -> &Arc<Replica> {
+        &self.running.as_ref().expect("the node runs").1
+    }
+
+    pub(crate) fn admits(&self) -> bool {
+        self.replica().gate().holds(TestClock.reading())
+    }
+}
+
+pub(crate) struct Cluster {
+    ca: Ca,
+    pub(crate) sites: Vec<Site>,
+}
+
+impl Cluster {
+    /// A cluster of `n` nodes that has a leader, an administrator and the project `demo`.
+    pub(crate) async fn of(n: u64) -> Cluster {
+        let mut cluster = Cluster {
+            ca: Ca::new(),
+            sites: Vec::new(),
+        };
+        for id in 1..=n {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let listen = listener.local_addr().unwrap().to_string();
+            drop(listener);
+            let gate = Gate::to(listen.clone()).await;
+            let dir = tempfile::tempdir().unwrap();
+            cluster.sites.push(Site {
+                id: NodeId(id),
+                dir,
+                listen,
+                gate,
+                running: None,
+            });
+            cluster.start(cluster.sites.len() - 1).await;
+        }
+        let members: Vec<Member> = cluster
+            .sites
+            .iter()
+            .map(|s| Member {
+                id: s.id,
+                name: s.id.to_string(),
+                address: s.gate.address.clone(),
+            })
+            .collect();
+        assert!(cluster.sites[0].node().bootstrap(&members).await.unwrap());
+        cluster.seed().await;
+        cluster
+            .until("all hold a lease", |c| c.sites.iter().all(Site::admits))
+            .await;
+        cluster
+    }
+
+    pub(crate) async fn start(&mut self, at: usize) {
+        let site = &mut self.sites[at];
+        let (dir, id) = (site.dir.path().to_owned(), site.id);
+        let had_data = dir.join("state.redb").exists();
+        let options = ReplicaOptions {
+            lease_ms: 2_000,
+            had_data,
+            random: Arc::new(random),
+        };
+        let replica = Replica::open(&dir, options).unwrap();
+        let log = dir.join("raft-log.redb");
+        let ticks: mcp_store::log::Ticks = Arc::new(|| TestClock.reading().boot_ns);
+        let log = if had_data {
+            RaftLog::open_existing(&log, ticks)
+        } else {
+            RaftLog::open_or_create(&log, ticks)
+        };
+        let options = NodeOptions {
+            cluster: "test".to_owned(),
+            me: id,
+            timers: Timers::default(),
+            snapshots: PathBuf::from(&dir).join("snapshots"),
+            random: Arc::new(random),
+        };
+        let tls = self.ca.tls(id, &self.ca);
+        let listener = TcpListener::bind(&site.listen).await.unwrap();
+        let node = Node::start(
+            options,
+            Arc::clone(&replica),
+            log.unwrap(),
+            Arc::new(TestClock),
+            tls,
+            listener,
+        );
+        site.running = Some((node.await.unwrap(), replica));
+    }
+
+    pub(crate) async fn stop(&mut self, at: usize) {
+        let (node, replica) = self.sites[at].running.take().unwrap();
+        node.shutdown().await;
+        drop(node);
+        // The files are free when nobody holds the replica any more.
+        let weak = Arc::downgrade(&replica);
+        drop(replica);
+        until("the replica is closed", || weak.strong_count() == 0).await;
+    }
+
+    pub(crate) fn leader(&self) -> Option<usize> {
+        self.sites
+            .iter()
+            .position(|s| s.running.as_ref().is_some_and(|(node, _)| node.leads()))
+    }
+
+    pub(crate) async fn until(&self, what: &str, done: impl Fn(&Cluster) -> bool) {
+        until(what, || done(self)).await;
+    }
+
+    async fn seed(&self) {
+        let email = Email::parse("admin@example.com").unwrap();
+        let init = Command::InitCluster {
+            cluster_id: Id::from_u128(9),
+            admin: ADMIN,
+            email,
+            password_hash: None,
+            rbac: Id::from_u128(2),
+        };
+        let written = self.write(0, Actor::System, init, WaitFor::Committed).await;
+        assert_eq!(written.outcome.reply, Reply::ClusterInitialised);
+        let spec = ProjectSpec {
+            description: String::new(),
+            servers: Vec::new(),
+            gated: true,
+            proxy_model: None,
+            tool_naming: ToolNaming::Plain,
+            instructions: None,
+        };
+        let project = Command::CreateProject {
+            id: Id::from_u128(50),
+            name: Name::parse("demo").unwrap(),
+            spec,
+        };
+        self.write(0, Actor::User(ADMIN), project, WaitFor::Committed).await;
+    }
+
+    pub(crate) async fn write(&self, at: usize, actor: Actor, command: Command, wait: WaitFor) -> Written {
+        let envelope = envelope(actor, command);
+        self.sites[at].node().write(&envelope, wait, LIMIT).await.unwrap()
+    }
+
+    /// Mints a token through a node.
+    pub(crate) async fn issue(&self, at: usize, n: u8) -> Written {
+        self.write(at, Actor::User(ADMIN), issue(n), WaitFor::Effective).await
+    }
+
+    pub(crate) async fn revoke(&self, at: usize, n: u8) -> Written {
+        self.write(at, Actor::User(ADMIN), revoke(n), WaitFor::Effective).await
+    }
+
+    pub(crate) fn knows(&self, at: usize, n: u8) -> bool {
+        self.sites[at].replica().view().token(&TokenHash([n; 32])).is_some()
+    }
+}
+
+pub(crate) fn envelope(actor: Actor, command: Command) -> Envelope {
+    Envelope {
+        id: CommandId(u128::from(random()) << 64 | u128::from(random())),
+        now_ms: 1_000,
+        actor,
+        command,
+    }
+}
+
+pub(crate) fn issue(n: u8) -> Command {
+    Command::IssueToken {
+        id: Id::from_u128(u128::from(n) + 1_000),
+        name: Name::parse(&format!("t{n}")).unwrap(),
+        project: Name::parse("demo").unwrap(),
+        hash: TokenHash([n; 32]),
+        shown_prefix: "mcpctl_pat_abcd".to_owned(),
+        description: String::new(),
+        expires_ms: None,
+        grant: TokenGrant::Bindings(Vec::new()),
+        replace: false,
+    }
+}
+
+pub(crate) fn revoke(n: u8) -> Command {
+    Command::RevokeToken {
+        id: Id::from_u128(u128::from(n) + 1_000),
+    }
+}
+
+pub(crate) async fn until(what: &str, done: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(LIMIT, async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "not within {LIMIT:?}: {what}");
+}
