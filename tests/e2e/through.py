@@ -1,6 +1,7 @@
 """Every tool, resource and prompt of every upstream, with every client, through every node."""
 
 import asyncio
+import json
 
 from checks import same
 from fixture import PROJECT, SKIPPED, VARYING, arguments_for
@@ -58,11 +59,11 @@ class Passage:
 
     async def lists(self, session):
         def shape(name, tool):
-            return name, tool.get("description"), tool["inputSchema"]
+            return json.dumps([name, tool.get("description"), tool["inputSchema"]], sort_keys=True)
 
         wanted = [shape(f"{s.name}__{tool['name']}", tool) for s in self.fixture.servers for tool in s.tools]
         found = [shape(tool["name"], tool) for tool in await session.ask("tools")]
-        same(sorted(map(repr, found)), sorted(map(repr, wanted)), "tools")
+        same(sorted(found), sorted(wanted), "tools")
 
     async def calls(self, session, server):
         wrong = []

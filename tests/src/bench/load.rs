@@ -21,8 +21,8 @@ const LEGACY: &str = "2025-11-25";
 /// Share of the time, in percent, from which on something that runs on one thread is what limits.
 const BUSY_PERCENT: u64 = 92;
 
-/// A helper process that says on its first line where it listens.
-struct Helper {
+/// A helper process that says on its first line where it listens. It ends with this value.
+pub(super) struct Helper {
     child: Child,
     address: String,
 }
@@ -166,8 +166,8 @@ impl Cell {
     }
 }
 
-/// Sets up the upstream behind all three ways, and measures.
-pub(super) async fn run(plan: &Plan, cluster: &Cluster) -> anyhow::Result<()> {
+/// Sets up the upstream behind all three ways, and measures. Gives the upstream, which others use further on.
+pub(super) async fn run(plan: &Plan, cluster: &Cluster) -> anyhow::Result<Helper> {
     let upstream = Helper::start(&["upstream"]).await?;
     let forwarder = Helper::start(&["forward", &upstream.address]).await?;
     let ways = ways(cluster, &upstream, &forwarder).await?;
@@ -210,7 +210,7 @@ pub(super) async fn run(plan: &Plan, cluster: &Cluster) -> anyhow::Result<()> {
         .zip(&ways)
         .map(|(cell, way)| cell.row(vec!["16".to_owned(), way.name.to_owned()], way, cores));
     table(&head, &rows.collect::<Vec<_>>());
-    Ok(())
+    Ok(upstream)
 }
 
 /// Every way at every number of connections, `plan.rounds` times, beginning with another way each time.

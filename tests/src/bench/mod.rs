@@ -98,11 +98,12 @@ async fn run(plan: &Plan, dir: &Path) -> anyhow::Result<()> {
     let fresh = sizes::memory(&cluster)?;
 
     heading("Calls", "");
-    load::run(plan, &cluster).await?;
+    let upstream = load::run(plan, &cluster).await?;
     sizes::print(&program, &began.figures, &fresh, &sizes::memory(&cluster)?)?;
     revoke::run(plan, &cluster, dir).await?;
     writes::run(plan, &cluster).await?;
     failover::run(plan, &mut cluster).await?;
+    drop(upstream);
     cluster.stop().await?;
     decide::run(plan, dir)
 }
