@@ -8,6 +8,8 @@
 //! its own leadership; [`campaign`] how it comes to lead; [`rounds`] and [`renew`] how leases are granted and held; [`write`]
 //! how commands get into the log; [`barrier`] when a revoke may be called effective; [`node`] puts all of it together.
 
+#![allow(clippy::result_large_err, reason = "openraft's traits return openraft's errors, and those are large")]
+
 mod barrier;
 mod campaign;
 mod link;

@@ -13,16 +13,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::view::{AuthView, HashBits};
 
+/// What is open, by token: a number and the signal that ends it.
+type Open = Arc<DashMap<TokenHash, Vec<(u64, CancellationToken)>, HashBits>>;
+
 /// The register.
 #[derive(Default)]
 pub struct Cuts {
-    open: Arc<DashMap<TokenHash, Vec<(u64, CancellationToken)>, HashBits>>,
+    open: Open,
     next: AtomicU64,
 }
 
 /// One registered stream or call. Dropping it takes it off the register.
 pub struct CutGuard {
-    open: Arc<DashMap<TokenHash, Vec<(u64, CancellationToken)>, HashBits>>,
+    open: Open,
     hash: TokenHash,
     number: u64,
     cut: CancellationToken,
