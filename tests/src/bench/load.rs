@@ -3,99 +3,34 @@
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
-use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use super::Plan;
-use super::generator::{ID, Job, Report};
+use super::generator::{Job, Report};
 use super::histogram::Histogram;
 use super::table::{duration, heading, median, table, thousands};
-use crate::api::{host_of, request};
+use super::ways::{Helper, Way, What, ways};
 use crate::cluster::Cluster;
-use crate::connection::Connection;
-use crate::process::cpu_us;
+use crate::process::{all_cpu_us, cpu_us};
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-const LEGACY: &str = "2025-11-25";
+const HEAD: [&str; 11] = [
+    "connections",
+    "way",
+    "requests/s",
+    "rounds",
+    "p50",
+    "p99",
+    "CPU us/request",
+    "own CPU",
+    "upstream",
+    "generator",
+    "limited by",
+];
+/// Share of the machine that others may use before a run is called noisy, in percent.
+const NOISE_PERCENT_MAX: u64 = 10;
 /// Share of the time, in percent, from which on something that runs on one thread is what limits.
 const BUSY_PERCENT: u64 = 92;
-
-/// A helper process that says on its first line where it listens. It ends with this value.
-pub(super) struct Helper {
-    child: Child,
-    address: String,
-}
-
-impl Helper {
-    async fn start(args: &[&str]) -> anyhow::Result<Helper> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true);
-        let mut child = command.spawn()?;
-        let stdout = child.stdout.take().context("standard output is piped")?;
-        let address = BufReader::new(stdout)
-            .lines()
-            .next_line()
-            .await?
-            .with_context(|| format!("{args:?} ended at once"))?;
-        Ok(Helper { child, address })
-    }
-
-    fn pid(&self) -> anyhow::Result<u32> {
-        self.child.id().context("a helper ended")
-    }
-}
-
-/// A way to the upstream.
-struct Way {
-    name: &'static str,
-    pid: u32,
-    address: String,
-    path: String,
-    headers: Vec<(String, String)>,
-    tool: &'static str,
-}
-
-impl Way {
-    fn job(&self, what: What, connections: usize, run_ms: u64) -> Job {
-        let params = match what {
-            What::Call => json!({ "name": self.tool, "arguments": { "n": 1 } }),
-            What::List => json!({}),
-        };
-        let body = format!(
-            r#"{{"jsonrpc":"2.0","id":{ID},"method":"{}","params":{params}}}"#,
-            what.method()
-        );
-        let (address, path, headers) = (self.address.clone(), self.path.clone(), self.headers.clone());
-        Job {
-            address,
-            path,
-            headers,
-            body,
-            connections,
-            run_ms,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    Call,
-    List,
-}
-
-impl What {
-    fn method(self) -> &'static str {
-        match self {
-            What::Call => "tools/call",
-            What::List => "tools/list",
-        }
-    }
-}
 
 /// What one way did at one number of connections, over all rounds.
 #[derive(Default)]
@@ -143,7 +78,7 @@ impl Cell {
         }
         match (generator + upstream + own) * 100 >= cores * 100 * BUSY_PERCENT {
             true => format!("all {cores} cores"),
-            false => "waiting".to_owned(),
+            false => "nothing full".to_owned(),
         }
     }
 
@@ -172,73 +107,111 @@ pub(super) async fn run(plan: &Plan, cluster: &Cluster) -> anyhow::Result<Helper
     let forwarder = Helper::start(&["forward", &upstream.address]).await?;
     let ways = ways(cluster, &upstream, &forwarder).await?;
     let cores = std::thread::available_parallelism()?.get() as u64;
-    let head = [
-        "connections",
-        "way",
-        "requests/s",
-        "rounds",
-        "p50",
-        "p99",
-        "CPU us/request",
-        "own CPU",
-        "upstream",
-        "generator",
-        "limited by",
-    ];
+    let pids = cluster
+        .nodes
+        .iter()
+        .map(|node| node.pid)
+        .chain([upstream.pid()?, forwarder.pid()?])
+        .collect();
+    let mut track = Track {
+        plan,
+        ways,
+        cores,
+        upstream: upstream.pid()?,
+        pids,
+        machine: Machine::default(),
+    };
 
     println!(
-        "tools/call of a tool that answers {} bytes at once, over streamable HTTP. Gateway: {}, one of three replicas, with RBAC, audit \
-         and lease. CPU us/request is that of the process under test; shares are of one core.\n",
-        200, cluster.nodes[0].name
+        "tools/call of a tool that answers 200 bytes at once, over streamable HTTP, in a legacy session. Gateway: {}, one of three replicas, \
+         with RBAC, audit and lease. CPU us/request is that of the process under test; shares are of one core.\n",
+        cluster.nodes[0].name
     );
-    let cells = measure(plan, What::Call, &CONNECTIONS, &ways, upstream.pid()?).await?;
-    let rows = CONNECTIONS.iter().zip(&cells).flat_map(|(connections, cells)| {
-        cells
-            .iter()
-            .zip(&ways)
-            .map(|(cell, way)| cell.row(vec![connections.to_string(), way.name.to_owned()], way, cores))
-    });
-    table(&head, &rows.collect::<Vec<_>>());
-
+    track.table(What::Call, &CONNECTIONS).await?;
     heading(
         "Lists",
         "tools/list of 20 tools. The gateway answers from its replicated cache, filtered by the token's rights.",
     );
-    let cells = measure(plan, What::List, &CONNECTIONS[1..2], &ways, upstream.pid()?).await?;
-    let rows = cells[0]
-        .iter()
-        .zip(&ways)
-        .map(|(cell, way)| cell.row(vec!["16".to_owned(), way.name.to_owned()], way, cores));
-    table(&head, &rows.collect::<Vec<_>>());
+    track.table(What::List, &CONNECTIONS[1..2]).await?;
+    track.machine.print(cores);
     Ok(upstream)
 }
 
-/// Every way at every number of connections, `plan.rounds` times, beginning with another way each time.
-async fn measure(
-    plan: &Plan,
-    what: What,
-    connections: &[usize],
-    ways: &[Way],
+/// What is measured on.
+struct Track<'a> {
+    plan: &'a Plan,
+    ways: Vec<Way>,
+    cores: u64,
     upstream: u32,
-) -> anyhow::Result<Vec<Vec<Cell>>> {
-    let mut cells: Vec<Vec<Cell>> = connections
-        .iter()
-        .map(|_| ways.iter().map(|_| Cell::default()).collect())
-        .collect();
-    for round in 0..plan.rounds {
-        for (connections, cells) in connections.iter().zip(&mut cells) {
-            for turn in 0..ways.len() {
-                let at = (round + turn) % ways.len();
-                let way = &ways[at];
-                let before = (cpu_us(way.pid)?, cpu_us(upstream)?);
-                let report = generate(&way.job(what, *connections, plan.round_ms))
-                    .await
-                    .with_context(|| way.name)?;
-                cells[at].add(&report, cpu_us(way.pid)? - before.0, cpu_us(upstream)? - before.1);
-            }
+    /// Every process that belongs to the benchmark, but the generators.
+    pids: Vec<u32>,
+    machine: Machine,
+}
+
+/// What the whole machine did during the measured rounds, to know whether it did anything else.
+#[derive(Default)]
+struct Machine {
+    all_us: u64,
+    ours_us: u64,
+    wall_ns: u64,
+}
+
+impl Machine {
+    fn print(&self, cores: u64) {
+        let others = self.all_us.saturating_sub(self.ours_us) * 100_000 / (self.wall_ns * cores).max(1);
+        println!(
+            "\nEverything else on this machine used {others} % of it meanwhile: interrupts, and whatever else runs here."
+        );
+        if others > NOISE_PERCENT_MAX {
+            println!(
+                "THE MACHINE WAS NOT QUIET: rates and latencies of this run mean little, CPU per request somewhat more."
+            );
         }
     }
-    Ok(cells)
+}
+
+impl Track<'_> {
+    async fn table(&mut self, what: What, connections: &[usize]) -> anyhow::Result<()> {
+        let cells = self.measure(what, connections).await?;
+        let rows = connections.iter().zip(&cells).flat_map(|(connections, cells)| {
+            let cells = cells.iter().zip(&self.ways);
+            cells.map(|(cell, way)| cell.row(vec![connections.to_string(), way.name.to_owned()], way, self.cores))
+        });
+        table(&HEAD, &rows.collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Every way at every number of connections, `plan.rounds` times, beginning with another way each time.
+    async fn measure(&mut self, what: What, connections: &[usize]) -> anyhow::Result<Vec<Vec<Cell>>> {
+        let none = || self.ways.iter().map(|_| Cell::default()).collect();
+        let mut cells: Vec<Vec<Cell>> = connections.iter().map(|_| none()).collect();
+        for round in 0..self.plan.rounds {
+            for (connections, cells) in connections.iter().zip(&mut cells) {
+                for turn in 0..self.ways.len() {
+                    let at = (round + turn) % self.ways.len();
+                    self.round(what, *connections, at, &mut cells[at]).await?;
+                }
+            }
+        }
+        Ok(cells)
+    }
+
+    async fn round(&mut self, what: What, connections: usize, way: usize, cell: &mut Cell) -> anyhow::Result<()> {
+        let way = &self.ways[way];
+        let before = (cpu_us(way.pid)?, cpu_us(self.upstream)?, self.ours()?, all_cpu_us()?);
+        let report = generate(&way.job(what, connections, self.plan.round_ms))
+            .await
+            .with_context(|| way.name)?;
+        cell.add(&report, cpu_us(way.pid)? - before.0, cpu_us(self.upstream)? - before.1);
+        self.machine.ours_us += self.ours()? - before.2 + report.cpu_us;
+        self.machine.all_us += all_cpu_us()? - before.3;
+        self.machine.wall_ns += report.life_ns;
+        Ok(())
+    }
+
+    fn ours(&self) -> anyhow::Result<u64> {
+        self.pids.iter().map(|pid| cpu_us(*pid)).sum()
+    }
 }
 
 async fn generate(job: &Job) -> anyhow::Result<Report> {
@@ -252,95 +225,4 @@ async fn generate(job: &Job) -> anyhow::Result<Report> {
         bail!("the load generator failed: {}", String::from_utf8_lossy(&done.stderr));
     }
     Ok(serde_json::from_slice(&done.stdout)?)
-}
-
-async fn ways(cluster: &Cluster, upstream: &Helper, forwarder: &Helper) -> anyhow::Result<Vec<Way>> {
-    let node = &cluster.nodes[0];
-    let mut api = cluster.api(0).await?;
-    let url = format!("http://{}/mcp", upstream.address);
-    api.must(
-        "POST",
-        "servers",
-        &json!({ "name": "bench", "transport": "http", "url": url }),
-    )
-    .await?;
-    api.must("POST", "projects", &json!({ "name": "bench", "servers": ["bench"] }))
-        .await?;
-    let (_, token) = api.mint("load", "bench").await?;
-    wait_until_listed(&mut api).await?;
-
-    let mut headers: Vec<(String, String)> = [
-        ("content-type", "application/json"),
-        ("accept", "application/json, text/event-stream"),
-        ("authorization", &format!("Bearer {token}")),
-        ("mcp-protocol-version", LEGACY),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
-    let address = host_of(&node.gateway_url)?.to_owned();
-    let path = "/projects/bench/mcp".to_owned();
-    if let Some(session) = open_session(&address, &path, &headers).await? {
-        headers.push(("mcp-session-id".to_owned(), session));
-    }
-    let plain = |name, helper: &Helper| {
-        let (address, path, headers) = (helper.address.clone(), "/mcp".to_owned(), headers.clone());
-        anyhow::Ok(Way {
-            name,
-            pid: helper.pid()?,
-            address,
-            path,
-            headers,
-            tool: "work",
-        })
-    };
-    Ok(vec![
-        plain("direct", upstream)?,
-        plain("forwarder", forwarder)?,
-        Way {
-            name: "gateway",
-            pid: node.pid,
-            address,
-            path,
-            headers: headers.clone(),
-            tool: "bench__work",
-        },
-    ])
-}
-
-/// The handshake of a legacy client; gives the session's id.
-async fn open_session(address: &str, path: &str, headers: &[(String, String)]) -> anyhow::Result<Option<String>> {
-    let headers: Vec<(&str, &str)> = headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    let client =
-        json!({ "protocolVersion": LEGACY, "capabilities": {}, "clientInfo": { "name": "bench", "version": "1" } });
-    let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client }).to_string();
-    let mut connection = Connection::open(address).await?;
-    let answer = connection
-        .ask(&request("POST", address, path, &headers, hello.as_bytes()))
-        .await?;
-    if answer.status != 200 {
-        bail!(
-            "initialize: HTTP {}: {}",
-            answer.status,
-            String::from_utf8_lossy(answer.body)
-        );
-    }
-    Ok(answer.header("mcp-session-id").map(str::to_owned))
-}
-
-async fn wait_until_listed(api: &mut crate::api::Api) -> anyhow::Result<()> {
-    let listed = async {
-        loop {
-            let tools = api.must("GET", "projects/bench/tools", &Value::Null).await?;
-            if tools["items"].as_array().is_some_and(|items| !items.is_empty()) {
-                return anyhow::Ok(());
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(30), listed)
-        .await
-        .context("the upstream was not listed in time")?
 }

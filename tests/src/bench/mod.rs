@@ -14,6 +14,7 @@ mod revoke;
 mod sizes;
 mod table;
 mod upstream;
+mod ways;
 mod writes;
 
 use std::path::{Path, PathBuf};
