@@ -36,7 +36,8 @@ pub(crate) fn target(kind: &str, names: &[String]) -> Result<Target, Failure> {
 async fn named<T: Object>(args: &GetArgs, api: &Api, target: &Target) -> Result<Exit, Failure> {
     let plural = T::KIND.plural();
     if target.names.is_empty() {
-        let list: List<T> = api.list(&format!("list {plural}"), plural, "").await?;
+        let mut list: List<T> = api.list(&format!("list {plural}"), plural, "").await?;
+        list.items.sort_by_key(Object::name);
         show::list(args.output.output, &list)?;
         return Ok(Exit::Done);
     }

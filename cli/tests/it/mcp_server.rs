@@ -39,7 +39,8 @@ async fn answer(State(flaw): State<Flaw>, headers: HeaderMap, Json(message): Jso
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
     if bearer != format!("Bearer {TOKEN}") {
-        return StatusCode::UNAUTHORIZED.into_response();
+        let error = json!({"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32003, "message": "no"}});
+        return (StatusCode::UNAUTHORIZED, Json(error)).into_response();
     }
     if flaw == Flaw::NotMcp {
         return ([("content-type", "text/html")], "<html>hello</html>").into_response();

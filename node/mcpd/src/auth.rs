@@ -34,6 +34,8 @@ pub(crate) async fn login(call: Call) -> Result<Answer, Fault> {
     let api = &call.api;
     slow_down(&call, &email)?;
 
+    // A user who was made a moment ago through another node is known here too, and one who was disabled is refused.
+    api.catch_up().await?;
     let name = email.to_string();
     let user = api.read(move |t| users::find(t, &name)).await?;
     let hash = user.as_ref().and_then(|u| u.password_hash.clone());

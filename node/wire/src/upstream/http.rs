@@ -307,8 +307,10 @@ impl Wire {
         if status == StatusCode::BAD_REQUEST && has_session && forgot(&String::from_utf8_lossy(&body)) {
             return Err(UpstreamError::before(Cause::SessionGone));
         }
+        // These say who is let in and whether anybody is, whatever the body says besides.
+        let of_the_door = [401, 403, 429, 503].contains(&status.as_u16());
         match Message::read(body) {
-            Ok(message) if message.error().is_some() && answers(&message, id) => {
+            Ok(message) if !of_the_door && message.error().is_some() && answers(&message, id) => {
                 Ok(Messages::Known(VecDeque::from([message])))
             }
             Ok(_) | Err(_) => Err(UpstreamError::after(Cause::Status(status.as_u16()))),
