@@ -1,6 +1,7 @@
 //! Talks to the API: to the first node that can answer. A write carries one idempotency key through all its tries, so that
 //! trying the next node never does a thing twice.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use mcp_api::Problem;
@@ -34,6 +35,8 @@ const ROUND_PAUSE: Duration = Duration::from_millis(250);
 /// The API of a cluster.
 pub(crate) struct Api {
     nodes: Vec<Node>,
+    /// The node that answered last: the next request begins there, not at one that was found dead a moment ago.
+    first: Cell<usize>,
     session: Option<Zeroizing<String>>,
 }
 
@@ -96,6 +99,7 @@ impl Api {
         let nodes = settings.servers.iter().map(node).collect::<Result<_, Failure>>()?;
         Ok(Api {
             nodes,
+            first: Cell::new(0),
             session: settings.session.clone(),
         })
     }
@@ -196,9 +200,14 @@ impl Api {
         let mut lost = None;
         loop {
             let mut misses = Vec::new();
-            for node in &self.nodes {
+            let first = self.first.get();
+            for at in (first..self.nodes.len()).chain(0..first) {
+                let node = &self.nodes[at];
                 match self.ask(node, ask).await {
-                    Ok((status, bytes)) => return read(ask, status, &bytes),
+                    Ok((status, bytes)) => {
+                        self.first.set(at);
+                        return read(ask, status, &bytes);
+                    }
                     Err(miss) => misses.push((node.url.as_str(), miss)),
                 }
             }
