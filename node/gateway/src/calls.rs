@@ -18,13 +18,12 @@ use mcp_wire::splice::Supply;
 use mcp_wire::sse;
 use mcp_wire::upstream::{Effect, Frame, Frames, Outgoing, Upstream, UpstreamError};
 use mcp_wire::version::Era;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use crate::Inner;
-use crate::admit::Permit;
 use crate::audit::{About, Running};
 use crate::catalog::Listed;
+use crate::dispatch::Request;
 use crate::metrics::Metrics;
 use crate::protocol::Call;
 use crate::respond;
@@ -77,13 +76,11 @@ pub(crate) struct Target {
 /// A call under way.
 struct Flight {
     gateway: Arc<Inner>,
-    permit: Permit,
-    call: Arc<Call>,
+    request: Arc<Request>,
     target: Arc<Target>,
     running: Running,
     stage: Stage,
     cancelled: Option<Listening>,
-    _room: OwnedSemaphorePermit,
     ended: bool,
 }
 
@@ -105,13 +102,8 @@ enum Step {
 }
 
 /// Sends a call to its upstream and answers with what comes.
-pub(crate) async fn run(
-    gateway: Arc<Inner>,
-    permit: Permit,
-    call: Call,
-    target: Target,
-    room: OwnedSemaphorePermit,
-) -> Response {
+pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Target) -> Response {
+    let call = &request.call;
     let about = About {
         session: call.session.as_ref().map(|session| session.uuid),
         request_id: call.message.id(),
@@ -120,28 +112,26 @@ pub(crate) async fn run(
         tool: Some(&target.listed.own),
     };
     let retry_after_s = gateway.limits.retry_after_s;
-    let Ok(mut running) = gateway.audit.start(&permit, about) else {
+    let Ok(mut running) = gateway.audit.start(&request.permit, about) else {
         return respond::overloaded("this node cannot audit calls at the moment", retry_after_s);
     };
     let upstream = gateway.upstreams.get(&target.listed.server);
     // The last look before the request leaves.
-    if let Err(denial) = gateway.admission.still(&permit) {
+    if let Err(denial) = gateway.admission.still(&request.permit) {
         running.ends(denial.reason());
         return respond::denial(denial, retry_after_s);
     }
     Metrics::add(&gateway.metrics.calls);
-    let cancelled = gateway.cancellable.listen(&call);
-    let (call, target) = (Arc::new(call), Arc::new(target));
-    let stage = Stage::Opening(Box::pin(open(upstream, call.clone(), target.clone())));
+    let cancelled = gateway.cancellable.listen(call);
+    let target = Arc::new(target);
+    let stage = Stage::Opening(Box::pin(open(upstream, request.clone(), target.clone())));
     let flight = Flight {
         gateway,
-        permit,
-        call,
+        request,
         target,
         running,
         stage,
         cancelled,
-        _room: room,
         ended: false,
     };
     flight.answer().await
@@ -149,9 +139,10 @@ pub(crate) async fn run(
 
 async fn open(
     upstream: Result<Upstream, UpstreamError>,
-    call: Arc<Call>,
+    request: Arc<Request>,
     target: Arc<Target>,
 ) -> Result<Frames, UpstreamError> {
+    let call = &request.call;
     let message = &call.message;
     let listed = &target.listed;
     let is_resource = target.uri.is_some();
@@ -176,7 +167,7 @@ async fn open(
 impl Flight {
     /// The answer: one JSON body if the response comes first and soon, a stream otherwise.
     async fn answer(mut self) -> Response {
-        let accepts = self.call.accepts;
+        let accepts = self.request.call.accepts;
         let soon = Duration::from_millis(self.gateway.limits.first_frame_ms);
         let first = match (accepts.events, accepts.json) {
             (false, _) => Some(self.last_step().await),
@@ -233,7 +224,7 @@ impl Flight {
         let stage = &mut self.stage;
         tokio::select! {
             biased;
-            () = self.permit.cut() => Step::Cut,
+            () = self.request.permit.cut() => Step::Cut,
             () = cancelled => Step::Cancelled,
             next = next_frame(stage) => match next {
                 Ok(Some(frame)) => Step::Frame(frame),
@@ -279,7 +270,7 @@ impl Flight {
 
     /// The event, if it may still be written: token and lease are looked at once more.
     async fn permitted(&mut self, event: Bytes) -> Option<Bytes> {
-        match self.gateway.admission.still_or_soon(&self.permit).await {
+        match self.gateway.admission.still_or_soon(&self.request.permit).await {
             Ok(()) => Some(event),
             Err(denial) => {
                 self.ended = true;
@@ -306,7 +297,7 @@ impl Flight {
         let data = serde_json::json!({"server": server.as_str(), "cause": error.to_string(), "effect": effect});
         Refusal::inside(UPSTREAM_FAILED, format!("server \"{server}\": {error}; {said}"))
             .with_data(data)
-            .body(self.call.message.id())
+            .body(self.request.call.message.id())
     }
 }
 

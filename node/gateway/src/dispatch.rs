@@ -31,13 +31,14 @@ pub(crate) struct Request {
     pub(crate) call: Call,
     /// The one server that the path names.
     pub(crate) only: Option<Id>,
-    pub(crate) room: OwnedSemaphorePermit,
+    /// Its place among the requests of this node.
+    pub(crate) _room: OwnedSemaphorePermit,
 }
 
 /// Answers a message.
-pub(crate) async fn dispatch(gateway: Arc<Inner>, request: Request, headers: &HeaderMap) -> Response {
+pub(crate) async fn dispatch(gateway: Arc<Inner>, request: Arc<Request>, headers: &HeaderMap) -> Response {
     gateway.uses.note(request.permit.token().id, gateway.clock.wall_ms());
-    let Some(method) = request.call.message.method().map(str::to_owned) else {
+    let Some(method) = request.call.message.method() else {
         // The answer of a legacy client to a request that we never send.
         return respond::empty(StatusCode::ACCEPTED);
     };
@@ -45,24 +46,16 @@ pub(crate) async fn dispatch(gateway: Arc<Inner>, request: Request, headers: &He
         return notification(&gateway, &request);
     }
     let modern = request.call.era() == Era::Modern;
-    match (method.as_str(), modern) {
+    match (method, modern) {
         ("tools/call", _) => call_tool(gateway, request, headers).await,
         ("tools/list" | "prompts/list" | "resources/list" | "resources/templates/list", _) => {
-            list(&gateway, &request, &method)
+            list(&gateway, &request, method)
         }
         ("prompts/get", _) => get_prompt(gateway, request).await,
         ("resources/read", _) => read_resource(gateway, request).await,
         ("initialize", false) => initialize(&gateway, &request),
         ("server/discover", true) => discover(&gateway, &request),
-        ("subscriptions/listen", true) => {
-            let Request {
-                permit,
-                call,
-                only,
-                room,
-            } = request;
-            streams::modern(gateway, permit, only, &call, room)
-        }
+        ("subscriptions/listen", true) => streams::modern(gateway, request),
         ("ping" | "logging/setLevel", false) => result(&request, "{}"),
         (_, _) => refuse(&request, &request.call.unknown_method()),
     }
@@ -215,7 +208,7 @@ fn wrapped(id: &str, result: &[u8]) -> Bytes {
     Bytes::from(body)
 }
 
-async fn call_tool(gateway: Arc<Inner>, request: Request, headers: &HeaderMap) -> Response {
+async fn call_tool(gateway: Arc<Inner>, request: Arc<Request>, headers: &HeaderMap) -> Response {
     let Some(name) = request.call.message.name() else {
         return refuse(&request, &Refusal::inside(INVALID_PARAMS, "params.name is missing"));
     };
@@ -231,26 +224,22 @@ async fn call_tool(gateway: Arc<Inner>, request: Request, headers: &HeaderMap) -
         Metrics::add(&gateway.metrics.malformed);
         return refuse(&request, &refusal);
     }
-    let Request { permit, call, room, .. } = request;
-    calls::run(gateway, permit, call, Target { listed, uri: None }, room).await
+    calls::run(gateway, request, Target { listed, uri: None }).await
 }
 
-async fn get_prompt(gateway: Arc<Inner>, request: Request) -> Response {
+async fn get_prompt(gateway: Arc<Inner>, request: Arc<Request>) -> Response {
     let Some(name) = request.call.message.name() else {
         return refuse(&request, &Refusal::inside(INVALID_PARAMS, "params.name is missing"));
     };
     let listed = request.catalog(&gateway).prompts.get(name).cloned();
     let unknown = || Refusal::inside(INVALID_PARAMS, format!("Unknown prompt: {name}"));
     match permitted(&gateway, &request, List::Prompts, listed, unknown) {
-        Ok(listed) => {
-            let Request { permit, call, room, .. } = request;
-            calls::run(gateway, permit, call, Target { listed, uri: None }, room).await
-        }
+        Ok(listed) => calls::run(gateway, request, Target { listed, uri: None }).await,
         Err(refusal) => refuse(&request, &refusal),
     }
 }
 
-async fn read_resource(gateway: Arc<Inner>, request: Request) -> Response {
+async fn read_resource(gateway: Arc<Inner>, request: Arc<Request>) -> Response {
     let Some(uri) = request.call.message.uri() else {
         return refuse(&request, &Refusal::inside(INVALID_PARAMS, "params.uri is missing"));
     };
@@ -262,10 +251,7 @@ async fn read_resource(gateway: Arc<Inner>, request: Request) -> Response {
     let found = request.catalog(&gateway).resource(uri);
     let (listed, own_uri) = found.map_or((None, None), |(listed, uri)| (Some(listed), Some(uri)));
     match permitted(&gateway, &request, List::Resources, listed, unknown) {
-        Ok(listed) => {
-            let Request { permit, call, room, .. } = request;
-            calls::run(gateway, permit, call, Target { listed, uri: own_uri }, room).await
-        }
+        Ok(listed) => calls::run(gateway, request, Target { listed, uri: own_uri }).await,
         Err(refusal) => refuse(&request, &refusal),
     }
 }

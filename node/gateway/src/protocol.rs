@@ -140,23 +140,17 @@ impl Accepts {
         };
         for value in headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
             for range in value.split(',') {
-                match range
-                    .split(';')
-                    .next()
-                    .unwrap_or_default()
-                    .trim()
-                    .to_ascii_lowercase()
-                    .as_str()
-                {
-                    "application/json" | "application/*" => accepts.json = true,
-                    "text/event-stream" | "text/*" => accepts.events = true,
-                    "*/*" => {
-                        accepts = Accepts {
-                            json: true,
-                            events: true,
-                        }
-                    }
-                    _ => {}
+                let kind = range.split(';').next().unwrap_or_default().trim();
+                let is = |names: [&str; 2]| names.iter().any(|name| kind.eq_ignore_ascii_case(name));
+                if kind == "*/*" {
+                    accepts = Accepts {
+                        json: true,
+                        events: true,
+                    };
+                } else if is(["application/json", "application/*"]) {
+                    accepts.json = true;
+                } else if is(["text/event-stream", "text/*"]) {
+                    accepts.events = true;
                 }
             }
         }

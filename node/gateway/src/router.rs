@@ -170,17 +170,13 @@ async fn post(
         });
     match read {
         Ok(call) => {
-            dispatch(
-                gateway,
-                Request {
-                    permit,
-                    call,
-                    only,
-                    room,
-                },
-                headers,
-            )
-            .await
+            let request = Arc::new(Request {
+                permit,
+                call,
+                only,
+                _room: room,
+            });
+            dispatch(gateway, request, headers).await
         }
         Err((refusal, id)) => {
             Metrics::add(&gateway.metrics.malformed);

@@ -18,8 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::Inner;
 use crate::admit::{Permit, StreamCount};
+use crate::dispatch::Request;
 use crate::lists::{Eyes, List};
-use crate::protocol::Call;
 use crate::respond;
 
 /// Which changes a stream reports.
@@ -37,9 +37,24 @@ struct ListenParams {
     notifications: Filter,
 }
 
+/// What keeps a stream admitted: a permit with a place among the streams, or the request that opened it.
+enum Holder {
+    Stream(Permit, OwnedSemaphorePermit),
+    Request(Arc<Request>),
+}
+
+impl Holder {
+    fn permit(&self) -> &Permit {
+        match self {
+            Holder::Stream(permit, _room) => permit,
+            Holder::Request(request) => &request.permit,
+        }
+    }
+}
+
 struct Watching {
     gateway: Arc<Inner>,
-    permit: Permit,
+    holder: Holder,
     only: Option<Id>,
     filter: Filter,
     /// `_meta` of every message of a modern subscription, as a member with a comma behind it.
@@ -48,7 +63,6 @@ struct Watching {
     seen: Seen,
     ready: Vec<Bytes>,
     _count: StreamCount,
-    _room: OwnedSemaphorePermit,
 }
 
 /// What the client was last told about, or could have listed.
@@ -67,17 +81,19 @@ pub(crate) fn legacy(gateway: Arc<Inner>, permit: Permit, only: Option<Id>, room
     };
     // The first bytes tell the client, and every proxy on the way, that the stream is open.
     let ready = vec![Bytes::from_static(sse::COMMENT)];
-    Watching::open(gateway, permit, only, filter, String::new(), ready, room)
+    Watching::open(
+        gateway,
+        Holder::Stream(permit, room),
+        only,
+        filter,
+        String::new(),
+        ready,
+    )
 }
 
 /// `subscriptions/listen`: the acknowledgement comes first and says what is honoured.
-pub(crate) fn modern(
-    gateway: Arc<Inner>,
-    permit: Permit,
-    only: Option<Id>,
-    call: &Call,
-    room: OwnedSemaphorePermit,
-) -> Response {
+pub(crate) fn modern(gateway: Arc<Inner>, request: Arc<Request>) -> Response {
+    let (call, only) = (&request.call, request.only);
     let params: ListenParams = call
         .message
         .params()
@@ -102,25 +118,24 @@ pub(crate) fn modern(
         honoured.join(",")
     );
     let ready = vec![sse::event(acknowledged.as_bytes())];
-    Watching::open(gateway, permit, only, filter, meta, ready, room)
+    Watching::open(gateway, Holder::Request(request), only, filter, meta, ready)
 }
 
 impl Watching {
     fn open(
         gateway: Arc<Inner>,
-        permit: Permit,
+        holder: Holder,
         only: Option<Id>,
         filter: Filter,
         meta: String,
         ready: Vec<Bytes>,
-        room: OwnedSemaphorePermit,
     ) -> Response {
         let applied = gateway.replica.auth_index_watch();
-        let seen = Seen::now(&gateway, &permit, only);
+        let seen = Seen::now(&gateway, holder.permit(), only);
         let count = gateway.admission.stream_opened();
         let watching = Watching {
             gateway,
-            permit,
+            holder,
             only,
             filter,
             meta,
@@ -128,7 +143,6 @@ impl Watching {
             seen,
             ready,
             _count: count,
-            _room: room,
         };
         respond::events(stream::unfold(watching, Watching::next))
     }
@@ -141,7 +155,7 @@ impl Watching {
             let quiet = Duration::from_millis(self.gateway.limits.comment_every_ms);
             tokio::select! {
                 biased;
-                () = self.permit.cut() => return None,
+                () = self.holder.permit().cut() => return None,
                 () = self.gateway.stopping.cancelled() => return None,
                 changed = self.applied.changed() => {
                     changed.ok()?;
@@ -151,7 +165,7 @@ impl Watching {
             }
         };
         // Token and lease are looked at once more before anything is written.
-        self.gateway.admission.still_or_soon(&self.permit).await.ok()?;
+        self.gateway.admission.still_or_soon(self.holder.permit()).await.ok()?;
         Some((Ok(event), self))
     }
 
@@ -161,7 +175,7 @@ impl Watching {
         if Arc::ptr_eq(&view.policy(), &self.seen.policy) && Arc::ptr_eq(&view.lists(), &self.seen.lists) {
             return;
         }
-        let now = Seen::now(&self.gateway, &self.permit, self.only);
+        let now = Seen::now(&self.gateway, self.holder.permit(), self.only);
         let wanted = [
             ("tools", self.filter.tools_list_changed),
             ("prompts", self.filter.prompts_list_changed),

@@ -68,11 +68,17 @@ struct Text {
     decoded: Option<Box<str>>,
 }
 
-/// A JSON-RPC message, read once.
+/// A JSON-RPC message, read once. Small to move: requests pass through many hands.
 #[derive(Debug, Clone)]
 pub struct Message {
     bytes: Bytes,
     kind: Kind,
+    spans: Box<Spans>,
+}
+
+/// Where the parts stand that we read.
+#[derive(Debug, Clone)]
+struct Spans {
     id: Option<Span>,
     method: Option<Text>,
     params: Option<Span>,
@@ -136,82 +142,82 @@ impl Message {
 
     /// The id as raw JSON: a string, an integer, or `null` in an error response that could not name one.
     pub fn id(&self) -> Option<&str> {
-        self.raw(self.id.as_ref())
+        self.raw(self.spans.id.as_ref())
     }
 
     /// The method; none in a response.
     pub fn method(&self) -> Option<&str> {
-        self.text(self.method.as_ref())
+        self.text(self.spans.method.as_ref())
     }
 
     /// The raw `params` object.
     pub fn params(&self) -> Option<&str> {
-        self.raw(self.params.as_ref())
+        self.raw(self.spans.params.as_ref())
     }
 
     /// `params.name`: a tool or a prompt.
     pub fn name(&self) -> Option<&str> {
-        self.text(self.name.as_ref())
+        self.text(self.spans.name.as_ref())
     }
 
     /// `params.uri`: a resource.
     pub fn uri(&self) -> Option<&str> {
-        self.text(self.uri.as_ref())
+        self.text(self.spans.uri.as_ref())
     }
 
     /// The raw `params.arguments`.
     pub fn arguments(&self) -> Option<&str> {
-        self.raw(self.arguments.as_ref())
+        self.raw(self.spans.arguments.as_ref())
     }
 
     /// `params._meta.progressToken` as raw JSON: the caller wants progress under this token.
     pub fn progress_token(&self) -> Option<&str> {
-        self.raw(self.progress_token.as_ref())
+        self.raw(self.spans.progress_token.as_ref())
     }
 
     /// `params.progressToken` as raw JSON: which request a progress notification is about.
     pub fn progress_of(&self) -> Option<&str> {
-        self.raw(self.own_progress_token.as_ref())
+        self.raw(self.spans.own_progress_token.as_ref())
     }
 
     /// `params.requestId` as raw JSON: which request a cancellation is about.
     pub fn cancelled_id(&self) -> Option<&str> {
-        self.raw(self.request_id.as_ref())
+        self.raw(self.spans.request_id.as_ref())
     }
 
     /// `params.cursor` of a list request.
     pub fn cursor(&self) -> Option<&str> {
-        self.text(self.cursor.as_ref())
+        self.text(self.spans.cursor.as_ref())
     }
 
     /// The raw `params.ref` of a completion request.
     pub fn reference(&self) -> Option<&str> {
-        self.raw(self.reference.as_ref())
+        self.raw(self.spans.reference.as_ref())
     }
 
     /// `params.level` of `logging/setLevel`.
     pub fn level(&self) -> Option<&str> {
-        self.text(self.level.as_ref())
+        self.text(self.spans.level.as_ref())
     }
 
     /// `params.protocolVersion` of `initialize`.
     pub fn initialize_version(&self) -> Option<&str> {
-        self.text(self.initialize_version.as_ref())
+        self.text(self.spans.initialize_version.as_ref())
     }
 
     /// The raw `params.capabilities` of `initialize`.
     pub fn capabilities(&self) -> Option<&str> {
-        self.raw(self.capabilities.as_ref())
+        self.raw(self.spans.capabilities.as_ref())
     }
 
     /// Whether `_meta` carries a protocol version, whatever its value: the mark of the modern era.
     pub fn names_protocol_version(&self) -> bool {
-        self.meta_version.is_some()
+        self.spans.meta_version.is_some()
     }
 
     /// The protocol version in `_meta`, if it is a plain string.
     pub fn meta_version(&self) -> Option<&str> {
-        let raw = self.raw(self.meta_version.as_ref())?;
+        let raw = self.raw(self.spans.meta_version.as_ref())?;
         raw.strip_prefix('"')?
             .strip_suffix('"')
             .filter(|text| !text.contains('\\'))
@@ -219,63 +225,63 @@ impl Message {
 
     /// The raw client capabilities in `_meta`.
     pub fn meta_capabilities(&self) -> Option<&str> {
-        self.raw(self.meta_capabilities.as_ref())
+        self.raw(self.spans.meta_capabilities.as_ref())
     }
 
     /// The raw client info in `_meta`.
     pub fn meta_client_info(&self) -> Option<&str> {
-        self.raw(self.meta_client_info.as_ref())
+        self.raw(self.spans.meta_client_info.as_ref())
     }
 
     /// The log level asked for in `_meta`.
     pub fn meta_log_level(&self) -> Option<&str> {
-        self.text(self.meta_log_level.as_ref())
+        self.text(self.spans.meta_log_level.as_ref())
     }
 
     /// The raw `result` of a response.
     pub fn result(&self) -> Option<&str> {
-        self.raw(self.result.as_ref())
+        self.raw(self.spans.result.as_ref())
     }
 
     /// The raw `error` of a response.
     pub fn error(&self) -> Option<&str> {
-        self.raw(self.error.as_ref())
+        self.raw(self.spans.error.as_ref())
     }
 
     pub(crate) fn id_span(&self) -> Option<Span> {
-        self.id.clone()
+        self.spans.id.clone()
     }
 
     pub(crate) fn name_span(&self) -> Option<Span> {
-        self.name.as_ref().map(|text| text.span.clone())
+        self.spans.name.as_ref().map(|text| text.span.clone())
     }
 
     pub(crate) fn uri_span(&self) -> Option<Span> {
-        self.uri.as_ref().map(|text| text.span.clone())
+        self.spans.uri.as_ref().map(|text| text.span.clone())
     }
 
     pub(crate) fn progress_token_span(&self) -> Option<Span> {
-        self.progress_token.clone()
+        self.spans.progress_token.clone()
     }
 
     pub(crate) fn progress_of_span(&self) -> Option<Span> {
-        self.own_progress_token.clone()
+        self.spans.own_progress_token.clone()
     }
 
     pub(crate) fn params_span(&self) -> Option<Span> {
-        self.params.clone()
+        self.spans.params.clone()
     }
 
     pub(crate) fn meta_span(&self) -> Option<Span> {
-        self.meta.clone()
+        self.spans.meta.clone()
     }
 
     pub(crate) fn result_span(&self) -> Option<Span> {
-        self.result.clone()
+        self.spans.result.clone()
     }
 
     pub(crate) fn error_span(&self) -> Option<Span> {
-        self.error.clone()
+        self.spans.error.clone()
     }
 
     fn raw(&self, span: Option<&Span>) -> Option<&str> {
@@ -398,8 +404,7 @@ impl<'a> Parts<'a> {
             capabilities,
         ] = self.params;
         let [token, meta_version, client_info, client_capabilities, log_level] = self.meta;
-        Message {
-            kind: self.kind,
+        let spans = Box::new(Spans {
             id: self.span(id),
             method: self.text(method),
             params: self.span(params),
@@ -421,7 +426,11 @@ impl<'a> Parts<'a> {
             meta_log_level: self.text(log_level),
             result: self.span(result),
             error: self.span(error),
+        });
+        Message {
             bytes,
+            kind: self.kind,
+            spans,
         }
     }
 }

@@ -1,26 +1,31 @@
 //! The data-plane audit: who called what, when it began and how it ended, in append-only, hash-chained files of this node.
 //!
-//! A start record is written *before* anything reaches an upstream, an end record when the answer is through. Records are
-//! written at once (nothing is lost by kill -9) and synced to disk a few times a second. What cannot be audited is not done.
+//! A start record is written *before* anything reaches an upstream: kill -9 loses none. An end record follows when the
+//! answer is through, with the next start or within [`SOON_MS`]. A few times a second all is synced to disk. What cannot be
+//! audited is not done.
 
 mod segment;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mcp_model::clock::{Clock, Reading};
 use mcp_model::ids::NodeId;
 use mcp_model::token::TokenHash;
 use serde::Serialize;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use self::segment::Segments;
 pub use self::segment::{AuditError, Verified, verify};
+use self::segment::{Segments, When};
 use crate::admit::Permit;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+
+/// How long the end of a call may wait to be written, in milliseconds. One `write(2)` then serves many calls.
+const SOON_MS: u64 = 5;
 
 /// The audit of one node.
 pub(crate) struct Audit {
@@ -31,6 +36,7 @@ pub(crate) struct Audit {
     denials: AtomicU64,
     denials_max: u64,
     sync_ms: u64,
+    waiting: Notify,
 }
 
 /// One record as it is written. Fields that do not apply are left out.
@@ -107,17 +113,19 @@ impl Audit {
             denials: AtomicU64::new(0),
             denials_max: limits.audit_denials_max,
             sync_ms: limits.audit_sync_ms,
+            waiting: Notify::new(),
         })
     }
 
     /// Records that a call begins. Only then may it reach an upstream.
     pub(crate) fn start(self: &Arc<Self>, permit: &Permit, about: About<'_>) -> Result<Running, AuditError> {
         let began = self.clock.reading();
-        let start = self.write(Record {
+        let record = Record {
             kind: "start",
             decision: "allow",
             ..with(permit, about)
-        })?;
+        };
+        let start = self.write(record, When::Now)?;
         Ok(Running {
             audit: self.clone(),
             start,
@@ -144,7 +152,7 @@ impl Audit {
             Metrics::add(&self.metrics.audit_denials_skipped);
             return;
         }
-        let token_sha = hash.map(|hash| hash.to_string());
+        let token_sha = hash.map(|hash| segment::hex_text(&hash.0));
         let record = Record {
             kind: "refuse",
             decision: "deny",
@@ -157,18 +165,19 @@ impl Audit {
     }
 
     fn write_or_count(&self, record: Record<'_>) {
-        if let Err(error) = self.write(record) {
+        if let Err(error) = self.write(record, When::Soon) {
             tracing::error!(%error, "audit record not written");
         }
+        self.waiting.notify_one();
     }
 
-    fn write<'a>(&'a self, mut record: Record<'a>) -> Result<u64, AuditError> {
+    fn write<'a>(&'a self, mut record: Record<'a>, when: When) -> Result<u64, AuditError> {
         record.time = self.clock.wall_ms();
         record.node = &self.node;
-        let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut segments = self.segments();
         record.seq = segments.next_seq();
         let seq = record.seq;
-        let written = segments.append(&record);
+        let written = segments.append(&record, when);
         drop(segments);
         match &written {
             Ok(()) => Metrics::add(&self.metrics.audit_records),
@@ -177,36 +186,49 @@ impl Audit {
         written.map(|()| seq)
     }
 
-    /// Syncs what was written, again and again, until told to stop; then once more.
+    fn segments(&self) -> MutexGuard<'_, Segments> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what waits and syncs what was written, again and again, until told to stop; then once more.
     pub(crate) async fn keep_synced(self: Arc<Self>, stop: CancellationToken) {
+        let mut sync = tokio::time::interval(Duration::from_millis(self.sync_ms));
         loop {
-            let stopping = tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(self.sync_ms)) => false,
-                () = stop.cancelled() => true,
-            };
-            self.denials.store(0, Ordering::Relaxed);
-            let file = self
-                .segments
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take_unsynced();
-            if let Some(file) = file {
-                match tokio::task::spawn_blocking(move || file.sync_data()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => self.fail(&error.to_string()),
-                    Err(error) => self.fail(&error.to_string()),
+            tokio::select! {
+                biased;
+                _ = sync.tick() => self.sync().await,
+                () = stop.cancelled() => return self.sync().await,
+                () = self.waiting.notified() => {
+                    tokio::time::sleep(Duration::from_millis(SOON_MS)).await;
+                    self.write_waiting();
                 }
             }
-            if stopping {
-                return;
-            }
+        }
+    }
+
+    fn write_waiting(&self) {
+        if let Err(error) = self.segments().write_waiting() {
+            tracing::error!(%error, "audit records not written: calls are refused");
+        }
+    }
+
+    async fn sync(&self) {
+        self.denials.store(0, Ordering::Relaxed);
+        self.write_waiting();
+        let Some(file) = self.segments().take_unsynced() else {
+            return;
+        };
+        match tokio::task::spawn_blocking(move || file.sync_data()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.fail(&error.to_string()),
+            Err(error) => self.fail(&error.to_string()),
         }
     }
 
     /// A disk that does not keep what it took cannot be audited to: nothing more is written, so nothing more is called.
     fn fail(&self, why: &str) {
         tracing::error!(why, "audit cannot be synced: calls are refused");
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner).fail(why);
+        self.segments().fail(why);
     }
 }
 
@@ -220,7 +242,7 @@ fn with<'a>(permit: &'a Permit, about: About<'a>) -> Record<'a> {
         method: about.method,
         user_name: Some(permit.owner().email.as_str()),
         token_name: Some(&permit.token().name),
-        token_sha: Some(permit.hash().to_string()),
+        token_sha: Some(segment::hex_text(&permit.hash().0)),
         ..Record::default()
     }
 }

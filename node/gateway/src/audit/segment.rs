@@ -52,7 +52,17 @@ pub(super) struct Segments {
     seq: u64,
     dirty: bool,
     failed: Option<String>,
-    line: Vec<u8>,
+    /// Whole lines that are not written yet: ends of calls, which go with the next write.
+    waiting: Vec<u8>,
+}
+
+/// How soon a record must be in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// Before this returns.
+    Now,
+    /// With the next write, or when [`Segments::write_waiting`] is called.
+    Soon,
 }
 
 impl Segments {
@@ -89,7 +99,7 @@ impl Segments {
             seq,
             dirty: false,
             failed: None,
-            line: Vec::with_capacity(1024),
+            waiting: Vec::with_capacity(8 << 10),
         })
     }
 
@@ -98,33 +108,44 @@ impl Segments {
         self.seq
     }
 
-    /// Writes a record with one `write(2)`.
-    pub(super) fn append(&mut self, record: &impl Serialize) -> Result<(), AuditError> {
+    /// Chains a record to the last one and writes it, with all that waits, by one `write(2)`.
+    pub(super) fn append(&mut self, record: &impl Serialize, when: When) -> Result<(), AuditError> {
         if let Some(why) = &self.failed {
             return Err(AuditError::Failed(why.clone()));
         }
         if self.bytes >= self.segment_bytes {
             self.rotate()?;
         }
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, record).map_err(|error| AuditError::Failed(error.to_string()))?;
-        self.line.pop();
-        let chain = chained(&self.chain, &self.line);
-        self.line.extend_from_slice(CHAIN.as_bytes());
-        self.line.extend_from_slice(&hex(&chain));
-        self.line.extend_from_slice(b"\"}\n");
-        if let Err(source) = (&*self.file).write_all(&self.line) {
+        let begin = self.waiting.len();
+        serde_json::to_writer(&mut self.waiting, record).map_err(|error| AuditError::Failed(error.to_string()))?;
+        self.waiting.pop();
+        self.chain = chained(&self.chain, &self.waiting[begin..]);
+        self.waiting.extend_from_slice(CHAIN.as_bytes());
+        self.waiting.extend_from_slice(&hex(&self.chain));
+        self.waiting.extend_from_slice(b"\"}\n");
+        self.seq += 1;
+        match when {
+            When::Now => self.write_waiting(),
+            When::Soon => Ok(()),
+        }
+    }
+
+    /// Writes what waits.
+    pub(super) fn write_waiting(&mut self) -> Result<(), AuditError> {
+        if self.waiting.is_empty() || self.failed.is_some() {
+            return Ok(());
+        }
+        let written = (&*self.file).write_all(&self.waiting);
+        self.bytes += u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
+        self.waiting.clear();
+        self.dirty = true;
+        written.map_err(|source| {
             self.failed = Some(source.to_string());
-            return Err(AuditError::Io {
+            AuditError::Io {
                 path: self.path.clone(),
                 source,
-            });
-        }
-        self.bytes += u64::try_from(self.line.len()).unwrap_or(u64::MAX);
-        self.chain = chain;
-        self.seq += 1;
-        self.dirty = true;
-        Ok(())
+            }
+        })
     }
 
     /// The file to sync, if anything was written since the last time.
@@ -138,6 +159,7 @@ impl Segments {
     }
 
     fn rotate(&mut self) -> Result<(), AuditError> {
+        self.write_waiting()?;
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| AuditError::Io { path, source }
@@ -157,6 +179,14 @@ impl Segments {
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(failed(&self.dir))
+    }
+}
+
+impl Drop for Segments {
+    fn drop(&mut self) {
+        if let Err(error) = self.write_waiting() {
+            tracing::error!(%error, "the last audit records were not written");
+        }
     }
 }
 
@@ -217,6 +247,11 @@ fn hex(bytes: &[u8; 32]) -> [u8; 64] {
         pair[1] = DIGITS[usize::from(byte & 15)];
     }
     text
+}
+
+/// The same as a text.
+pub(super) fn hex_text(bytes: &[u8; 32]) -> String {
+    hex(bytes).iter().map(|digit| char::from(*digit)).collect()
 }
 
 /// A line's hashed part and its hash.
@@ -304,7 +339,9 @@ mod tests {
         let mut segments = Segments::open(dir, 500, 1 << 20).unwrap();
         for _ in 0..count {
             let seq = segments.next_seq();
-            segments.append(&serde_json::json!({"seq": seq, "tool": "x"})).unwrap();
+            segments
+                .append(&serde_json::json!({"seq": seq, "tool": "x"}), When::Now)
+                .unwrap();
         }
         segments.next_seq()
     }
@@ -342,7 +379,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut segments = Segments::open(dir.path(), 500, 2_000).unwrap();
         for seq in 1..200 {
-            segments.append(&serde_json::json!({"seq": seq})).unwrap();
+            segments.append(&serde_json::json!({"seq": seq}), When::Soon).unwrap();
         }
         let kept: u64 = files(dir.path())
             .unwrap()
@@ -359,7 +396,7 @@ mod tests {
         let mut segments = Segments::open(dir.path(), 500, 2_000).unwrap();
         segments.fail("gone");
         assert!(matches!(
-            segments.append(&serde_json::json!({"seq": 1})),
+            segments.append(&serde_json::json!({"seq": 1}), When::Now),
             Err(AuditError::Failed(_))
         ));
     }

@@ -130,7 +130,11 @@ async fn what_may_not_be_seen_does_not_exist_and_what_may_not_be_run_names_the_r
         seen.body
     );
     assert!(peer.calls("tools/call").is_empty());
-    let kinds: Vec<Value> = audit(&world, 0).iter().map(|record| record["reason"].clone()).collect();
+    let kinds = until("both are on record", || async {
+        let kinds: Vec<Value> = audit(&world, 0).iter().map(|record| record["reason"].clone()).collect();
+        Some(kinds).filter(|kinds| kinds.len() == 2)
+    })
+    .await;
     assert_eq!(kinds, ["hidden", "missing_right"]);
 }
 

@@ -62,9 +62,15 @@ impl std::fmt::Debug for HttpConfig {
 /// The connection to one HTTP upstream.
 pub(super) struct HttpLink {
     wire: Arc<Wire>,
-    session: RwLock<Option<Arc<Opened>>>,
+    session: RwLock<Option<Arc<Session>>>,
     opening: Mutex<()>,
     state: RwLock<State>,
+}
+
+/// An open session, with the headers of its requests made once.
+struct Session {
+    opened: Arc<Opened>,
+    headers: HeaderMap,
 }
 
 /// What outlives a session: where to send, and as what.
@@ -103,12 +109,16 @@ impl HttpLink {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    fn session(&self) -> Option<Arc<Opened>> {
+    fn session(&self) -> Option<Arc<Session>> {
         self.session.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The open session; one caller opens it, the others wait for that.
     pub(super) async fn opened(&self) -> Result<Arc<Opened>, UpstreamError> {
+        self.open().await.map(|session| session.opened.clone())
+    }
+
+    async fn open(&self) -> Result<Arc<Session>, UpstreamError> {
         if let Some(opened) = self.session() {
             return Ok(opened);
         }
@@ -125,14 +135,18 @@ impl HttpLink {
                     reason: error.to_string(),
                 })
             })?;
-        let opened = Arc::new(opened);
-        *self.session.write().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
+        let headers = self.wire.session_headers(&opened);
+        let session = Arc::new(Session {
+            opened: Arc::new(opened),
+            headers,
+        });
+        *self.session.write().unwrap_or_else(PoisonError::into_inner) = Some(session.clone());
         self.set_state(State::Running);
-        Ok(opened)
+        Ok(session)
     }
 
     /// Forgets a session that the upstream no longer knows, unless a newer one is in use already.
-    fn forget(&self, gone: &Arc<Opened>) {
+    fn forget(&self, gone: &Arc<Session>) {
         let mut session = self.session.write().unwrap_or_else(PoisonError::into_inner);
         if session.as_ref().is_some_and(|current| Arc::ptr_eq(current, gone)) {
             *session = None;
@@ -140,15 +154,15 @@ impl HttpLink {
     }
 
     pub(super) async fn call(&self, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
-        let opened = self.opened().await?;
-        match self.wire.call(&opened, outgoing).await {
+        let session = self.open().await?;
+        match self.wire.call(&session, outgoing).await {
             Err(UpstreamError {
                 cause: Cause::SessionGone,
                 ..
             }) => {
-                self.forget(&opened);
-                let opened = self.opened().await?;
-                self.wire.call(&opened, outgoing).await
+                self.forget(&session);
+                let session = self.open().await?;
+                self.wire.call(&session, outgoing).await
             }
             answer => answer,
         }
@@ -157,12 +171,10 @@ impl HttpLink {
     pub(super) async fn close(&self) {
         let session = self.session.write().unwrap_or_else(PoisonError::into_inner).take();
         self.set_state(State::Stopped);
-        let Some(opened) = session.filter(|opened| opened.session_id.is_some()) else {
+        let Some(session) = session.filter(|session| session.opened.session_id.is_some()) else {
             return;
         };
-        let request = self
-            .wire
-            .request(Method::DELETE, &self.wire.session_headers(&opened), Bytes::new());
+        let request = self.wire.request(Method::DELETE, &session.headers, Bytes::new());
         let leaving = tokio::time::timeout(Duration::from_millis(limits::LEAVE_MS), self.wire.pool.request(request));
         if let Ok(Err(error)) = leaving.await {
             tracing::debug!(%error, "upstream session not ended");
@@ -175,8 +187,16 @@ impl Wire {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn session_headers(&self, opened: &Opened) -> HeaderMap {
+    /// What every request carries, in a session or before one.
+    fn base_headers(&self) -> HeaderMap {
         let mut all = self.config.headers.clone();
+        all.insert(ACCEPT, BOTH_KINDS);
+        all.insert(CONTENT_TYPE, JSON);
+        all
+    }
+
+    fn session_headers(&self, opened: &Opened) -> HeaderMap {
+        let mut all = self.base_headers();
         all.insert(
             headers::PROTOCOL_VERSION,
             HeaderValue::from_static(opened.revision.as_str()),
@@ -192,45 +212,31 @@ impl Wire {
         *request.method_mut() = method;
         *request.uri_mut() = self.config.url.clone();
         *request.headers_mut() = headers.clone();
-        request.headers_mut().insert(ACCEPT, BOTH_KINDS);
-        request.headers_mut().insert(CONTENT_TYPE, JSON);
         request
     }
 
-    async fn call(self: &Arc<Self>, opened: &Arc<Opened>, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
+    async fn call(self: &Arc<Self>, session: &Arc<Session>, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
         let id = self.next_id();
-        let modern = opened.revision.era() == Era::Modern;
+        let opened = &session.opened;
+        let era = opened.revision.era();
         let forward = Forward {
             id,
             name: outgoing.name,
             uri: outgoing.uri,
-            era: Some(opened.revision.era()),
+            era: Some(era),
         };
         let body = forward.splice(outgoing.message);
-        let mut all = self.session_headers(opened);
-        if modern {
-            let message = outgoing.message;
-            let name = match message.method() {
-                Some("resources/read") => outgoing.uri.or(message.uri()),
-                _ => outgoing.name.or(message.name()),
-            };
-            headers::modern_headers(opened.revision, message.method().unwrap_or_default(), name, &mut all);
-            all.extend(
-                outgoing
-                    .params
-                    .iter()
-                    .map(|(name, value)| (Some(name.clone()), value.clone())),
-            );
-        }
-        let answer = self.post(&all, body).await?;
-        let has_session = opened.session_id.is_some();
-        let source = self.source(answer, id, has_session).await?;
+        let answer = match era {
+            Era::Legacy => self.post(&session.headers, body).await?,
+            Era::Modern => self.post(&modern_headers(session, outgoing), body).await?,
+        };
+        let source = self.source(answer, id, opened.session_id.is_some()).await?;
         let frames = HttpFrames {
             source,
             id,
             finished: false,
             wire: self.clone(),
-            opened: opened.clone(),
+            session: session.clone(),
         };
         Ok(Frames::new(
             Source::Http(Box::new(frames)),
@@ -321,7 +327,7 @@ impl Wire {
 impl Exchange for Wire {
     async fn ask(&self, era: Era, method: &str, params: &str) -> Result<(Message, Option<HeaderValue>), UpstreamError> {
         let id = self.next_id();
-        let mut all = self.config.headers.clone();
+        let mut all = self.base_headers();
         if era == Era::Modern {
             headers::modern_headers(crate::version::NEWEST_MODERN, method, None, &mut all);
         }
@@ -346,6 +352,29 @@ impl Exchange for Wire {
             false => Err(UpstreamError::before(Cause::Status(answer.status().as_u16()))),
         }
     }
+}
+
+/// The headers of a modern request, which repeat what its body says.
+fn modern_headers(session: &Session, outgoing: Outgoing<'_>) -> HeaderMap {
+    let message = outgoing.message;
+    let name = match message.method() {
+        Some("resources/read") => outgoing.uri.or(message.uri()),
+        _ => outgoing.name.or(message.name()),
+    };
+    let mut all = session.headers.clone();
+    headers::modern_headers(
+        session.opened.revision,
+        message.method().unwrap_or_default(),
+        name,
+        &mut all,
+    );
+    all.extend(
+        outgoing
+            .params
+            .iter()
+            .map(|(name, value)| (Some(name.clone()), value.clone())),
+    );
+    all
 }
 
 /// Whether a response belongs to our request; an error that names no id does, on a connection of its own.
@@ -492,7 +521,7 @@ pub(super) struct HttpFrames {
     id: u64,
     finished: bool,
     wire: Arc<Wire>,
-    opened: Arc<Opened>,
+    session: Arc<Session>,
 }
 
 impl HttpFrames {
@@ -524,9 +553,9 @@ impl HttpFrames {
     /// A request of the upstream: we declared no capability, so only a ping has a good answer.
     fn answer(&self, request: &Message) {
         let body = answer_to_server(request);
-        let (wire, headers) = (self.wire.clone(), self.wire.session_headers(&self.opened));
+        let (wire, session) = (self.wire.clone(), self.session.clone());
         tokio::spawn(async move {
-            if let Err(error) = wire.post(&headers, body).await {
+            if let Err(error) = wire.post(&session.headers, body).await {
                 tracing::debug!(%error, "upstream request not answered");
             }
         });
@@ -536,16 +565,16 @@ impl HttpFrames {
 impl Drop for HttpFrames {
     /// Giving up a call: a modern upstream notices the closed stream; a legacy one must be told.
     fn drop(&mut self) {
-        if self.finished || self.opened.revision.era() == Era::Modern {
+        if self.finished || self.session.opened.revision.era() == Era::Modern {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
         let note = Bytes::from(cancelled(self.id));
-        let (wire, headers) = (self.wire.clone(), self.wire.session_headers(&self.opened));
+        let (wire, session) = (self.wire.clone(), self.session.clone());
         runtime.spawn(async move {
-            if let Err(error) = wire.post(&headers, note).await {
+            if let Err(error) = wire.post(&session.headers, note).await {
                 tracing::debug!(%error, "upstream call not cancelled");
             }
         });
