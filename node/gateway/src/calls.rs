@@ -154,10 +154,10 @@ async fn open(
         name: renamed,
         uri: target.uri.as_deref().filter(|uri| message.uri() != Some(*uri)),
         params: &params,
-        supply: match (modern, is_resource) {
+        supply: match (modern, message.method()) {
             (false, _) => Supply::Nothing,
-            (true, false) => Supply::ResultType,
-            (true, true) => Supply::ResultTypeAndHints,
+            (true, Some("resources/read")) => Supply::ResultTypeAndHints,
+            (true, _) => Supply::ResultType,
         },
         logs: !modern || message.meta_log_level().is_some(),
     };

@@ -48,6 +48,8 @@ pub(crate) struct Catalog {
     pub(crate) templates: Listing,
     /// Whether a server of it does not answer just now.
     pub(crate) stale: bool,
+    /// Whether a server of it completes arguments.
+    pub(crate) completes: bool,
 }
 
 impl Listing {
@@ -118,6 +120,7 @@ struct Offer {
     resources: Vec<Item>,
     templates: Vec<Item>,
     healthy: bool,
+    completes: bool,
 }
 
 #[derive(Debug)]
@@ -149,12 +152,14 @@ impl Offer {
                 ..Offer::default()
             };
         };
+        let capabilities: serde_json::Value = serde_json::from_str(&offer.capabilities).unwrap_or_default();
         Offer {
             tools: items(&offer.tools, |entry| entry.name),
             prompts: items(&offer.prompts, |entry| entry.name),
             resources: items(&offer.resources, |entry| entry.uri),
             templates: items(&offer.templates, |entry| entry.uri_template),
             healthy,
+            completes: capabilities.get("completions").is_some(),
         }
     }
 }
@@ -276,6 +281,7 @@ impl Catalogs {
             resources: addressed(|offer| &offer.resources),
             templates: addressed(|offer| &offer.templates),
             stale: offers.iter().any(|(_, offer)| !offer.healthy),
+            completes: offers.iter().any(|(_, offer)| offer.completes),
         }
     }
 

@@ -53,6 +53,7 @@ pub(crate) async fn dispatch(gateway: Arc<Inner>, request: Arc<Request>, headers
         }
         ("prompts/get", _) => get_prompt(gateway, request).await,
         ("resources/read", _) => read_resource(gateway, request).await,
+        ("completion/complete", _) => complete(gateway, request).await,
         ("initialize", false) => initialize(&gateway, &request),
         ("server/discover", true) => discover(&gateway, &request),
         ("subscriptions/listen", true) => streams::modern(gateway, request),
@@ -167,6 +168,9 @@ fn our_capabilities(gateway: &Inner, request: &Request) -> Value {
     if sees(List::Resources) || sees(List::Templates) {
         capabilities["resources"] = json!({"listChanged": true});
     }
+    if catalog.completes && capabilities.as_object().is_some_and(|all| all.len() > 1) {
+        capabilities["completions"] = json!({});
+    }
     if request.call.era() == Era::Legacy {
         capabilities["logging"] = json!({});
     }
@@ -252,6 +256,27 @@ async fn read_resource(gateway: Arc<Inner>, request: Arc<Request>) -> Response {
     let (listed, own_uri) = found.map_or((None, None), |(listed, uri)| (Some(listed), Some(uri)));
     match permitted(&gateway, &request, List::Resources, listed, unknown) {
         Ok(listed) => calls::run(gateway, request, Target { listed, uri: own_uri }).await,
+        Err(refusal) => refuse(&request, &refusal),
+    }
+}
+
+/// Completes an argument of a prompt or of a resource template, at the server whose it is.
+async fn complete(gateway: Arc<Inner>, request: Arc<Request>) -> Response {
+    let catalog = request.catalog(&gateway);
+    let (list, listed, uri) = match (request.call.message.name(), request.call.message.uri()) {
+        (Some(name), None) => (List::Prompts, catalog.prompts.get(name).cloned(), None),
+        (None, Some(uri)) => match catalog.templates.get(uri).cloned() {
+            Some(template) => (List::Templates, Some(template.clone()), Some(template.own.to_string())),
+            None => {
+                let (listed, uri) = catalog.resource(uri).unzip();
+                (List::Resources, listed, uri)
+            }
+        },
+        (_, _) => (List::Prompts, None, None),
+    };
+    let unknown = || Refusal::inside(INVALID_PARAMS, "params.ref names nothing that can be completed");
+    match permitted(&gateway, &request, list, listed, unknown) {
+        Ok(listed) => calls::run(gateway, request, Target { listed, uri }).await,
         Err(refusal) => refuse(&request, &refusal),
     }
 }

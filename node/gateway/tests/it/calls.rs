@@ -173,6 +173,26 @@ async fn prompts_and_resources_find_their_server() {
 }
 
 #[tokio::test]
+async fn completions_go_to_the_server_of_what_they_are_about() {
+    let (world, _, token) = demo(&["echo"]).await;
+    let complete = |reference: Value| {
+        request(
+            1,
+            "completion/complete",
+            json!({"ref": reference, "argument": {"name": "a", "value": "b"}}),
+        )
+    };
+    let prompt = complete(json!({"type": "ref/prompt", "name": "peer__greet"}));
+    let about = world.post(0, "demo", &token, &prompt).await.json()["result"]["about"].clone();
+    assert_eq!(about, json!({"type": "ref/prompt", "name": "greet"}));
+    let template = complete(json!({"type": "ref/resource", "uri": "demo://item/{id}"}));
+    let about = world.post(0, "demo", &token, &template).await.json()["result"]["about"].clone();
+    assert_eq!(about["uri"], "demo://item/{id}");
+    let unknown = complete(json!({"type": "ref/prompt", "name": "peer__nothing"}));
+    assert_eq!(world.post(0, "demo", &token, &unknown).await.code(), -32602);
+}
+
+#[tokio::test]
 async fn an_upstream_that_fails_is_named_with_what_may_have_happened() {
     let (world, _, token) = demo(&["echo"]).await;
     let stdio = world.stdio("dies", "legacy");

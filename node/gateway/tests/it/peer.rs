@@ -73,7 +73,7 @@ async fn answer(State(peer): State<Arc<Peer>>, headers: HeaderMap, body: Bytes) 
     let result = match message["method"].as_str().unwrap() {
         "initialize" if peer.modern => return error(StatusCode::BAD_REQUEST, id, -32022),
         "initialize" => {
-            json!({"protocolVersion":"2025-11-25","capabilities":{"tools":{},"prompts":{},"resources":{}},"serverInfo":{"name":"peer"}})
+            json!({"protocolVersion":"2025-11-25","capabilities":{"tools":{},"prompts":{},"resources":{},"completions":{}},"serverInfo":{"name":"peer"}})
         }
         "server/discover" if peer.modern => {
             json!({"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"resources":{},"prompts":{}}})
@@ -85,6 +85,7 @@ async fn answer(State(peer): State<Arc<Peer>>, headers: HeaderMap, body: Bytes) 
         "resources/templates/list" => json!({"resourceTemplates":[{"name":"item","uriTemplate":"demo://item/{id}"}]}),
         "resources/read" if message["params"]["uri"] == "demo://item/none" => return error(StatusCode::OK, id, -32002),
         "resources/read" => json!({"contents":[{"uri":message["params"]["uri"],"text":"hello"}]}),
+        "completion/complete" => json!({"completion":{"values":[]},"about":message["params"]["ref"]}),
         "tools/call" => return call(&peer, &message).await,
         _ => return error(StatusCode::OK, id, -32601),
     };

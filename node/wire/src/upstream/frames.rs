@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::Sleep;
 
 use super::http::HttpFrames;
-use super::stdio::StdioFrames;
+use super::live::StdioFrames;
 use super::{CallLimits, Cause, Outgoing, UpstreamError};
 use crate::message::{Kind, Message};
 use crate::splice::{Backward, Supply};

@@ -1,7 +1,6 @@
 //! An upstream over streamable HTTP.
 
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -9,11 +8,12 @@ use std::time::Duration;
 use ::http::header::{ACCEPT, CONTENT_TYPE, LOCATION};
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use rustls::ClientConfig;
 use tokio::sync::{Mutex, watch};
 
+use super::answer::{Messages, collect, innermost};
 use super::frames::{Frames, Source};
 use super::handshake::{self, Exchange, Opened};
 use super::{CallLimits, Cause, Outgoing, State, UpstreamError};
@@ -359,7 +359,8 @@ fn modern_headers(session: &Session, outgoing: Outgoing<'_>) -> HeaderMap {
     let message = outgoing.message;
     let name = match message.method() {
         Some("resources/read") => outgoing.uri.or(message.uri()),
-        _ => outgoing.name.or(message.name()),
+        Some("tools/call" | "prompts/get") => outgoing.name.or(message.name()),
+        Some(_) | None => None,
     };
     let mut all = session.headers.clone();
     headers::modern_headers(
@@ -418,101 +419,6 @@ fn sending_failed(error: &hyper_util::client::legacy::Error) -> UpstreamError {
         true => UpstreamError::before(Cause::Connect(why)),
         false => UpstreamError::after(Cause::Closed(why)),
     }
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}
-
-async fn collect(body: Incoming, bytes_max: usize) -> Result<Bytes, UpstreamError> {
-    let mut messages = Messages::Body {
-        body,
-        taken: BytesMut::new(),
-        bytes_max,
-    };
-    messages
-        .next_bytes()
-        .await?
-        .ok_or_else(|| UpstreamError::after(Cause::Closed("no body".into())))
-}
-
-/// The messages of one HTTP answer.
-enum Messages {
-    /// One JSON body. `taken` is what has arrived, so that waiting for the rest can be given up and resumed.
-    Body {
-        body: Incoming,
-        taken: BytesMut,
-        bytes_max: usize,
-    },
-    /// Server-sent events.
-    Events { body: Incoming, reader: SseReader },
-    /// What was read already.
-    Known(VecDeque<Message>),
-}
-
-impl Messages {
-    async fn next(&mut self, limits: &CallLimits) -> Result<Message, UpstreamError> {
-        if let Messages::Known(known) = self {
-            return known
-                .pop_front()
-                .ok_or_else(|| UpstreamError::after(Cause::Closed("no response".into())));
-        }
-        let idle = Duration::from_millis(limits.idle_ms);
-        let next = pin!(self.next_bytes());
-        let bytes = tokio::time::timeout(idle, next)
-            .await
-            .map_err(|_| UpstreamError::after(Cause::Deadline(limits.idle_ms)))??
-            .ok_or_else(|| UpstreamError::after(Cause::Closed("the stream ended".into())))?;
-        Message::read(bytes).map_err(|refusal| UpstreamError::rubbish(&refusal))
-    }
-
-    async fn next_bytes(&mut self) -> Result<Option<Bytes>, UpstreamError> {
-        match self {
-            Messages::Known(_) => Ok(None),
-            Messages::Body { body, taken, bytes_max } => {
-                while let Some(data) = next_data(body).await? {
-                    if taken.len() + data.len() > *bytes_max {
-                        return Err(UpstreamError::after(Cause::TooMuch(*bytes_max)));
-                    }
-                    // The usual answer arrives in one piece: keep it without a copy.
-                    if taken.is_empty() {
-                        *taken = BytesMut::from(data);
-                    } else {
-                        taken.extend_from_slice(&data);
-                    }
-                }
-                let whole = taken.split().freeze();
-                *self = Messages::Known(VecDeque::new());
-                Ok(Some(whole))
-            }
-            Messages::Events { body, reader } => loop {
-                let too_much = |long: crate::sse::TooLong| UpstreamError::after(Cause::TooMuch(long.bytes_max));
-                match reader.next_event().map_err(too_much)? {
-                    // An empty event only carries an id to resume from.
-                    Some(event) if event.name == "message" && !event.data.is_empty() => return Ok(Some(event.data)),
-                    Some(_) => {}
-                    None => match next_data(body).await? {
-                        Some(data) => reader.push(&data),
-                        None => return Ok(None),
-                    },
-                }
-            },
-        }
-    }
-}
-
-async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, UpstreamError> {
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| UpstreamError::after(Cause::Closed(innermost(&error))))?;
-        if let Ok(data) = frame.into_data() {
-            return Ok(Some(data));
-        }
-    }
-    Ok(None)
 }
 
 /// The messages of one call.

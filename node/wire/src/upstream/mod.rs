@@ -3,10 +3,12 @@
 //! Many clients share one connection, so every request travels under an id and a progress token of ours, and what comes
 //! back is put under the caller's own again. What cannot be attributed to one call goes to nobody.
 
+mod answer;
 mod frames;
 mod handshake;
 mod http;
 mod lists;
+mod live;
 mod stdio;
 
 use std::sync::Arc;

@@ -1,26 +1,24 @@
 //! An upstream that is a child process: one line of its stdin or stdout is one message.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::http::HeaderValue;
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::process::{Child, Command};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::frames::{Frames, Source};
 use super::handshake::{self, Exchange, Opened};
-use super::http::{answer_to_server, cancelled, is_list_change};
+use super::live::{Live, Pipes};
 use super::{CallLimits, Cause, Outgoing, State, UpstreamError};
 use crate::limits;
-use crate::lines::LineReader;
 use crate::message::{Kind, Message};
 use crate::splice::Forward;
 use crate::version::Era;
@@ -179,7 +177,7 @@ impl StdioLink {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -233,7 +231,10 @@ impl Shared {
             Ok(started) => started,
             Err(error) => return Ended::early(format!("cannot start {}: {error}", self.config.program.display())),
         };
-        let (live, mut reading) = Live::new(self, pipes);
+        let (keeper, bytes_max) = (self.clone(), self.config.limits.answer_bytes_max);
+        let keep = move |line| keeper.keep_line(line);
+        let (live, mut reading) = Live::begin(pipes, keep, self.changes.clone(), bytes_max);
+        let reader = reading.abort_handle();
         let opening = Opening {
             shared: self,
             live: &live,
@@ -250,7 +251,7 @@ impl Shared {
         let mut ended = match opened {
             Err(error) => Ended::early(error.to_string()),
             Ok(opened) => {
-                live.opened.get_or_init(|| Arc::new(opened));
+                live.open(opened);
                 self.life.send_replace(Life::Running(live.clone()));
                 self.live_on(reading).await
             }
@@ -265,6 +266,8 @@ impl Shared {
             was_running
         });
         let status = leave(&mut child).await;
+        // A grandchild may hold the pipe open for ever.
+        reader.abort();
         if let Some(last) = lock(&self.stderr).back() {
             ended.reason = format!("{}; {status}; last words: {last}", ended.reason);
         } else {
@@ -274,7 +277,7 @@ impl Shared {
     }
 
     /// Waits until the child ends or we do.
-    async fn live_on(&self, mut reading: tokio::task::JoinHandle<String>) -> Ended {
+    async fn live_on(&self, mut reading: JoinHandle<String>) -> Ended {
         let forgiven = Duration::from_millis(limits::RESTART_FORGIVEN_MS);
         tokio::select! {
             reason = &mut reading => return Ended::early(reason.unwrap_or_default()),
@@ -308,15 +311,12 @@ impl Shared {
         }
     }
 
-    async fn keep_stderr(self: Arc<Self>, stderr: ChildStderr) {
-        let mut lines = LineReader::new(stderr, limits::STDERR_LINE_BYTES_MAX);
-        while let Ok(Some(line)) = lines.next_cut_line().await {
-            let mut kept = lock(&self.stderr);
-            if kept.len() >= limits::STDERR_LINES_MAX {
-                kept.pop_front();
-            }
-            kept.push_back(String::from_utf8_lossy(&line).into_owned());
+    fn keep_line(&self, line: String) {
+        let mut kept = lock(&self.stderr);
+        if kept.len() >= limits::STDERR_LINES_MAX {
+            kept.pop_front();
         }
+        kept.push_back(line);
     }
 }
 
@@ -343,179 +343,6 @@ async fn leave(child: &mut Child) -> String {
             Ok(()) => "killed".to_owned(),
             Err(error) => error.to_string(),
         },
-    }
-}
-
-struct Pipes {
-    stdin: ChildStdin,
-    stdout: ChildStdout,
-    stderr: ChildStderr,
-}
-
-/// One life of the child.
-pub(super) struct Live {
-    stdin: Mutex<Option<mpsc::Sender<Bytes>>>,
-    waiting: Mutex<HashMap<u64, Lane>>,
-    opened: OnceLock<Arc<Opened>>,
-    tasks: [AbortHandle; 2],
-}
-
-/// Where the messages of one call go.
-struct Lane {
-    messages: mpsc::UnboundedSender<Message>,
-    backlog: Arc<Backlog>,
-}
-
-#[derive(Default)]
-struct Backlog {
-    bytes: AtomicUsize,
-    overflowed: AtomicBool,
-}
-
-impl Live {
-    fn new(shared: &Arc<Shared>, pipes: Pipes) -> (Arc<Live>, tokio::task::JoinHandle<String>) {
-        let (stdin, queue) = mpsc::channel(limits::STDIN_QUEUE_MAX);
-        let writing = tokio::spawn(write_lines(pipes.stdin, queue));
-        let keeping = tokio::spawn(shared.clone().keep_stderr(pipes.stderr));
-        let live = Arc::new(Live {
-            stdin: Mutex::new(Some(stdin)),
-            waiting: Mutex::default(),
-            opened: OnceLock::new(),
-            tasks: [writing.abort_handle(), keeping.abort_handle()],
-        });
-        let lines = LineReader::new(pipes.stdout, shared.config.limits.answer_bytes_max);
-        let reading = tokio::spawn(live.clone().read_lines(lines, shared.changes.clone()));
-        (live, reading)
-    }
-
-    /// What the opening exchange said. There is one before anybody else sees this life.
-    pub(super) fn opened(&self) -> Arc<Opened> {
-        self.opened.get().cloned().expect("a running child has been opened")
-    }
-
-    async fn send(self: &Arc<Self>, id: u64, line: Bytes) -> Result<StdioFrames, UpstreamError> {
-        let closed = || UpstreamError::before(Cause::Closed("the process has ended".into()));
-        let stdin = lock(&self.stdin).clone().ok_or_else(closed)?;
-        let (sender, messages) = mpsc::unbounded_channel();
-        let backlog = Arc::new(Backlog::default());
-        lock(&self.waiting).insert(
-            id,
-            Lane {
-                messages: sender,
-                backlog: backlog.clone(),
-            },
-        );
-        let mut frames = StdioFrames {
-            id,
-            messages,
-            backlog,
-            live: self.clone(),
-            finished: true,
-        };
-        stdin.send(line).await.map_err(|_| closed())?;
-        frames.finished = false;
-        Ok(frames)
-    }
-
-    /// Reads until the child closes its stdout or writes something unusable; says which.
-    async fn read_lines(self: Arc<Self>, mut lines: LineReader<ChildStdout>, changes: watch::Sender<u64>) -> String {
-        let reason = loop {
-            match lines.next_line().await {
-                Ok(Some(line)) if line.iter().all(u8::is_ascii_whitespace) => {}
-                Ok(Some(line)) => match Message::read(line) {
-                    Ok(message) => self.route(message, &changes),
-                    // A stray line of text is a fault of the server, yet common: it belongs to nobody.
-                    Err(refusal) => tracing::debug!(why = %refusal.message, "line of a stdio upstream dropped"),
-                },
-                Ok(None) => break "the process closed its output".to_owned(),
-                Err(fault) => break fault.to_string(),
-            }
-        };
-        self.end();
-        reason
-    }
-
-    fn route(&self, message: Message, changes: &watch::Sender<u64>) {
-        let number = |raw: Option<&str>| raw.and_then(|raw| raw.parse::<u64>().ok());
-        match (message.kind(), message.method()) {
-            (Kind::Response, _) => {
-                let lane = number(message.id()).and_then(|id| lock(&self.waiting).remove(&id));
-                if let Some(lane) = lane {
-                    lane.give(message);
-                }
-            }
-            (Kind::Notification, Some("notifications/progress")) => {
-                let Some(id) = number(message.progress_of()) else {
-                    return;
-                };
-                let mut waiting = lock(&self.waiting);
-                if waiting.get(&id).is_some_and(|lane| !lane.give(message)) {
-                    waiting.remove(&id);
-                }
-            }
-            (Kind::Notification, _) if is_list_change(&message) => changes.send_modify(|count| *count += 1),
-            // Log messages and the like name no call.
-            (Kind::Notification, _) => {}
-            (Kind::Request, _) => self.write_now(answer_to_server(&message)),
-        }
-    }
-
-    /// Writes a line if there is room for it; what we owe a server that does not read is nothing.
-    fn write_now(&self, line: Bytes) {
-        if let Some(stdin) = &*lock(&self.stdin)
-            && let Err(error) = stdin.try_send(line)
-        {
-            tracing::debug!(%error, "message to a stdio upstream dropped");
-        }
-    }
-
-    /// No more messages in either direction: the callers learn it, and the child by its closed stdin.
-    fn end(&self) {
-        lock(&self.stdin).take();
-        lock(&self.waiting).clear();
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
-    }
-}
-
-impl Lane {
-    /// Hands a message over; false if the call is gone or has fallen too far behind.
-    fn give(&self, message: Message) -> bool {
-        let bytes = message.bytes().len() + 256;
-        if self.backlog.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > limits::BACKLOG_BYTES_MAX + 256
-            && message.kind() != Kind::Response
-        {
-            self.backlog.overflowed.store(true, Ordering::Relaxed);
-            return false;
-        }
-        self.messages.send(message).is_ok()
-    }
-}
-
-async fn write_lines(mut stdin: ChildStdin, mut queue: mpsc::Receiver<Bytes>) {
-    let mut batch = Vec::new();
-    while let Some(line) = queue.recv().await {
-        batch.extend_from_slice(&line);
-        batch.push(b'\n');
-        while batch.len() < 64 << 10
-            && let Ok(line) = queue.try_recv()
-        {
-            batch.extend_from_slice(&line);
-            batch.push(b'\n');
-        }
-        let written = async {
-            stdin.write_all(&batch).await?;
-            stdin.flush().await
-        };
-        if let Err(error) = written.await {
-            tracing::debug!(%error, "stdio upstream no longer reads");
-            return;
-        }
-        batch.clear();
     }
 }
 
@@ -549,52 +376,5 @@ impl Exchange for Opening<'_> {
             br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
         ));
         Ok(())
-    }
-}
-
-/// The messages of one call.
-pub(super) struct StdioFrames {
-    id: u64,
-    messages: mpsc::UnboundedReceiver<Message>,
-    backlog: Arc<Backlog>,
-    live: Arc<Live>,
-    finished: bool,
-}
-
-impl StdioFrames {
-    pub(super) fn id(&self) -> u64 {
-        self.id
-    }
-
-    pub(super) fn finish(&mut self) {
-        self.finished = true;
-    }
-
-    pub(super) async fn next(&mut self) -> Result<Message, UpstreamError> {
-        match self.messages.recv().await {
-            Some(message) => {
-                self.backlog
-                    .bytes
-                    .fetch_sub(message.bytes().len() + 256, Ordering::Relaxed);
-                Ok(message)
-            }
-            None if self.backlog.overflowed.load(Ordering::Relaxed) => {
-                Err(UpstreamError::after(Cause::TooMuch(limits::BACKLOG_BYTES_MAX)))
-            }
-            None => {
-                self.finished = true;
-                Err(UpstreamError::after(Cause::Closed("the process has ended".into())))
-            }
-        }
-    }
-}
-
-impl Drop for StdioFrames {
-    /// Giving up a call: the child is told by a notification, there being no stream of the call's own to close.
-    fn drop(&mut self) {
-        lock(&self.live.waiting).remove(&self.id);
-        if !self.finished {
-            self.live.write_now(Bytes::from(cancelled(self.id)));
-        }
     }
 }

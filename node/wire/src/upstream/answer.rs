@@ -1,0 +1,108 @@
+//! What one HTTP answer holds: a JSON body or a stream of events, message by message, within bounds.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::{CallLimits, Cause, UpstreamError};
+use crate::message::Message;
+use crate::sse::{SseReader, TooLong};
+
+/// The messages of one HTTP answer.
+pub(super) enum Messages {
+    /// One JSON body. `taken` is what has arrived, so that waiting for the rest can be given up and resumed.
+    Body {
+        body: Incoming,
+        taken: BytesMut,
+        bytes_max: usize,
+    },
+    /// Server-sent events.
+    Events { body: Incoming, reader: SseReader },
+    /// What was read already.
+    Known(VecDeque<Message>),
+}
+
+impl Messages {
+    pub(super) async fn next(&mut self, limits: &CallLimits) -> Result<Message, UpstreamError> {
+        if let Messages::Known(known) = self {
+            return known
+                .pop_front()
+                .ok_or_else(|| UpstreamError::after(Cause::Closed("no response".into())));
+        }
+        let idle = Duration::from_millis(limits.idle_ms);
+        let bytes = tokio::time::timeout(idle, self.next_bytes())
+            .await
+            .map_err(|_| UpstreamError::after(Cause::Deadline(limits.idle_ms)))??
+            .ok_or_else(|| UpstreamError::after(Cause::Closed("the stream ended".into())))?;
+        Message::read(bytes).map_err(|refusal| UpstreamError::rubbish(&refusal))
+    }
+
+    async fn next_bytes(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        match self {
+            Messages::Known(_) => Ok(None),
+            Messages::Body { body, taken, bytes_max } => {
+                while let Some(data) = next_data(body).await? {
+                    if taken.len() + data.len() > *bytes_max {
+                        return Err(UpstreamError::after(Cause::TooMuch(*bytes_max)));
+                    }
+                    // The usual answer arrives in one piece: keep it without a copy.
+                    if taken.is_empty() {
+                        *taken = BytesMut::from(data);
+                    } else {
+                        taken.extend_from_slice(&data);
+                    }
+                }
+                let whole = taken.split().freeze();
+                *self = Messages::Known(VecDeque::new());
+                Ok(Some(whole))
+            }
+            Messages::Events { body, reader } => loop {
+                let too_much = |long: TooLong| UpstreamError::after(Cause::TooMuch(long.bytes_max));
+                match reader.next_event().map_err(too_much)? {
+                    // An empty event only carries an id to resume from.
+                    Some(event) if event.name == "message" && !event.data.is_empty() => return Ok(Some(event.data)),
+                    Some(_) => {}
+                    None => match next_data(body).await? {
+                        Some(data) => reader.push(&data),
+                        None => return Ok(None),
+                    },
+                }
+            },
+        }
+    }
+}
+
+async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, UpstreamError> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| UpstreamError::after(Cause::Closed(innermost(&error))))?;
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+/// The whole body, if it is within the limit.
+pub(super) async fn collect(body: Incoming, bytes_max: usize) -> Result<Bytes, UpstreamError> {
+    let mut messages = Messages::Body {
+        body,
+        taken: BytesMut::new(),
+        bytes_max,
+    };
+    messages
+        .next_bytes()
+        .await?
+        .ok_or_else(|| UpstreamError::after(Cause::Closed("no body".into())))
+}
+
+/// What is at the bottom of an error.
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}

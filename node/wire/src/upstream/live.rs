@@ -1,0 +1,260 @@
+//! One life of a child process: its pipes, the calls that wait for it, and the routing of what it writes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinHandle};
+
+use super::handshake::Opened;
+use super::http::{answer_to_server, cancelled, is_list_change};
+use super::stdio::lock;
+use super::{Cause, UpstreamError};
+use crate::limits;
+use crate::lines::LineReader;
+use crate::message::{Kind, Message};
+
+/// The pipes of a child.
+pub(super) struct Pipes {
+    pub(super) stdin: ChildStdin,
+    pub(super) stdout: ChildStdout,
+    pub(super) stderr: ChildStderr,
+}
+
+/// One life of the child.
+pub(super) struct Live {
+    stdin: Mutex<Option<mpsc::Sender<Bytes>>>,
+    waiting: Mutex<HashMap<u64, Lane>>,
+    opened: OnceLock<Arc<Opened>>,
+    tasks: [AbortHandle; 2],
+}
+
+/// Where the messages of one call go.
+struct Lane {
+    messages: mpsc::UnboundedSender<Message>,
+    backlog: Arc<Backlog>,
+}
+
+#[derive(Default)]
+struct Backlog {
+    bytes: AtomicUsize,
+    overflowed: AtomicBool,
+}
+
+impl Live {
+    /// Takes the pipes of a child that was just started, and begins to read them. The handle ends with the reason when the
+    /// child's output does. `stderr` is told every line.
+    pub(super) fn begin(
+        pipes: Pipes,
+        stderr: impl Fn(String) + Send + 'static,
+        changes: watch::Sender<u64>,
+        line_bytes_max: usize,
+    ) -> (Arc<Live>, JoinHandle<String>) {
+        let (stdin, queue) = mpsc::channel(limits::STDIN_QUEUE_MAX);
+        let writing = tokio::spawn(write_lines(pipes.stdin, queue));
+        let keeping = tokio::spawn(keep_stderr(pipes.stderr, stderr));
+        let live = Arc::new(Live {
+            stdin: Mutex::new(Some(stdin)),
+            waiting: Mutex::default(),
+            opened: OnceLock::new(),
+            tasks: [writing.abort_handle(), keeping.abort_handle()],
+        });
+        let lines = LineReader::new(pipes.stdout, line_bytes_max);
+        let reading = tokio::spawn(live.clone().read_lines(lines, changes));
+        (live, reading)
+    }
+
+    /// Notes what the opening exchange said.
+    pub(super) fn open(&self, opened: Opened) {
+        self.opened.get_or_init(|| Arc::new(opened));
+    }
+
+    /// What the opening exchange said. There is one before anybody else sees this life.
+    pub(super) fn opened(&self) -> Arc<Opened> {
+        self.opened.get().cloned().expect("a running child has been opened")
+    }
+
+    /// Writes a request and waits for nothing; its messages come out of the frames.
+    pub(super) async fn send(self: &Arc<Self>, id: u64, line: Bytes) -> Result<StdioFrames, UpstreamError> {
+        let closed = || UpstreamError::before(Cause::Closed("the process has ended".into()));
+        let stdin = lock(&self.stdin).clone().ok_or_else(closed)?;
+        let (sender, messages) = mpsc::unbounded_channel();
+        let backlog = Arc::new(Backlog::default());
+        lock(&self.waiting).insert(
+            id,
+            Lane {
+                messages: sender,
+                backlog: backlog.clone(),
+            },
+        );
+        let mut frames = StdioFrames {
+            id,
+            messages,
+            backlog,
+            live: self.clone(),
+            finished: true,
+        };
+        stdin.send(line).await.map_err(|_| closed())?;
+        frames.finished = false;
+        Ok(frames)
+    }
+
+    /// Reads until the child closes its stdout or writes something unusable; says which.
+    async fn read_lines(self: Arc<Self>, mut lines: LineReader<ChildStdout>, changes: watch::Sender<u64>) -> String {
+        let reason = loop {
+            match lines.next_line().await {
+                Ok(Some(line)) if line.iter().all(u8::is_ascii_whitespace) => {}
+                Ok(Some(line)) => match Message::read(line) {
+                    Ok(message) => self.route(message, &changes),
+                    // A stray line of text is a fault of the server, yet common: it belongs to nobody.
+                    Err(refusal) => tracing::debug!(why = %refusal.message, "line of a stdio upstream dropped"),
+                },
+                Ok(None) => break "the process closed its output".to_owned(),
+                Err(fault) => break fault.to_string(),
+            }
+        };
+        self.end();
+        reason
+    }
+
+    fn route(&self, message: Message, changes: &watch::Sender<u64>) {
+        let number = |raw: Option<&str>| raw.and_then(|raw| raw.parse::<u64>().ok());
+        match (message.kind(), message.method()) {
+            (Kind::Response, _) => {
+                let lane = number(message.id()).and_then(|id| lock(&self.waiting).remove(&id));
+                if let Some(lane) = lane {
+                    lane.give(message);
+                }
+            }
+            (Kind::Notification, Some("notifications/progress")) => {
+                let Some(id) = number(message.progress_of()) else {
+                    return;
+                };
+                let mut waiting = lock(&self.waiting);
+                if waiting.get(&id).is_some_and(|lane| !lane.give(message)) {
+                    waiting.remove(&id);
+                }
+            }
+            (Kind::Notification, _) if is_list_change(&message) => changes.send_modify(|count| *count += 1),
+            // Log messages and the like name no call.
+            (Kind::Notification, _) => {}
+            (Kind::Request, _) => self.write_now(answer_to_server(&message)),
+        }
+    }
+
+    /// Writes a line if there is room for it; what we owe a server that does not read is nothing.
+    pub(super) fn write_now(&self, line: Bytes) {
+        if let Some(stdin) = &*lock(&self.stdin)
+            && let Err(error) = stdin.try_send(line)
+        {
+            tracing::debug!(%error, "message to a stdio upstream dropped");
+        }
+    }
+
+    /// No more messages in either direction: the callers learn it, and the child by its closed stdin.
+    pub(super) fn end(&self) {
+        lock(&self.stdin).take();
+        lock(&self.waiting).clear();
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Lane {
+    /// Hands a message over; false if the call is gone or has fallen too far behind.
+    fn give(&self, message: Message) -> bool {
+        let bytes = message.bytes().len() + 256;
+        if self.backlog.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > limits::BACKLOG_BYTES_MAX + 256
+            && message.kind() != Kind::Response
+        {
+            self.backlog.overflowed.store(true, Ordering::Relaxed);
+            return false;
+        }
+        self.messages.send(message).is_ok()
+    }
+}
+
+async fn write_lines(mut stdin: ChildStdin, mut queue: mpsc::Receiver<Bytes>) {
+    let mut batch = Vec::new();
+    while let Some(line) = queue.recv().await {
+        batch.extend_from_slice(&line);
+        batch.push(b'\n');
+        while batch.len() < 64 << 10
+            && let Ok(line) = queue.try_recv()
+        {
+            batch.extend_from_slice(&line);
+            batch.push(b'\n');
+        }
+        let written = async {
+            stdin.write_all(&batch).await?;
+            stdin.flush().await
+        };
+        if let Err(error) = written.await {
+            tracing::debug!(%error, "stdio upstream no longer reads");
+            return;
+        }
+        batch.clear();
+    }
+}
+
+async fn keep_stderr(stderr: ChildStderr, keep: impl Fn(String)) {
+    let mut lines = LineReader::new(stderr, limits::STDERR_LINE_BYTES_MAX);
+    while let Ok(Some(line)) = lines.next_cut_line().await {
+        keep(String::from_utf8_lossy(&line).into_owned());
+    }
+}
+
+/// The messages of one call.
+pub(super) struct StdioFrames {
+    id: u64,
+    messages: mpsc::UnboundedReceiver<Message>,
+    backlog: Arc<Backlog>,
+    live: Arc<Live>,
+    finished: bool,
+}
+
+impl StdioFrames {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Message, UpstreamError> {
+        match self.messages.recv().await {
+            Some(message) => {
+                self.backlog
+                    .bytes
+                    .fetch_sub(message.bytes().len() + 256, Ordering::Relaxed);
+                Ok(message)
+            }
+            None if self.backlog.overflowed.load(Ordering::Relaxed) => {
+                Err(UpstreamError::after(Cause::TooMuch(limits::BACKLOG_BYTES_MAX)))
+            }
+            None => {
+                self.finished = true;
+                Err(UpstreamError::after(Cause::Closed("the process has ended".into())))
+            }
+        }
+    }
+}
+
+impl Drop for StdioFrames {
+    /// Giving up a call: the child is told by a notification, there being no stream of the call's own to close.
+    fn drop(&mut self) {
+        lock(&self.live.waiting).remove(&self.id);
+        if !self.finished {
+            self.live.write_now(Bytes::from(cancelled(self.id)));
+        }
+    }
+}
