@@ -138,15 +138,18 @@ impl Admission {
     }
 
     /// Whether what was permitted still is, at this moment: before a request goes to an upstream and before an event of a
-    /// long stream is written. A change that takes a right away cuts, so the right itself need not be decided anew.
+    /// long stream is written. A change that takes a right away cuts, so the right itself need not be decided anew; whose
+    /// token is still good after a cut is asked to come back.
     pub(crate) fn still(&self, permit: &Permit) -> Result<(), Denial> {
-        let known = !permit.cut.is_cut() && self.replica.view().token(&permit.hash).is_some();
+        let is_cut = permit.cut.is_cut();
+        let known = self.replica.view().token(&permit.hash).is_some();
         if !self.has_lease() {
             return Err(Denial::NoLease);
         }
-        match known {
-            true => Ok(()),
-            false => Err(Denial::UnknownToken),
+        match (known, is_cut) {
+            (false, _) => Err(Denial::UnknownToken),
+            (true, true) => Err(Denial::NoLease),
+            (true, false) => Ok(()),
         }
     }
 
@@ -156,11 +159,24 @@ impl Admission {
         const STEP_MS: u64 = 20;
         for _ in 0..=self.lease_wait_ms / STEP_MS {
             match self.still(permit) {
-                Err(Denial::NoLease) => tokio::time::sleep(Duration::from_millis(STEP_MS)).await,
+                Err(Denial::NoLease) if !permit.cut.is_cut() => {
+                    tokio::time::sleep(Duration::from_millis(STEP_MS)).await;
+                }
                 decided => return decided,
             }
         }
         Err(Denial::NoLease)
+    }
+
+    /// Why a permit was cut: its token is gone, or this replica cannot decide; none if another right went and the token is
+    /// still good.
+    pub(crate) fn why_cut(&self, permit: &Permit) -> Option<Denial> {
+        let known = self.replica.view().token(&permit.hash).is_some();
+        match (self.has_lease(), known) {
+            (false, _) => Some(Denial::NoLease),
+            (true, false) => Some(Denial::UnknownToken),
+            (true, true) => None,
+        }
     }
 
     /// Streams open now.

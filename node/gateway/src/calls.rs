@@ -11,7 +11,6 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use futures_util::stream;
 use http::StatusCode;
-use mcp_model::admission::Denial;
 use mcp_model::ids::Id;
 use mcp_wire::refusal::{Refusal, UPSTREAM_FAILED};
 use mcp_wire::splice::Supply;
@@ -186,9 +185,22 @@ impl Flight {
                 respond::json(StatusCode::OK, bytes)
             }
             Some(Step::Failed(error)) => respond::json(StatusCode::OK, self.failed(&error)),
-            Some(Step::Cut) => respond::denial(Denial::UnknownToken, self.gateway.limits.retry_after_s),
+            Some(Step::Cut) => self.cut(),
             Some(Step::Cancelled | Step::Over) => respond::empty(StatusCode::ACCEPTED),
         }
+    }
+
+    /// The answer to a call that was cut: what became of the token; or, if that is still good and only some right somewhere
+    /// went, that the call was ended.
+    fn cut(&self) -> Response {
+        if let Some(denial) = self.gateway.admission.why_cut(&self.request.permit) {
+            return respond::denial(denial, self.gateway.limits.retry_after_s);
+        }
+        let server = self.target.listed.server.name.as_str();
+        let data = serde_json::json!({"server": server, "cause": "rights changed", "effect": "possible"});
+        let message = "the call was ended because rights changed; it may have had an effect";
+        let refusal = Refusal::inside(UPSTREAM_FAILED, message).with_data(data);
+        respond::refusal(&refusal, self.request.call.message.id())
     }
 
     /// What comes next. May be dropped and called again without a loss.

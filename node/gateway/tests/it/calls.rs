@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::Method;
+use mcp_model::command::Command;
+use mcp_model::ids::Id;
+use mcp_model::names::Name;
 use mcp_model::records::ToolNaming;
 use serde_json::{Value, json};
 
@@ -256,6 +259,38 @@ async fn a_revoke_ends_a_call_and_its_stream() {
     })
     .await;
     assert_eq!(world.nodes[0].gateway.metrics().calls_cut.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_right_that_goes_ends_calls_of_others_without_calling_their_token_bad() {
+    let (world, peer, token) = demo(&["hang"]).await;
+    let name = Name::parse("extra").unwrap();
+    world.admin(Command::WriteRbac {
+        id: Id::from_u128(7_000),
+        name: name.clone(),
+        subjects: vec!["User:nobody@example.com".parse().unwrap()],
+        role_bindings: vec!["role:view,resource:servers".parse().unwrap()],
+        if_version: None,
+    });
+    let message = call(3, "peer__hang");
+    let hanging = world.post(0, "demo", &token, &message);
+    let narrow = async {
+        until("it is at the upstream", || async {
+            (!peer.calls("tools/call").is_empty()).then_some(())
+        })
+        .await;
+        world.admin(Command::DeleteRbac { name, if_version: None });
+    };
+    let (hanging, ()) = tokio::join!(hanging, narrow);
+    assert_eq!((hanging.status.as_u16(), hanging.code()), (200, -32010));
+    assert_eq!(
+        world
+            .post(0, "demo", &token, &request(1, "ping", json!({})))
+            .await
+            .status
+            .as_u16(),
+        200
+    );
 }
 
 #[tokio::test]
