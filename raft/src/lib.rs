@@ -5,10 +5,14 @@
 //!
 //! In the order in which one would tell it: [`types`] are what travels; [`logs`] and [`machine`] connect openraft to the
 //! store; [`tls`], [`link`], [`rpc`], [`server`] and [`network`] are how peers talk; [`office`] is what this process knows of
-//! its own leadership; [`campaign`] how it comes to lead; [`rounds`] and [`renew`] how leases are granted and held; [`write`]
-//! how commands get into the log; [`barrier`] when a revoke may be called effective; [`node`] puts all of it together.
+//! its own leadership, [`reach`] what it knows of the others; [`campaign`] is how it comes to lead; [`rounds`] and [`renew`]
+//! how leases are granted and held; [`write`] how commands get into the log; [`barrier`] when a revoke may be called
+//! effective; [`node`] puts all of it together, and [`watchdog`] looks after the disk.
 
-#![allow(clippy::result_large_err, reason = "openraft's traits return openraft's errors, and those are large")]
+#![allow(
+    clippy::result_large_err,
+    reason = "openraft's traits return openraft's errors, and those are large"
+)]
 
 mod barrier;
 mod campaign;
@@ -18,6 +22,7 @@ mod machine;
 mod network;
 mod node;
 mod office;
+mod reach;
 mod renew;
 mod rounds;
 mod rpc;

@@ -24,12 +24,13 @@ use crate::logs::Logs;
 use crate::machine::Machine;
 use crate::network::Links;
 use crate::office::Office;
+use crate::reach::Reach;
 use crate::rounds::{self, Rounds};
 use crate::rpc::{ASK, CAMPAIGN, Index, PeerState, READ_INDEX, WaitFor};
 use crate::tls::PeerTls;
 use crate::types::{Metrics, Peer, Raft, Stored};
 use crate::write::{self, Queued, WriteFailed, Written};
-use crate::{campaign, renew, server, watchdog};
+use crate::{campaign, reach, renew, server, watchdog};
 
 /// Entries of log after which a snapshot is due, and entries that stay behind it for those who lag.
 const SNAPSHOT_ENTRIES: u64 = 10_000;
@@ -145,6 +146,7 @@ pub(crate) struct Core {
     pub(crate) membership: watch::Receiver<Stored>,
     pub(crate) office: Office,
     pub(crate) heard: Heard,
+    pub(crate) reach: Reach,
     pub(crate) rounds: Rounds,
     pub(crate) batches: mpsc::Sender<Queued>,
     links: Links,
@@ -284,6 +286,7 @@ impl Node {
             membership,
             office: Office::default(),
             heard: Heard::default(),
+            reach: Reach::default(),
             rounds,
             batches,
             links,
@@ -299,6 +302,7 @@ impl Node {
         core.spawn(campaign::run(Arc::clone(&core)));
         core.spawn(renew::run(Arc::clone(&core)));
         core.spawn(watchdog::run(Arc::clone(&core)));
+        core.spawn(reach::run(Arc::clone(&core)));
         Ok(Node { core })
     }
 
@@ -364,13 +368,12 @@ impl Node {
         reached.map(|_| ()).map_err(|_| WriteFailed::NoLeader)
     }
 
-    /// Whether a member answers, as far as this node can tell without asking: the leader knows when each was last heard.
+    /// Whether a member answered when this node last asked, about a second ago. `None`: it was not asked yet.
     pub fn is_reachable(&self, node: NodeId) -> Option<bool> {
         if node == self.core.me {
             return Some(true);
         }
-        let heard = self.core.office.last_heard(node)?;
-        Some(self.core.clock.reading().ms_since(heard) < self.core.timers.lease_ms)
+        self.core.reach.of(node)
     }
 
     /// Whether this node leads, as far as it knows.

@@ -73,11 +73,6 @@ impl Office {
             .collect()
     }
 
-    /// When a node last asked for a lease, or since when it could have. `None`: this process does not lead.
-    pub(crate) fn last_heard(&self, node: NodeId) -> Option<Reading> {
-        self.state().ledger.last_possible_grant(node)
-    }
-
     /// Forgets who has been gone for long enough.
     pub(crate) fn tidy(&self, known: &dyn Fn(NodeId) -> bool, now: Reading, timers: &Timers) {
         self.state().ledger.tidy(known, now, timers);

@@ -1,5 +1,7 @@
 //! The program itself: what a person starts, and what must not outlive it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod child;
 mod dev;
 

@@ -1,5 +1,7 @@
 //! Clusters of real nodes in one process: real sockets, real TLS, real files.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod cluster;
 mod leases;
 mod writes;

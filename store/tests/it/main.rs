@@ -1,5 +1,7 @@
 //! The replica on a real disk: what was applied is there, in memory and after a restart, and what was altered is noticed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::path::Path;
 use std::sync::Arc;
 

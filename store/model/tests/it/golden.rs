@@ -25,7 +25,11 @@ fn email() -> Email {
 }
 
 fn origin() -> Origin {
-    Origin { created_ms: 1, created_by: "a@b.c".into(), version: 3 }
+    Origin {
+        created_ms: 1,
+        created_by: "a@b.c".into(),
+        version: 3,
+    }
 }
 
 fn project_spec() -> ProjectSpec {
@@ -56,8 +60,14 @@ fn server_specs() -> Vec<ServerSpec> {
             env: pairs.clone(),
             cwd: Some("/".into()),
         }),
-        spec(Transport::Http { url: "http://x/".into(), headers: pairs.clone() }),
-        spec(Transport::Sse { url: "http://x/".into(), headers: pairs }),
+        spec(Transport::Http {
+            url: "http://x/".into(),
+            headers: pairs.clone(),
+        }),
+        spec(Transport::Sse {
+            url: "http://x/".into(),
+            headers: pairs,
+        }),
     ]
 }
 
@@ -71,7 +81,14 @@ fn tool_list() -> ToolList {
         instructions: None,
     };
     let health = Health::Unhealthy { reason: "r".into() };
-    ToolList { server: id(5), digest: [1; 32], offer: Some(offer), health, fetched_ms: 9, version: 3 }
+    ToolList {
+        server: id(5),
+        digest: [1; 32],
+        offer: Some(offer),
+        health,
+        fetched_ms: 9,
+        version: 3,
+    }
 }
 
 fn node() -> NodeRecord {
@@ -88,7 +105,11 @@ fn node() -> NodeRecord {
 fn commands() -> Vec<Command> {
     let hash = TokenHash([7; 32]);
     let subjects = ["User:a@b.c", "Group:g", "ServiceAccount:s", &format!("McpToken:{hash}")];
-    let bindings = ["role:view,resource:servers,name:x*", "role:admin,resource:*", "action:exec"];
+    let bindings = [
+        "role:view,resource:servers,name:x*",
+        "role:admin,resource:*",
+        "action:exec",
+    ];
     let bindings: Vec<_> = bindings.iter().map(|b| b.parse().unwrap()).collect();
     let issue = |grant| Command::IssueToken {
         id: id(4),
@@ -109,14 +130,40 @@ fn commands() -> Vec<Command> {
             password_hash: Some("h".into()),
             rbac: id(3),
         },
-        Command::CreateUser { id: id(2), email: email(), name: "n".into(), password_hash: None },
-        Command::SetUserDisabled { email: email(), disabled: true },
-        Command::OpenSession { hash, user: id(2), expires_ms: 5 },
+        Command::CreateUser {
+            id: id(2),
+            email: email(),
+            name: "n".into(),
+            password_hash: None,
+        },
+        Command::SetUserDisabled {
+            email: email(),
+            disabled: true,
+        },
+        Command::OpenSession {
+            hash,
+            user: id(2),
+            expires_ms: 5,
+        },
         Command::CloseSession { hash },
-        Command::CreateProject { id: id(4), name: name("p"), spec: project_spec() },
-        Command::UpdateProject { name: name("p"), spec: project_spec(), if_version: Some(3) },
-        Command::DeleteProject { name: name("p"), if_version: None },
-        Command::DeleteServer { name: name("s"), if_version: None },
+        Command::CreateProject {
+            id: id(4),
+            name: name("p"),
+            spec: project_spec(),
+        },
+        Command::UpdateProject {
+            name: name("p"),
+            spec: project_spec(),
+            if_version: Some(3),
+        },
+        Command::DeleteProject {
+            name: name("p"),
+            if_version: None,
+        },
+        Command::DeleteServer {
+            name: name("s"),
+            if_version: None,
+        },
         Command::WriteRbac {
             id: id(4),
             name: name("r"),
@@ -124,20 +171,36 @@ fn commands() -> Vec<Command> {
             role_bindings: bindings.clone(),
             if_version: None,
         },
-        Command::DeleteRbac { name: name("r"), if_version: None },
+        Command::DeleteRbac {
+            name: name("r"),
+            if_version: None,
+        },
         issue(TokenGrant::Clone),
         issue(TokenGrant::Bindings(bindings)),
         Command::RevokeToken { id: id(4) },
         Command::DeleteToken { id: id(4) },
-        Command::ExpireToken { id: id(4), expires_ms: 99 },
+        Command::ExpireToken {
+            id: id(4),
+            expires_ms: 99,
+        },
         Command::PublishTools { list: tool_list() },
         Command::RegisterNode { node: node() },
         Command::RetireNode { node: NodeId(6) },
-        Command::RecordTokenUse { uses: vec![(id(4), 77)] },
+        Command::RecordTokenUse {
+            uses: vec![(id(4), 77)],
+        },
     ];
     for spec in server_specs() {
-        all.push(Command::CreateServer { id: id(4), name: name("s"), spec: spec.clone() });
-        all.push(Command::UpdateServer { name: name("s"), spec, if_version: None });
+        all.push(Command::CreateServer {
+            id: id(4),
+            name: name("s"),
+            spec: spec.clone(),
+        });
+        all.push(Command::UpdateServer {
+            name: name("s"),
+            spec,
+            if_version: None,
+        });
     }
     all
 }
@@ -155,7 +218,16 @@ fn commands_keep_their_bytes() {
     for (at, command) in commands().into_iter().enumerate() {
         let actor = [Actor::System, Actor::User(id(2)), Actor::Token(TokenHash([8; 32]))][at % 3];
         let kind = command.kind();
-        line(&mut out, kind, &Envelope { id: CommandId(9), now_ms: 1_000, actor, command });
+        line(
+            &mut out,
+            kind,
+            &Envelope {
+                id: CommandId(9),
+                now_ms: 1_000,
+                actor,
+                command,
+            },
+        );
     }
     expect_file(&here("golden").join("commands.txt"), &out);
 }
@@ -167,7 +239,13 @@ fn records_keep_their_bytes() {
     line(
         &mut out,
         "ClusterRecord",
-        &ClusterRecord { cluster_id: id(1), feature_level: 1, time_ms: 2, audit_events: 3, replies: 4 },
+        &ClusterRecord {
+            cluster_id: id(1),
+            feature_level: 1,
+            time_ms: 2,
+            audit_events: 3,
+            replies: 4,
+        },
     );
     let user = User {
         id: id(2),
@@ -178,10 +256,37 @@ fn records_keep_their_bytes() {
         origin: origin(),
     };
     line(&mut out, "User", &user);
-    line(&mut out, "Session", &Session { hash, user: id(2), expires_ms: 5, origin: origin() });
-    line(&mut out, "Project", &Project { id: id(4), name: name("p"), spec: project_spec(), origin: origin() });
+    line(
+        &mut out,
+        "Session",
+        &Session {
+            hash,
+            user: id(2),
+            expires_ms: 5,
+            origin: origin(),
+        },
+    );
+    line(
+        &mut out,
+        "Project",
+        &Project {
+            id: id(4),
+            name: name("p"),
+            spec: project_spec(),
+            origin: origin(),
+        },
+    );
     for spec in server_specs() {
-        line(&mut out, "Server", &Server { id: id(5), name: name("s"), spec, origin: origin() });
+        line(
+            &mut out,
+            "Server",
+            &Server {
+                id: id(5),
+                name: name("s"),
+                spec,
+                origin: origin(),
+            },
+        );
     }
     let definition = RbacDefinition {
         id: id(3),
@@ -208,10 +313,26 @@ fn records_keep_their_bytes() {
         };
         line(&mut out, "McpToken", &token);
     }
-    line(&mut out, "Tombstone", &Tombstone { hash, index: 3, expires_ms: None });
+    line(
+        &mut out,
+        "Tombstone",
+        &Tombstone {
+            hash,
+            index: 3,
+            expires_ms: None,
+        },
+    );
     line(&mut out, "ToolList", &tool_list());
     line(&mut out, "NodeRecord", &node());
-    line(&mut out, "Retirement", &Retirement { id: NodeId(6), index: 3, time_ms: 4 });
+    line(
+        &mut out,
+        "Retirement",
+        &Retirement {
+            id: NodeId(6),
+            index: 3,
+            time_ms: 4,
+        },
+    );
     let audit = AuditRecord {
         index: 3,
         seq: 1,
@@ -223,20 +344,41 @@ fn records_keep_their_bytes() {
     };
     line(&mut out, "AuditRecord", &audit);
     let replies = [
-        Reply::Refused(Refusal::NotFound { kind: "k".into(), name: "n".into() }),
-        Reply::Refused(Refusal::Forbidden { who: "w".into(), need: "n".into() }),
+        Reply::Refused(Refusal::NotFound {
+            kind: "k".into(),
+            name: "n".into(),
+        }),
+        Reply::Refused(Refusal::Forbidden {
+            who: "w".into(),
+            need: "n".into(),
+        }),
         Reply::ClusterInitialised,
         Reply::Created { id: id(4) },
         Reply::Updated { id: id(4) },
         Reply::Deleted { id: id(4) },
         Reply::SessionOpened,
         Reply::SessionClosed,
-        Reply::TokenIssued { id: id(4), replaced: None, bindings: vec!["action:logs".parse().unwrap()] },
-        Reply::TokenRevoked { id: id(4), already: true },
+        Reply::TokenIssued {
+            id: id(4),
+            replaced: None,
+            bindings: vec!["action:logs".parse().unwrap()],
+        },
+        Reply::TokenRevoked {
+            id: id(4),
+            already: true,
+        },
         Reply::Noted,
     ];
     for reply in replies {
-        line(&mut out, "Outcome", &Outcome { index: 3, reply, restricts: true });
+        line(
+            &mut out,
+            "Outcome",
+            &Outcome {
+                index: 3,
+                reply,
+                restricts: true,
+            },
+        );
     }
     expect_file(&here("golden").join("records.txt"), &out);
 }

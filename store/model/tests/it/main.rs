@@ -1,5 +1,7 @@
 //! The model from outside: stories as text, and the bytes of every command and record.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod golden;
 mod property;
 mod stories;
@@ -13,7 +15,12 @@ fn expect_file(path: &Path, actual: &str) {
         return;
     }
     let expected = std::fs::read_to_string(path).unwrap_or_default();
-    assert_eq!(expected, actual, "\n{} differs; UPDATE_EXPECT=1 rewrites it", path.display());
+    assert_eq!(
+        expected,
+        actual,
+        "\n{} differs; UPDATE_EXPECT=1 rewrites it",
+        path.display()
+    );
 }
 
 fn here(folder: &str) -> PathBuf {

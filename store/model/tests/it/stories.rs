@@ -34,7 +34,12 @@ fn stories_go_as_written() {
 }
 
 fn tell(text: &str) -> String {
-    let mut world = World { tables: MemTables::default(), actor: Actor::System, now_ms: 1_000, index: 0 };
+    let mut world = World {
+        tables: MemTables::default(),
+        actor: Actor::System,
+        now_ms: 1_000,
+        index: 0,
+    };
     let mut out = String::new();
     for line in text.lines().filter(|l| !l.starts_with("  ")) {
         writeln!(out, "{line}").unwrap();
@@ -70,7 +75,9 @@ impl World {
     }
 
     fn can(&self, words: &[&str]) -> String {
-        let Some(rights) = Rights::of(&self.tables, &self.actor, self.now_ms) else { return "nobody".to_owned() };
+        let Some(rights) = Rights::of(&self.tables, &self.actor, self.now_ms) else {
+            return "nobody".to_owned();
+        };
         let wanted = words.join("").parse().unwrap();
         let answer = match &wanted {
             mcp_model::rbac::RoleBinding::Action(action) => rights.allow_action(*action),
@@ -86,10 +93,21 @@ impl World {
         self.index += 1;
         let command = self.parse(words);
         let id = CommandId(u128::from(self.index));
-        let envelope = Envelope { id, now_ms: self.now_ms, actor: self.actor, command };
+        let envelope = Envelope {
+            id,
+            now_ms: self.now_ms,
+            actor: self.actor,
+            command,
+        };
         let mut effects = Effects::default();
         let outcome = apply(&mut self.tables, self.index, 0, &envelope, &mut effects);
-        let repeated = apply(&mut self.tables, self.index + 1_000, 0, &envelope, &mut Effects::default());
+        let repeated = apply(
+            &mut self.tables,
+            self.index + 1_000,
+            0,
+            &envelope,
+            &mut Effects::default(),
+        );
         if tables::load::<mcp_model::records::ClusterRecord>(&self.tables, &[0]).is_some() {
             assert_eq!(outcome, repeated, "a repetition is answered alike");
         }
@@ -106,32 +124,59 @@ impl World {
                 password_hash: None,
                 rbac: Id::from_u128(2),
             },
-            ["user", email] => {
-                Command::CreateUser { id, email: Email::parse(email).unwrap(), name: String::new(), password_hash: None }
-            }
-            ["disable", email] => Command::SetUserDisabled { email: Email::parse(email).unwrap(), disabled: true },
-            ["enable", email] => Command::SetUserDisabled { email: Email::parse(email).unwrap(), disabled: false },
-            ["session", n, email] => {
-                Command::OpenSession { hash: hash(n), user: self.user(email), expires_ms: 1_000_000 }
-            }
+            ["user", email] => Command::CreateUser {
+                id,
+                email: Email::parse(email).unwrap(),
+                name: String::new(),
+                password_hash: None,
+            },
+            ["disable", email] => Command::SetUserDisabled {
+                email: Email::parse(email).unwrap(),
+                disabled: true,
+            },
+            ["enable", email] => Command::SetUserDisabled {
+                email: Email::parse(email).unwrap(),
+                disabled: false,
+            },
+            ["session", n, email] => Command::OpenSession {
+                hash: hash(n),
+                user: self.user(email),
+                expires_ms: 1_000_000,
+            },
             ["logout", n] => Command::CloseSession { hash: hash(n) },
-            ["project", called, ref servers @ ..] => {
-                Command::CreateProject { id, name: name(called), spec: self.project_spec(servers) }
-            }
-            ["change", "project", called, ref servers @ ..] => {
-                Command::UpdateProject { name: name(called), spec: self.project_spec(servers), if_version: None }
-            }
+            ["project", called, ref servers @ ..] => Command::CreateProject {
+                id,
+                name: name(called),
+                spec: self.project_spec(servers),
+            },
+            ["change", "project", called, ref servers @ ..] => Command::UpdateProject {
+                name: name(called),
+                spec: self.project_spec(servers),
+                if_version: None,
+            },
             ["change", "project-at", version, called] => Command::UpdateProject {
                 name: name(called),
                 spec: self.project_spec(&[]),
                 if_version: Some(version.parse().unwrap()),
             },
-            ["drop", "project", called] => Command::DeleteProject { name: name(called), if_version: None },
-            ["server", called, how] => Command::CreateServer { id, name: name(called), spec: server_spec(how) },
-            ["change", "server", called, how] => {
-                Command::UpdateServer { name: name(called), spec: server_spec(how), if_version: None }
-            }
-            ["drop", "server", called] => Command::DeleteServer { name: name(called), if_version: None },
+            ["drop", "project", called] => Command::DeleteProject {
+                name: name(called),
+                if_version: None,
+            },
+            ["server", called, how] => Command::CreateServer {
+                id,
+                name: name(called),
+                spec: server_spec(how),
+            },
+            ["change", "server", called, how] => Command::UpdateServer {
+                name: name(called),
+                spec: server_spec(how),
+                if_version: None,
+            },
+            ["drop", "server", called] => Command::DeleteServer {
+                name: name(called),
+                if_version: None,
+            },
             ["grant", called, subject, ref bindings @ ..] => Command::WriteRbac {
                 id,
                 name: name(called),
@@ -139,11 +184,17 @@ impl World {
                 role_bindings: bindings.iter().map(|b| b.parse().unwrap()).collect(),
                 if_version: None,
             },
-            ["drop", "grant", called] => Command::DeleteRbac { name: name(called), if_version: None },
+            ["drop", "grant", called] => Command::DeleteRbac {
+                name: name(called),
+                if_version: None,
+            },
             ["token", n, called, "in", project, ref rest @ ..] => self.token(id, n, called, project, rest),
             ["revoke", n] => Command::RevokeToken { id: self.token_id(n) },
             ["delete", n] => Command::DeleteToken { id: self.token_id(n) },
-            ["expire", n, at] => Command::ExpireToken { id: self.token_id(n), expires_ms: at.parse().unwrap() },
+            ["expire", n, at] => Command::ExpireToken {
+                id: self.token_id(n),
+                expires_ms: at.parse().unwrap(),
+            },
             _ => panic!("what is {words:?}?"),
         }
     }
@@ -212,12 +263,27 @@ fn hash(n: &str) -> TokenHash {
 
 fn server_spec(how: &str) -> ServerSpec {
     let transport = match how {
-        "http" => Transport::Http { url: "http://localhost/mcp".to_owned(), headers: Default::default() },
-        _ => Transport::Stdio { command: how.to_owned(), args: Vec::new(), env: Default::default(), cwd: None },
+        "http" => Transport::Http {
+            url: "http://localhost/mcp".to_owned(),
+            headers: Default::default(),
+        },
+        _ => Transport::Stdio {
+            command: how.to_owned(),
+            args: Vec::new(),
+            env: Default::default(),
+            cwd: None,
+        },
     };
     let (connect_ms, response_ms) = (1_000, 1_000);
     let description = String::new();
-    ServerSpec { description, transport, connect_ms, response_ms, stateful: false, pin_tools: false }
+    ServerSpec {
+        description,
+        transport,
+        connect_ms,
+        response_ms,
+        stateful: false,
+        pin_tools: false,
+    }
 }
 
 fn describe(outcome: &Outcome, effects: &Effects) -> Vec<String> {
@@ -235,7 +301,11 @@ fn describe(outcome: &Outcome, effects: &Effects) -> Vec<String> {
             format!("token issued{replaced}: [{}]", bindings.join(" "))
         }
         Reply::TokenRevoked { already, .. } => {
-            if *already { "token was revoked before".to_owned() } else { "token revoked".to_owned() }
+            if *already {
+                "token was revoked before".to_owned()
+            } else {
+                "token revoked".to_owned()
+            }
         }
         Reply::Noted => "noted".to_owned(),
     };
