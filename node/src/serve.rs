@@ -26,6 +26,9 @@ use crate::{certs, listen, random, ready};
 const LOG_FILE: &str = "raft-log.redb";
 /// How long load balancers have to notice that this node is not ready before its listeners close.
 const DRAIN_NOTICE: Duration = Duration::from_millis(200);
+/// How long calls under way may take to finish before this node gives its lease back.
+const CALLS_WAIT: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Runs a node until `stop` turns true.
 pub(crate) async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
@@ -144,12 +147,21 @@ impl Started {
         })
     }
 
-    /// Not ready, no lease, no leadership, no connections: in this order.
+    /// Not ready, nothing new, no lease, no leadership, no upstreams, no connections: in this order.
     async fn stop(mut self) {
         self.vitals.draining.store(true, Ordering::Release);
         self.gateway.drain();
-        self.background.cancel();
+        // Calls under way need the lease to the end of their answers.
+        let finished = async {
+            while self.gateway.open_requests() > 0 {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        if tokio::time::timeout(CALLS_WAIT, finished).await.is_err() {
+            tracing::info!(open = self.gateway.open_requests(), "calls are cut short");
+        }
         self.node.shutdown().await;
+        self.background.cancel();
         tokio::time::sleep(DRAIN_NOTICE).await;
         self.listeners.send_replace(true);
         while self.tasks.join_next().await.is_some() {}

@@ -151,6 +151,7 @@ pub(crate) struct Core {
     pub(crate) batches: mpsc::Sender<Queued>,
     links: Links,
     fit: AtomicBool,
+    renewing: AtomicBool,
     stop: watch::Sender<bool>,
     random: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -205,6 +206,11 @@ impl Core {
     /// Whether this node's disk is good enough to lead.
     pub(crate) fn is_fit(&self) -> bool {
         self.fit.load(Ordering::Acquire)
+    }
+
+    /// Whether this node still asks for leases: not once it has begun to stop.
+    pub(crate) fn is_renewing(&self) -> bool {
+        self.renewing.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_fit(&self, fit: bool) {
@@ -291,6 +297,7 @@ impl Node {
             batches,
             links,
             fit: AtomicBool::new(true),
+            renewing: AtomicBool::new(true),
             stop: watch::Sender::new(false),
             random: options.random,
         });
@@ -424,10 +431,11 @@ impl Node {
     /// Stops: gives the lease back, lets somebody else lead, and ends every task.
     pub async fn shutdown(&self) {
         let core = &self.core;
+        // In this order: a renewal that is under way belongs to the incarnation that ends here.
+        core.renewing.store(false, Ordering::Release);
         core.replica.hand_back_lease();
         self.hand_over().await;
         core.stop.send_replace(true);
-        core.replica.hand_back_lease();
         if let Err(error) = core.raft.shutdown().await {
             tracing::warn!(%error, "consensus did not stop cleanly");
         }

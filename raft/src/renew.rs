@@ -31,7 +31,7 @@ pub(crate) async fn run(core: Arc<Core>) {
 }
 
 async fn renew(core: &Core) -> bool {
-    let Some(leader) = core.leader() else { return false };
+    let Some(leader) = core.leader().filter(|_| core.is_renewing()) else { return false };
     // Rule 1: the clock is read before anything is sent.
     let now = core.clock.reading();
     let Some((incarnation, request)) = core.replica.gate().begin(now) else {

@@ -143,7 +143,7 @@ impl Audit {
             reason: Some(reason),
             ..with(permit, about)
         };
-        self.write_or_count(record);
+        self.write_or_count(record, When::Now);
     }
 
     /// Records that a request was not admitted. A flood of these is counted, not written.
@@ -161,14 +161,17 @@ impl Audit {
             token_sha,
             ..Record::default()
         };
-        self.write_or_count(record);
+        // A flood of strangers shares writes: a few milliseconds of their refusals are all that kill -9 can take.
+        self.write_or_count(record, When::Soon);
     }
 
-    fn write_or_count(&self, record: Record<'_>) {
-        if let Err(error) = self.write(record, When::Soon) {
+    fn write_or_count(&self, record: Record<'_>, when: When) {
+        if let Err(error) = self.write(record, when) {
             tracing::error!(%error, "audit record not written");
         }
-        self.waiting.notify_one();
+        if when == When::Soon {
+            self.waiting.notify_one();
+        }
     }
 
     fn write<'a>(&'a self, mut record: Record<'a>, when: When) -> Result<u64, AuditError> {
@@ -273,6 +276,6 @@ impl Drop for Running {
             bytes: Some(self.bytes),
             ..Record::default()
         };
-        self.audit.write_or_count(record);
+        self.audit.write_or_count(record, When::Now);
     }
 }
