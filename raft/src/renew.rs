@@ -37,6 +37,11 @@ async fn renew(core: &Core) -> bool {
     let Some((incarnation, request)) = core.replica.gate().begin(now) else {
         return false;
     };
+    if !core.is_renewing() {
+        // The lease was handed back between the two looks: this would be a lease of the incarnation after that.
+        core.replica.gate().failed(request);
+        return false;
+    }
     let granted = tokio::time::timeout(ANSWER_WAIT, ask(core, leader, incarnation, request)).await;
     match granted {
         Ok(Some(Index::At(read_index))) => {
