@@ -68,9 +68,10 @@ pub(super) fn duration(ns: u64) -> String {
     }
 }
 
-/// The middle one.
+/// The middle one, or the mean of the two in the middle.
 pub(super) fn median(values: &[u64]) -> u64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
-    sorted.get(sorted.len() / 2).copied().unwrap_or(0)
+    let at = |n: usize| sorted.get(n).copied().unwrap_or(0);
+    (at(sorted.len() / 2) + at(sorted.len().saturating_sub(1) / 2)) / 2
 }
