@@ -30,6 +30,7 @@ class Load:
         self.minted = {}
         self.revoked = {}
         self.unknown = 0
+        #: When each acknowledged write was sent, and when it was answered.
         self.written_at = []
 
     async def call_loop(self, node):
@@ -68,13 +69,14 @@ class Load:
 
     async def write(self, number, path, body):
         node = self.cluster.nodes[number % len(self.cluster.nodes)]
+        sent = time.monotonic()
         try:
             answer = await raw.apart(self.cluster.api, node, "POST", path, body, seconds=10)
         except (OSError, http.client.HTTPException):
             self.unknown += 1
             return None
         if answer.status in (200, 201, 202):
-            self.written_at.append(time.monotonic())
+            self.written_at.append((sent, time.monotonic()))
             return answer
         if answer.status not in (503, 504):
             self.wrong.append(f"write on {node.name}: {answer}")
@@ -83,12 +85,12 @@ class Load:
         return None
 
     async def written(self, count, since):
-        """Waits until this many writes were acknowledged after a moment; gives the time of the first."""
+        """Waits until this many writes that were sent after a moment are acknowledged; gives the time of the first answer."""
         async with asyncio.timeout(WRITE_SECONDS_MAX + count):
             while True:
-                after = [at for at in self.written_at if at > since]
+                after = [answered for sent, answered in self.written_at if sent > since]
                 if len(after) >= count:
-                    return after[0]
+                    return min(after)
                 await asyncio.sleep(0.02)
 
 
