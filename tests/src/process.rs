@@ -20,13 +20,22 @@ fn cpu_us_of(stat: &str) -> Option<u64> {
     Some(ticks * 1_000_000 / TICKS_PER_SECOND)
 }
 
-/// CPU time that all processes of the machine have used together, in microseconds, in steps of 10 ms.
-pub fn all_cpu_us() -> anyhow::Result<u64> {
-    let stat = std::fs::read_to_string("/proc/stat")?;
-    all_cpu_us_of(&stat).context("/proc/stat cannot be read")
+/// What the whole machine has done since it started, in microseconds of one core, in steps of 10 ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    /// CPU time of all processes together.
+    pub processes_us: u64,
+    /// That, and interrupts: most of what the network stack does on loopback.
+    pub busy_us: u64,
 }
 
-fn all_cpu_us_of(stat: &str) -> Option<u64> {
+/// What the whole machine has done.
+pub fn machine() -> anyhow::Result<Machine> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    machine_of(&stat).context("/proc/stat cannot be read")
+}
+
+fn machine_of(stat: &str) -> Option<Machine> {
     let fields = stat
         .lines()
         .next()?
@@ -35,13 +44,12 @@ fn all_cpu_us_of(stat: &str) -> Option<u64> {
         .map(|field| field.parse::<u64>());
     let fields: Vec<u64> = fields.collect::<Result<_, _>>().ok()?;
     // User, nice, system, idle, waiting for the disk, interrupts, soft interrupts; what lies behind is not ours.
-    let busy = fields
-        .iter()
-        .take(7)
-        .enumerate()
-        .filter(|(n, _)| *n != 3 && *n != 4)
-        .map(|(_, ticks)| ticks);
-    Some(busy.sum::<u64>() * 1_000_000 / TICKS_PER_SECOND)
+    let sum = |of: &[u64]| of.iter().sum::<u64>() * 1_000_000 / TICKS_PER_SECOND;
+    let (processes_us, interrupts_us) = (sum(fields.get(..3)?), sum(fields.get(5..7)?));
+    Some(Machine {
+        processes_us,
+        busy_us: processes_us + interrupts_us,
+    })
 }
 
 /// Memory that a process has resident, in KiB.
@@ -65,11 +73,9 @@ mod tests {
 
     #[test]
     fn idle_time_is_not_used_time() {
-        assert_eq!(
-            all_cpu_us_of("cpu  10 1 20 4000 500 3 6 99 0 0\ncpu0 1 2"),
-            Some(400_000)
-        );
-        assert!(all_cpu_us().unwrap() > 0);
+        let all = machine_of("cpu  10 1 20 4000 500 3 6 99 0 0\ncpu0 1 2").unwrap();
+        assert_eq!((all.processes_us, all.busy_us), (310_000, 400_000));
+        assert!(machine().unwrap().busy_us > 0);
     }
 
     #[test]

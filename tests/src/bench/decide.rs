@@ -171,7 +171,7 @@ fn fill(dir: &Path, bearers: &[String]) -> anyhow::Result<Arc<Replica>> {
         .context("the gate is shut")?;
     replica
         .gate()
-        .granted(incarnation, renewal, index, replica.auth_index());
+        .granted(incarnation, renewal, index, || replica.auth_index());
     Ok(replica)
 }
 

@@ -11,7 +11,7 @@ use super::histogram::Histogram;
 use super::table::{duration, heading, median, table, thousands};
 use super::ways::{Helper, Way, What, ways};
 use crate::cluster::Cluster;
-use crate::process::{all_cpu_us, cpu_us};
+use crate::process::{cpu_us, machine};
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
 const HEAD: [&str; 11] = [
@@ -43,10 +43,11 @@ struct Cell {
     own_us: u64,
     generator_us: u64,
     upstream_us: u64,
+    busy_us: u64,
 }
 
 impl Cell {
-    fn add(&mut self, report: &Report, own_us: u64, upstream_us: u64) {
+    fn add(&mut self, report: &Report, own_us: u64, upstream_us: u64, busy_us: u64) {
         self.rates
             .push(report.latencies.count() * 1_000_000_000 / report.wall_ns.max(1));
         self.latencies.add(&report.latencies);
@@ -56,6 +57,7 @@ impl Cell {
         self.own_us += own_us;
         self.generator_us += report.cpu_us;
         self.upstream_us += upstream_us;
+        self.busy_us += busy_us;
     }
 
     /// CPU time as a share of the time that passed, in percent of one core.
@@ -63,26 +65,21 @@ impl Cell {
         cpu_us * 100_000 / self.life_ns.max(1)
     }
 
-    fn limited_by(&self, way: &Way, cores: u64) -> String {
-        let (generator, upstream) = (self.percent(self.generator_us), self.percent(self.upstream_us));
-        let own = if way.name == "direct" {
-            0
-        } else {
-            self.percent(self.own_us)
-        };
-        if generator >= BUSY_PERCENT {
+    fn limited_by(&self, cores: u64) -> String {
+        // Both run on one thread: when that is busy all the time, it is they who are measured.
+        if self.percent(self.generator_us) >= BUSY_PERCENT {
             return "GENERATOR".to_owned();
         }
-        if upstream >= BUSY_PERCENT {
+        if self.percent(self.upstream_us) >= BUSY_PERCENT {
             return "UPSTREAM".to_owned();
         }
-        match (generator + upstream + own) * 100 >= cores * 100 * BUSY_PERCENT {
+        match self.percent(self.busy_us) >= cores * BUSY_PERCENT {
             true => format!("all {cores} cores"),
             false => "nothing full".to_owned(),
         }
     }
 
-    fn row(&self, first: Vec<String>, way: &Way, cores: u64) -> Vec<String> {
+    fn row(&self, first: Vec<String>, cores: u64) -> Vec<String> {
         let (low, high) = (self.rates.iter().min().copied(), self.rates.iter().max().copied());
         let spread = format!("{}-{}", thousands(low.unwrap_or(0)), thousands(high.unwrap_or(0)));
         let own = self.own_us * 10 / self.answered.max(1);
@@ -95,7 +92,7 @@ impl Cell {
             format!("{} %", self.percent(self.own_us)),
             format!("{} %", self.percent(self.upstream_us)),
             format!("{} %", self.percent(self.generator_us)),
-            self.limited_by(way, cores),
+            self.limited_by(cores),
         ];
         first.into_iter().chain(rest).collect()
     }
@@ -159,9 +156,7 @@ struct Machine {
 impl Machine {
     fn print(&self, cores: u64) {
         let others = self.all_us.saturating_sub(self.ours_us) * 100_000 / (self.wall_ns * cores).max(1);
-        println!(
-            "\nEverything else on this machine used {others} % of it meanwhile: interrupts, and whatever else runs here."
-        );
+        println!("\nOther processes used {others} % of the machine meanwhile.");
         if others > NOISE_PERCENT_MAX {
             println!(
                 "THE MACHINE WAS NOT QUIET: rates and latencies of this run mean little, CPU per request somewhat more."
@@ -175,7 +170,7 @@ impl Track<'_> {
         let cells = self.measure(what, connections).await?;
         let rows = connections.iter().zip(&cells).flat_map(|(connections, cells)| {
             let cells = cells.iter().zip(&self.ways);
-            cells.map(|(cell, way)| cell.row(vec![connections.to_string(), way.name.to_owned()], way, self.cores))
+            cells.map(|(cell, way)| cell.row(vec![connections.to_string(), way.name.to_owned()], self.cores))
         });
         table(&HEAD, &rows.collect::<Vec<_>>());
         Ok(())
@@ -198,13 +193,15 @@ impl Track<'_> {
 
     async fn round(&mut self, what: What, connections: usize, way: usize, cell: &mut Cell) -> anyhow::Result<()> {
         let way = &self.ways[way];
-        let before = (cpu_us(way.pid)?, cpu_us(self.upstream)?, self.ours()?, all_cpu_us()?);
+        let before = (cpu_us(way.pid)?, cpu_us(self.upstream)?, self.ours()?, machine()?);
         let report = generate(&way.job(what, connections, self.plan.round_ms))
             .await
             .with_context(|| way.name)?;
-        cell.add(&report, cpu_us(way.pid)? - before.0, cpu_us(self.upstream)? - before.1);
+        let now = machine()?;
+        let (own_us, upstream_us) = (cpu_us(way.pid)? - before.0, cpu_us(self.upstream)? - before.1);
+        cell.add(&report, own_us, upstream_us, now.busy_us - before.3.busy_us);
         self.machine.ours_us += self.ours()? - before.2 + report.cpu_us;
-        self.machine.all_us += all_cpu_us()? - before.3;
+        self.machine.all_us += now.processes_us - before.3.processes_us;
         self.machine.wall_ns += report.life_ns;
         Ok(())
     }
