@@ -3,19 +3,25 @@
 use mcp_model::clock::{Clock, Reading};
 use nix::time::{ClockId, clock_gettime};
 
+/// Longest time in which the clocks of one reading are looked at.
+const LOOK_NS_MAX: u64 = 1_000_000;
+
 /// The machine's clocks, through libc: a test can shift them with libfaketime.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SystemClock;
 
 impl Clock for SystemClock {
     fn reading(&self) -> Reading {
-        // Read in this order, a suspension in between makes the sum too large: a lease ends early, never late.
-        let raw = ns(ClockId::CLOCK_MONOTONIC_RAW);
-        let running = ns(ClockId::CLOCK_MONOTONIC);
-        let boot = ns(ClockId::CLOCK_BOOTTIME);
-        Reading {
-            boot_ns: boot,
-            raw_ns: raw + boot.saturating_sub(running),
+        // The sum of clocks is only worth something if nothing happened between looking at them: neither a suspension nor a
+        // long pause of this thread. What remains is well within the margin that others wait.
+        loop {
+            let boot = ns(ClockId::CLOCK_BOOTTIME);
+            let running = ns(ClockId::CLOCK_MONOTONIC);
+            let raw = ns(ClockId::CLOCK_MONOTONIC_RAW);
+            if ns(ClockId::CLOCK_BOOTTIME).saturating_sub(boot) <= LOOK_NS_MAX {
+                let raw_ns = raw + boot.saturating_sub(running);
+                return Reading { boot_ns: boot, raw_ns };
+            }
         }
     }
 

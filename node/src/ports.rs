@@ -132,6 +132,7 @@ fn failed(why: WriteFailed) -> mcpd::WriteFailed {
     match why {
         WriteFailed::NoLeader => mcpd::WriteFailed::NoLeader,
         WriteFailed::Busy => mcpd::WriteFailed::NotProposed("too many writes at once".to_owned()),
+        WriteFailed::TooLong => mcpd::WriteFailed::NotProposed(why.to_string()),
         WriteFailed::OutcomeUnknown => mcpd::WriteFailed::OutcomeUnknown("no answer in time".to_owned()),
     }
 }

@@ -24,11 +24,11 @@ const RETRY: Duration = Duration::from_millis(20);
 
 /// Waits until what was committed at `index` is in force everywhere, or for `deadline`. `None`: this process does not lead and
 /// knows nothing about leases.
-pub(crate) async fn wait(core: &Arc<Core>, index: u64, deadline: Duration) -> Option<Receipt> {
+pub(crate) async fn wait(core: &Arc<Core>, index: u64, term: u64, deadline: Duration) -> Option<Receipt> {
     let began = core.clock.reading();
     let deadline = began.plus_ms(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
     // Frozen here, where the commit is known: a later renewal is granted at a later index.
-    let frozen = core.office.freeze(may_hold_a_lease(core).into_iter())?;
+    let frozen = core.office.freeze(term, may_hold_a_lease(core)?.into_iter())?;
     let proofs = frozen.into_iter().map(|(node, grant)| async move {
         let run_out = Ledger::run_out(grant, &core.timers);
         let proof = prove(core, node, index, run_out, deadline).await;
@@ -47,12 +47,13 @@ pub(crate) async fn wait(core: &Arc<Core>, index: u64, deadline: Duration) -> Op
     })
 }
 
-/// Members of the applied and of the appended configuration, learners included, and whoever was removed.
-fn may_hold_a_lease(core: &Core) -> BTreeSet<NodeId> {
+/// Members of the applied and of the appended configuration, learners included, and whoever was removed. `None`: the state
+/// cannot be read, so nobody can say.
+fn may_hold_a_lease(core: &Core) -> Option<BTreeSet<NodeId>> {
     let applied = core.membership.borrow().clone();
     let appended = core.metrics.borrow().membership_config.clone();
     let members = applied.nodes().chain(appended.nodes()).map(|(id, _)| NodeId(*id));
-    members.chain(core.retired()).collect()
+    Some(members.chain(core.retired()?).collect())
 }
 
 async fn prove(core: &Core, node: NodeId, index: u64, run_out: Reading, deadline: Reading) -> Proof {
@@ -95,17 +96,20 @@ async fn prove(core: &Core, node: NodeId, index: u64, run_out: Reading, deadline
 
 async fn prove_here(core: &Core, index: u64, run_out: Reading, deadline: Reading) -> Proof {
     let mut at = core.replica.auth_index_watch();
-    let now = core.clock.reading();
-    let left_ms = now
-        .ms_until_both_passed(run_out)
-        .min(now.ms_until_both_passed(deadline));
-    let reached = tokio::time::timeout(Duration::from_millis(left_ms), at.wait_for(|at| *at >= index)).await;
-    if reached.is_ok() {
-        return Proof::Applied;
-    }
-    if core.clock.reading().both_passed(run_out) {
-        Proof::LeaseRanOut
-    } else {
-        Proof::Pending
+    loop {
+        let now = core.clock.reading();
+        if now.both_passed(run_out) {
+            return Proof::LeaseRanOut;
+        }
+        if now.both_passed(deadline) {
+            return Proof::Pending;
+        }
+        let left_ms = now
+            .ms_until_both_passed(run_out)
+            .min(now.ms_until_both_passed(deadline));
+        let reached = tokio::time::timeout(Duration::from_millis(left_ms.max(1)), at.wait_for(|at| *at >= index)).await;
+        if matches!(reached, Ok(Ok(_))) {
+            return Proof::Applied;
+        }
     }
 }

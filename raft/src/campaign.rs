@@ -9,16 +9,15 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use mcp_model::clock::Reading;
 use mcp_model::ids::NodeId;
+use mcp_model::timers::{ASK_MS, LOOK_MS};
 use openraft::ServerState;
 
 use crate::link::Lane;
 use crate::node::Core;
 use crate::rpc::{ASK, PeerState};
 
-/// How often a node looks whether it should do something.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// How long peers have to answer a question.
-const ANSWER_WAIT: Duration = Duration::from_millis(150);
+const LOOK_EVERY: Duration = Duration::from_millis(LOOK_MS);
+const ANSWER_WAIT: Duration = Duration::from_millis(ASK_MS);
 
 /// Campaigns when there is no leader.
 pub(crate) async fn run(core: Arc<Core>) {
@@ -34,19 +33,34 @@ pub(crate) async fn run(core: Arc<Core>) {
             quiet_since = now;
             continue;
         }
-        quiet_since = later(quiet_since, core.heard.get());
+        let heard = later(core.heard.get(), core.voted.get());
+        if later(quiet_since, heard) != quiet_since {
+            quiet_since = heard;
+            patience_ms = core.silence_with_jitter_ms();
+        }
         if now.ms_since(quiet_since) < patience_ms || !is_voter(&core) {
             continue;
         }
-        if should_campaign(&core).await
-            && let Err(error) = core.raft.trigger().elect().await
-        {
-            tracing::warn!(%error, "campaign failed");
+        // Asking takes time, in which somebody else may have won.
+        if should_campaign(&core).await && nobody_came_forward(&core) {
+            elect(&core).await;
         }
         // Fresh jitter each time: two losers do not meet again.
         quiet_since = core.clock.reading();
-        patience_ms = core.silence_with_jitter_ms();
+        patience_ms = core.jitter_ms();
     }
+}
+
+async fn elect(core: &Core) {
+    if let Err(error) = core.raft.trigger().elect().await {
+        tracing::warn!(%error, "campaign failed");
+    }
+}
+
+/// Whether nobody has led or asked for this node's vote for as long as voters are loyal.
+fn nobody_came_forward(core: &Core) -> bool {
+    let heard = later(core.heard.get(), core.voted.get());
+    !leads(core) && core.clock.reading().ms_since(heard) >= core.timers.leader_silence_ms
 }
 
 /// Campaigns as soon as the others may vote: the leader that is leaving has asked this node to.
@@ -58,10 +72,8 @@ pub(crate) async fn take_over(core: Arc<Core>) {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    if !leads(&core)
-        && let Err(error) = core.raft.trigger().elect().await
-    {
-        tracing::warn!(%error, "campaign failed");
+    if !leads(&core) {
+        elect(&core).await;
     }
 }
 
@@ -72,6 +84,7 @@ pub(crate) fn own_state(core: &Core) -> PeerState {
     PeerState {
         hears_leader: leads(core) && core.is_fit() || heard_ms < core.timers.leader_silence_ms,
         term: metrics.current_term,
+        fit: core.is_fit(),
         last_log: core.logs.last_id(),
         has_membership: metrics.membership_config.nodes().next().is_some(),
     }
@@ -87,7 +100,10 @@ async fn should_campaign(core: &Core) -> bool {
         Some((*id, state))
     });
     let answers: Vec<(u64, PeerState)> = join_all(asked).await.into_iter().flatten().collect();
-    if answers.iter().any(|(_, peer)| peer.last_log > mine.last_log) {
+    if answers
+        .iter()
+        .any(|(_, peer)| peer.fit && peer.last_log > mine.last_log)
+    {
         return false;
     }
     let mut leaderless: Vec<u64> = answers

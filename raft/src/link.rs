@@ -1,6 +1,7 @@
 //! A connection to one peer: two lanes of HTTP/2 over mutual TLS, so that a snapshot never delays a lease.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ use crate::tls::{PeerTls, peer_name};
 
 /// How long a connection may take. On a network that lives it takes a round trip or two.
 const CONNECT_WAIT: Duration = Duration::from_millis(500);
+/// Messages in a row that may stay unanswered before a connection is given up.
+const TIMEOUTS_MAX: u32 = 3;
 /// A silent connection is asked whether it lives.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
@@ -34,6 +37,8 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 pub(crate) enum LinkError {
     #[error("peer {0} cannot be reached: {1}")]
     Unreachable(NodeId, String),
+    #[error("peer {0} cannot be connected to: {1}")]
+    NotConnected(NodeId, String),
     #[error("peer {0} did not answer in time")]
     Timeout(NodeId),
     #[error("peer {0} refused: {1}")]
@@ -42,12 +47,22 @@ pub(crate) enum LinkError {
     Nonsense(NodeId),
 }
 
+impl Slot {
+    /// The next message connects anew. Whoever holds the lock is connecting already.
+    fn forget(&self) {
+        self.timeouts.store(0, Ordering::Relaxed);
+        if let Ok(mut sender) = self.sender.try_lock() {
+            *sender = None;
+        }
+    }
+}
+
 /// Which lane a message takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Lane {
     /// Votes, leases, confirmations, small appends.
     Fast,
-    /// Snapshots and catching up.
+    /// Snapshots, catching up, and writes on their way to the leader.
     Bulk,
 }
 
@@ -64,8 +79,15 @@ pub(crate) struct Link {
     badge: Badge,
     to: NodeId,
     address: String,
-    fast: Mutex<Option<SendRequest<Body>>>,
-    bulk: Mutex<Option<SendRequest<Body>>>,
+    fast: Slot,
+    bulk: Slot,
+}
+
+/// One lane: its connection, and how often in a row it did not answer in time.
+#[derive(Default)]
+struct Slot {
+    sender: Mutex<Option<SendRequest<Body>>>,
+    timeouts: AtomicU32,
 }
 
 impl Link {
@@ -74,8 +96,8 @@ impl Link {
             badge,
             to,
             address,
-            fast: Mutex::default(),
-            bulk: Mutex::default(),
+            fast: Slot::default(),
+            bulk: Slot::default(),
         }
     }
 
@@ -133,20 +155,24 @@ impl Link {
         request: Request<Body>,
         wait: Duration,
     ) -> Result<A, LinkError> {
+        let slot = self.slot(lane);
         let exchanged = tokio::time::timeout(wait, self.send(lane, request)).await;
         let bytes = match exchanged {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(error @ LinkError::Refused(..))) => return Err(error),
             Ok(Err(error)) => {
-                self.forget(lane).await;
+                slot.forget();
                 return Err(error);
             }
             Err(_) => {
-                // A connection across a cut would be tried for minutes.
-                self.forget(lane).await;
+                // A connection across a cut would be tried for minutes; a slow disk behind a good one is no reason to part.
+                if slot.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_MAX {
+                    slot.forget();
+                }
                 return Err(LinkError::Timeout(self.to));
             }
         };
+        slot.timeouts.store(0, Ordering::Relaxed);
         postcard::from_bytes(&bytes).map_err(|_| LinkError::Nonsense(self.to))
     }
 
@@ -166,25 +192,21 @@ impl Link {
         Ok(bytes)
     }
 
-    fn slot(&self, lane: Lane) -> &Mutex<Option<SendRequest<Body>>> {
+    fn slot(&self, lane: Lane) -> &Slot {
         match lane {
             Lane::Fast => &self.fast,
             Lane::Bulk => &self.bulk,
         }
     }
 
-    async fn forget(&self, lane: Lane) {
-        *self.slot(lane).lock().await = None;
-    }
-
     async fn connected(&self, lane: Lane) -> Result<SendRequest<Body>, LinkError> {
-        let mut slot = self.slot(lane).lock().await;
+        let mut slot = self.slot(lane).sender.lock().await;
         if let Some(sender) = slot.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }
         let connected = tokio::time::timeout(CONNECT_WAIT, self.connect()).await;
-        let sender = connected.map_err(|_| LinkError::Timeout(self.to))?;
-        let sender = sender.map_err(|error| LinkError::Unreachable(self.to, error.to_string()))?;
+        let sender = connected.map_err(|_| LinkError::NotConnected(self.to, "no answer".to_owned()))?;
+        let sender = sender.map_err(|error| LinkError::NotConnected(self.to, error.to_string()))?;
         *slot = Some(sender.clone());
         Ok(sender)
     }

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::ops::{Bound, RangeBounds};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mcp_store::Replica;
 use mcp_store::log::{LogError, LogRecord, Mark, Purged, RaftLog};
@@ -22,6 +23,8 @@ const APPEND_BYTES_MAX: usize = 256 * 1024;
 /// Entries and bytes kept in memory beyond those that are not on disk yet.
 const TAIL_ENTRIES_MAX: usize = 2_048;
 const TAIL_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How often a waiting purge looks at the gate.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The log of one node, as openraft sees it. Clones are one log.
 #[derive(Clone)]
@@ -30,7 +33,9 @@ pub(crate) struct Logs {
     tail: Arc<Mutex<Tail>>,
     replica: Arc<Replica>,
     /// Index up to which `committed` is durable: nothing later is applied.
-    committed: Arc<watch::Sender<u64>>,
+    committed: Arc<watch::Sender<Result<u64, String>>>,
+    /// Whether a purge waits until the state is as far; openraft's suite purges what was never applied.
+    patient: bool,
     /// Bytes appended since the last snapshot.
     appended_bytes: Arc<AtomicU64>,
 }
@@ -87,19 +92,45 @@ impl Logs {
             log,
             tail: Arc::new(Mutex::new(tail)),
             replica,
-            committed: Arc::new(watch::Sender::new(committed)),
+            committed: Arc::new(watch::Sender::new(Ok(committed))),
+            patient: true,
             appended_bytes: Arc::default(),
         })
     }
 
     /// Index up to which `committed` is durable.
-    pub(crate) fn committed(&self) -> watch::Receiver<u64> {
+    pub(crate) fn committed(&self) -> watch::Receiver<Result<u64, String>> {
         self.committed.subscribe()
     }
 
     /// Bytes appended since this was last asked for.
     pub(crate) fn appended_bytes(&self) -> &AtomicU64 {
         &self.appended_bytes
+    }
+
+    /// Where the log begins.
+    pub(crate) fn purged_index(&self) -> Result<u64, LogError> {
+        Ok(self.log.purged()?.map_or(0, |purged| purged.index))
+    }
+
+    /// For openraft's suite, which purges what was never applied.
+    #[cfg(test)]
+    pub(crate) fn impatient(self) -> Logs {
+        Logs { patient: false, ..self }
+    }
+
+    /// Waits until the state has taken up everything that the log is about to forget. A snapshot may still be on its way into
+    /// it when consensus purges the log behind it.
+    async fn until_applied(&self, index: u64) -> Result<(), StorageError> {
+        let mut at = self.replica.auth_index_watch();
+        while self.replica.auth_index() < index {
+            if let Some(why) = self.replica.gate().why_shut() {
+                return Err(write_error(LogError::Failed(why)));
+            }
+            // A shut gate announces nothing, so it is looked at now and then.
+            let _changed = tokio::time::timeout(LOOK_EVERY, at.changed()).await;
+        }
+        Ok(())
     }
 
     /// The id of the last entry: what campaigns compare.
@@ -251,9 +282,11 @@ impl RaftLogStorage<TypeConfig> for Logs {
         let index = committed.map_or(0, |id| id.index);
         let durable = Arc::clone(&self.committed);
         let completion = Box::new(move |result: Result<(), LogError>| {
-            if result.is_ok() {
-                durable.send_modify(|at| *at = index.max(*at));
-            }
+            durable.send_modify(|at| match (&result, at) {
+                (Ok(()), Ok(at)) => *at = index.max(*at),
+                (Err(error), at) => *at = Err(error.to_string()),
+                (Ok(()), Err(_)) => {}
+            });
         });
         self.log.put_mark(Mark::Committed, encode(&committed), completion);
         Ok(())
@@ -274,21 +307,25 @@ impl RaftLogStorage<TypeConfig> for Logs {
         I::IntoIter: OptionalSend,
     {
         let mut records = Vec::new();
+        let mut written_over = None;
         {
             let mut tail = self.tail();
             let last = tail.last.map(|id| id.index);
             for entry in entries {
-                if records.is_empty() && last.is_some_and(|last| entry.log_id.index <= last) {
+                let index = entry.log_id.index;
+                if records.is_empty() && last.is_some_and(|last| index <= last) {
                     // What is written over is gone, and so is everything behind it.
-                    tail.drop_from(entry.log_id.index);
-                    self.log.truncate(entry.log_id.index, Box::new(|_| ()));
+                    tail.drop_from(index);
+                    written_over = Some(index);
                 }
                 let bytes = encode(&entry);
                 self.appended_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                let index = entry.log_id.index;
                 tail.push(entry, bytes.len());
                 records.push(LogRecord { index, bytes });
             }
+        }
+        if let Some(index) = written_over {
+            self.log.truncate(index, Box::new(|_| ()));
         }
         let Some(last) = records.last().map(|r| r.index) else {
             callback.log_io_completed(Ok(()));
@@ -319,6 +356,9 @@ impl RaftLogStorage<TypeConfig> for Logs {
 
     /// The log may forget only what the state on disk remembers.
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        if self.patient {
+            self.until_applied(log_id.index).await?;
+        }
         if self.replica.durable_index() < log_id.index {
             let replica = Arc::clone(&self.replica);
             let flushed = tokio::task::spawn_blocking(move || replica.flush()).await;
@@ -328,7 +368,9 @@ impl RaftLogStorage<TypeConfig> for Logs {
         {
             let mut tail = self.tail();
             tail.drop_to(log_id.index);
-            tail.last = tail.last.max(Some(log_id));
+            if tail.last.is_none_or(|last| last.index < log_id.index) {
+                tail.last = Some(log_id);
+            }
         }
         let (completion, rx) = self.wait();
         self.log.purge(

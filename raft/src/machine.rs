@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use mcp_store::log::LogError;
 use mcp_store::{ApplyEntry, Replica, StoreError, snapshot};
 use openraft::storage::RaftStateMachine;
 use openraft::{
@@ -28,9 +29,10 @@ pub(crate) struct Machine {
     replica: Arc<Replica>,
     applied: Applied,
     membership: watch::Sender<Stored>,
-    committed: watch::Receiver<u64>,
+    committed: watch::Receiver<Result<u64, String>>,
     dir: PathBuf,
     current: Current,
+    transfers: u64,
 }
 
 /// Builds snapshots while the machine goes on.
@@ -43,7 +45,8 @@ pub(crate) struct Builder {
 impl Machine {
     pub(crate) fn open(
         replica: Arc<Replica>,
-        committed: watch::Receiver<u64>,
+        committed: watch::Receiver<Result<u64, String>>,
+        purged: u64,
         dir: &Path,
     ) -> Result<Machine, StoreError> {
         let applied: Applied = match replica.applied_mark()? {
@@ -51,7 +54,7 @@ impl Machine {
             None => Applied::default(),
         };
         std::fs::create_dir_all(dir).map_err(|e| StoreError::Io(e.to_string()))?;
-        let current = newest(dir)?;
+        let current = newest(dir, purged)?;
         Ok(Machine {
             membership: watch::Sender::new(applied.membership.clone()),
             applied,
@@ -59,6 +62,7 @@ impl Machine {
             committed,
             dir: dir.to_owned(),
             current: Arc::new(Mutex::new(current)),
+            transfers: 0,
         })
     }
 
@@ -113,10 +117,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
         // Rule 7: what this node may confirm it must know again after a crash.
         let durable = self
             .committed
-            .wait_for(|committed| *committed >= last)
+            .wait_for(|committed| committed.as_ref().map_or(true, |at| *at >= last))
             .await
-            .map(|_| ());
-        durable.map_err(|error| StorageIOError::write_state_machine(&error))?;
+            .map(|committed| committed.clone());
+        let durable = durable.map_err(|error| StorageIOError::write_state_machine(&error))?;
+        durable.map_err(|why| StorageIOError::write_state_machine(&LogError::Failed(why)))?;
         let mark = encode(&applied);
         let outcomes = self.blocking(move |replica| replica.apply(&batch, &mark)).await?;
         if applied.membership != self.applied.membership {
@@ -137,19 +142,34 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn begin_receiving_snapshot(
         &mut self,
     ) -> Result<Box<<TypeConfig as RaftTypeConfig>::SnapshotData>, StorageError> {
-        Ok(Box::new(SnapshotFile(self.dir.join("incoming.part"))))
+        // A name of its own: another transfer may begin while this one is being installed.
+        self.transfers += 1;
+        let name = format!("incoming-{}.part", self.transfers);
+        Ok(Box::new(SnapshotFile::temporary(self.dir.join(name))))
     }
 
     async fn install_snapshot(&mut self, meta: &Meta, snapshot: Box<SnapshotFile>) -> Result<(), StorageError> {
-        let file = snapshot.0;
-        let path = file.clone();
-        let info = self.blocking(move |replica| replica.install_snapshot(&path)).await?;
-        let applied: Applied = decode(&info.mark).map_err(|e| StorageIOError::read_snapshot(None, &e))?;
+        let path = snapshot.path().to_owned();
+        let wanted = meta.last_log_id;
+        // Whatever goes wrong from here on ends this replica's service: the log behind the snapshot is as good as gone.
+        let installed = self.blocking(move |replica| {
+            let installed = replica.install_snapshot(&path).and_then(|info| {
+                let applied: Applied = decode(&info.mark)?;
+                if applied.last != wanted {
+                    return Err(StoreError::Corrupt(
+                        "the snapshot is not the one that was announced".to_owned(),
+                    ));
+                }
+                Ok(applied)
+            });
+            installed.inspect_err(|error| replica.fail(error))
+        });
+        let applied = installed.await?;
         self.membership.send_replace(applied.membership.clone());
         self.applied = applied;
         let kept = self.dir.join(file_name(meta));
-        if kept != file {
-            std::fs::rename(&file, &kept).map_err(|e| StorageIOError::write_snapshot(None, &e))?;
+        if kept != snapshot.path() {
+            std::fs::rename(snapshot.path(), &kept).map_err(|e| StorageIOError::write_snapshot(None, &e))?;
         }
         keep_only(&self.current, meta.clone(), kept);
         Ok(())
@@ -159,7 +179,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(current.map(|(meta, path)| Snapshot {
             meta,
-            snapshot: Box::new(SnapshotFile(path)),
+            snapshot: Box::new(SnapshotFile::kept(path)),
         }))
     }
 }
@@ -173,7 +193,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         keep_only(&self.current, meta.clone(), path.clone());
         Ok(Snapshot {
             meta,
-            snapshot: Box::new(SnapshotFile(path)),
+            snapshot: Box::new(SnapshotFile::kept(path)),
         })
     }
 }
@@ -215,31 +235,42 @@ fn keep_only(current: &Current, meta: Meta, path: PathBuf) {
         .unwrap_or_else(PoisonError::into_inner)
         .replace((meta, path.clone()));
     if let Some((_, old)) = before.filter(|(_, old)| *old != path) {
-        std::fs::remove_file(&old).unwrap_or_else(|error| tracing::warn!(%error, "an old snapshot stays"));
+        discard(&old);
     }
 }
 
 /// The newest whole snapshot of an earlier run. A damaged one is set aside: the state does not come from it.
-fn newest(dir: &Path) -> Result<Option<(Meta, PathBuf)>, StoreError> {
+/// One that ends before the log begins is of no use to anybody either: a follower would be handed it again and again.
+fn newest(dir: &Path, purged: u64) -> Result<Option<(Meta, PathBuf)>, StoreError> {
     let mut found: Option<(Meta, PathBuf)> = None;
     for entry in std::fs::read_dir(dir).map_err(|e| StoreError::Io(e.to_string()))? {
         let path = entry.map_err(|e| StoreError::Io(e.to_string()))?.path();
+        if path.extension().is_some_and(|e| e == "part") {
+            discard(&path);
+        }
         if path.extension().is_none_or(|e| e != "snap") {
             continue;
         }
         match snapshot::verify(&path).and_then(|info| meta_of(&info.mark)) {
+            Ok(meta) if meta.last_log_id.map_or(0, |id| id.index) < purged => discard(&path),
             Ok(meta)
                 if found
                     .as_ref()
                     .is_none_or(|(newest, _)| newest.last_log_id < meta.last_log_id) =>
             {
-                found = Some((meta, path));
+                if let Some((_, older)) = found.replace((meta, path)) {
+                    discard(&older);
+                }
             }
-            Ok(_) => {}
+            Ok(_) => discard(&path),
             Err(error) => tracing::warn!(file = %path.display(), %error, "a damaged snapshot is not used"),
         }
     }
     Ok(found)
+}
+
+fn discard(path: &Path) {
+    std::fs::remove_file(path).unwrap_or_else(|error| tracing::warn!(%error, "an old snapshot stays"));
 }
 
 fn encode(applied: &Applied) -> Vec<u8> {

@@ -7,25 +7,28 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use mcp_model::ids::NodeId;
+use openraft::Snapshot;
 use openraft::error::{
-    Fatal, InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError,
-    Unreachable,
+    Fatal, Infallible, InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, ReplicationClosed,
+    StreamingError, Unreachable,
 };
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, SnapshotResponse,
     VoteRequest, VoteResponse,
 };
-use openraft::{Snapshot, StorageIOError};
+use tokio::task::JoinHandle;
 
 use crate::link::{Badge, Lane, Link, LinkError};
 use crate::rpc::{APPEND, SNAPSHOT, VOTE};
-use crate::types::{Peer, TypeConfig, Vote};
+use crate::types::{LogId, Peer, TypeConfig, Vote};
 
-/// Appends of more bytes than this are catching up and take the other lane.
+/// Appends of more entries than this are catching up and take the other lane.
 const SMALL_ENTRIES: usize = 4;
 /// Pieces of a snapshot.
 const CHUNK_BYTES: usize = 128 * 1024;
+/// How long an append may take before its connection is given up.
+const APPEND_WAIT: Duration = Duration::from_secs(2);
 /// The pause after a peer could not be reached.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -63,6 +66,7 @@ impl RaftNetworkFactory<TypeConfig> for Links {
         Network {
             to: NodeId(target),
             link: self.to(NodeId(target), &node.address),
+            sending: None,
         }
     }
 }
@@ -71,8 +75,13 @@ impl RaftNetworkFactory<TypeConfig> for Links {
 pub(crate) struct Network {
     to: NodeId,
     link: Arc<Link>,
+    /// An append that is on its way, with what it carries.
+    sending: Option<(Carried, JoinHandle<AppendAnswer>)>,
 }
 
+/// What tells one append from another: vote, the entry before, the last entry.
+type Carried = (Vote, Option<LogId>, Option<LogId>);
+type AppendAnswer = Answer<AppendEntriesResponse<u64>, Infallible>;
 type Answer<T, E> = Result<Result<T, RaftError<u64, E>>, LinkError>;
 type Failed<E> = RPCError<u64, Peer, RaftError<u64, E>>;
 
@@ -81,7 +90,7 @@ impl Network {
         match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(RPCError::RemoteError(RemoteError::new(self.to.0, error))),
-            Err(error @ (LinkError::Unreachable(..) | LinkError::Refused(..))) => {
+            Err(error @ (LinkError::Unreachable(..) | LinkError::NotConnected(..) | LinkError::Refused(..))) => {
                 Err(RPCError::Unreachable(Unreachable::new(&error)))
             }
             Err(error) => Err(RPCError::Network(NetworkError::new(&error))),
@@ -95,19 +104,33 @@ impl RaftNetwork<TypeConfig> for Network {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, Peer, RaftError<u64>>> {
+        if rpc.entries.is_empty() {
+            let answer = self.link.call(Lane::Fast, APPEND, &rpc, option.hard_ttl()).await;
+            return self.sort(answer);
+        }
+        // openraft gives an append one heartbeat interval and then drops it and sends it again. What takes longer (a long
+        // entry, a slow disk, a new connection) would never arrive; so it travels in a task of its own, and whoever sends
+        // the same again waits for that.
+        let carried = (rpc.vote, rpc.prev_log_id, rpc.entries.last().map(|entry| entry.log_id));
+        if let Some((before, task)) = &mut self.sending {
+            let same = *before == carried;
+            let answer = task.await;
+            self.sending = None;
+            if let (true, Ok(answer)) = (same, answer) {
+                return self.sort(answer);
+            }
+        }
+        let link = Arc::clone(&self.link);
         let lane = if rpc.entries.len() > SMALL_ENTRIES {
             Lane::Bulk
         } else {
             Lane::Fast
         };
-        // A follower's disk may take longer than a heartbeat; a lost answer only costs sending it again.
-        let wait = if rpc.entries.is_empty() {
-            option.hard_ttl()
-        } else {
-            option.hard_ttl().max(PAUSE * 20)
-        };
-        let answer = self.link.call(lane, APPEND, &rpc, wait).await;
-        self.sort(answer)
+        let task = tokio::spawn(async move { link.call(lane, APPEND, &rpc, APPEND_WAIT).await });
+        let (_, task) = self.sending.insert((carried, task));
+        let answer = task.await;
+        self.sending = None;
+        self.sort(answer.unwrap_or(Err(LinkError::Timeout(self.to))))
     }
 
     async fn install_snapshot(
@@ -138,8 +161,9 @@ impl RaftNetwork<TypeConfig> for Network {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
-        let file = tokio::fs::File::open(&snapshot.snapshot.0).await;
-        let file = file.map_err(|error| openraft::StorageError::from(StorageIOError::read_snapshot(None, &error)))?;
+        let file = tokio::fs::File::open(snapshot.snapshot.path()).await;
+        // A newer snapshot may have taken its place: that is sent the next time.
+        let file = file.map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         let head =
             postcard::to_stdvec(&(vote, &snapshot.meta)).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
         let chunks = tokio_util::io::ReaderStream::with_capacity(file, CHUNK_BYTES).map(|c: std::io::Result<Bytes>| c);
@@ -151,7 +175,9 @@ impl RaftNetwork<TypeConfig> for Network {
         match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(fatal)) => Err(StreamingError::RemoteError(RemoteError::new(self.to.0, fatal))),
-            Err(error @ LinkError::Unreachable(..)) => Err(StreamingError::Unreachable(Unreachable::new(&error))),
+            Err(error @ (LinkError::Unreachable(..) | LinkError::NotConnected(..))) => {
+                Err(StreamingError::Unreachable(Unreachable::new(&error)))
+            }
             Err(error) => Err(StreamingError::Network(NetworkError::new(&error))),
         }
     }

@@ -37,12 +37,14 @@ const SNAPSHOT_ENTRIES: u64 = 10_000;
 const KEPT_ENTRIES: u64 = 1_000;
 /// How long a leader that stops waits for somebody to follow it.
 const HAND_OVER_WAIT: Duration = Duration::from_millis(1_500);
+/// How long the disk may take when a node stops.
+const STOP_WAIT: Duration = Duration::from_secs(5);
 /// How long a read index may take.
 const READ_INDEX_WAIT: Duration = Duration::from_millis(1_000);
 /// How long peers are asked whether there is a cluster already.
 const ASK_WAIT: Duration = Duration::from_millis(500);
-/// Retired nodes that are read.
-const RETIRED_MAX: usize = 10_000;
+/// Retired nodes that are read at a time.
+const RETIRED_PER_SCAN: usize = 1_000;
 
 /// What a node needs to start.
 pub struct NodeOptions {
@@ -146,12 +148,15 @@ pub(crate) struct Core {
     pub(crate) membership: watch::Receiver<Stored>,
     pub(crate) office: Office,
     pub(crate) heard: Heard,
+    /// When this node last gave its vote away.
+    pub(crate) voted: Heard,
     pub(crate) reach: Reach,
     pub(crate) rounds: Rounds,
     pub(crate) batches: mpsc::Sender<Queued>,
     links: Links,
     fit: AtomicBool,
     renewing: AtomicBool,
+    leaving: AtomicBool,
     stop: watch::Sender<bool>,
     random: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -190,10 +195,20 @@ impl Core {
         self.membership.borrow().membership().get_node(&node.0).is_some()
     }
 
-    /// Whoever was removed and may still hold a lease. A state that cannot be read has shut the gate already.
-    pub(crate) fn retired(&self) -> Vec<NodeId> {
-        let read = self.replica.read(|t| tables::list::<Retirement>(t, None, RETIRED_MAX));
-        read.unwrap_or_default().into_iter().map(|r| r.id).collect()
+    /// Whoever was removed and may still hold a lease. `None`: the state cannot be read, and the gate is shut.
+    pub(crate) fn retired(&self) -> Option<Vec<NodeId>> {
+        let read = self.replica.read(|t| {
+            let mut retired: Vec<NodeId> = Vec::new();
+            loop {
+                let after = retired.last().map(|node| node.0.to_be_bytes());
+                let some = tables::list::<Retirement>(t, after.as_ref().map(<[u8; 8]>::as_slice), RETIRED_PER_SCAN);
+                retired.extend(some.iter().map(|r| r.id));
+                if some.len() < RETIRED_PER_SCAN {
+                    return retired;
+                }
+            }
+        });
+        read.ok()
     }
 
     pub(crate) fn is_retired(&self, node: NodeId) -> bool {
@@ -205,7 +220,7 @@ impl Core {
 
     /// Whether this node's disk is good enough to lead.
     pub(crate) fn is_fit(&self) -> bool {
-        self.fit.load(Ordering::Acquire)
+        self.fit.load(Ordering::Acquire) && !self.leaving.load(Ordering::Acquire)
     }
 
     /// Whether this node still asks for leases: not once it has begun to stop.
@@ -228,7 +243,11 @@ impl Core {
     }
 
     pub(crate) fn silence_with_jitter_ms(&self) -> u64 {
-        self.timers.leader_silence_ms + (self.random)() % (self.timers.jitter_ms + 1)
+        self.timers.leader_silence_ms + self.jitter_ms()
+    }
+
+    pub(crate) fn jitter_ms(&self) -> u64 {
+        (self.random)() % (self.timers.jitter_ms + 1)
     }
 
     /// Runs a task of this node until the node stops.
@@ -267,7 +286,12 @@ impl Node {
     ) -> Result<Node, StartError> {
         options.timers.check()?;
         let logs = Logs::new(log, Arc::clone(&replica))?;
-        let machine = Machine::open(Arc::clone(&replica), logs.committed(), &options.snapshots)?;
+        let machine = Machine::open(
+            Arc::clone(&replica),
+            logs.committed(),
+            logs.purged_index()?,
+            &options.snapshots,
+        )?;
         let membership = machine.membership();
         let acceptor = TlsAcceptor::from(Arc::clone(&tls.server));
         let links = Links::new(Badge {
@@ -292,12 +316,14 @@ impl Node {
             membership,
             office: Office::default(),
             heard: Heard::default(),
+            voted: Heard::default(),
             reach: Reach::default(),
             rounds,
             batches,
             links,
             fit: AtomicBool::new(true),
             renewing: AtomicBool::new(true),
+            leaving: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             random: options.random,
         });
@@ -436,8 +462,10 @@ impl Node {
         core.replica.hand_back_lease();
         self.hand_over().await;
         core.stop.send_replace(true);
-        if let Err(error) = core.raft.shutdown().await {
-            tracing::warn!(%error, "consensus did not stop cleanly");
+        // A disk that hangs must not keep the program: what was acknowledged is on it already, or on the others'.
+        let ended = tokio::time::timeout(STOP_WAIT, core.raft.shutdown()).await;
+        if !matches!(ended, Ok(Ok(()))) {
+            tracing::warn!("consensus did not stop cleanly");
         }
         let core = Arc::clone(core);
         let flushed = tokio::task::spawn_blocking(move || {
@@ -445,8 +473,8 @@ impl Node {
             core.logs.store().close();
             flushed
         });
-        if let Ok(Err(error)) = flushed.await {
-            tracing::warn!(%error, "the state was not flushed");
+        if !matches!(tokio::time::timeout(STOP_WAIT, flushed).await, Ok(Ok(Ok(())))) {
+            tracing::warn!("the state was not flushed: it is rebuilt from the log at the next start");
         }
     }
 
@@ -470,6 +498,8 @@ impl Node {
         let Some(heir) = best.map(|(id, _)| NodeId(*id)) else {
             return;
         };
+        // Nothing may reach the followers any more, or they stay loyal: no heartbeats, no rounds, no writes.
+        core.leaving.store(true, Ordering::Release);
         core.raft.runtime_config().heartbeat(false);
         let Some(link) = core.link(heir) else { return };
         let asked: Result<(), _> = link.call(Lane::Fast, CAMPAIGN, &(), ASK_WAIT).await;

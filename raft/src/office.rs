@@ -65,9 +65,11 @@ impl Office {
         self.state().ledger.note_arrival(node, now);
     }
 
-    /// Times from which the last possible leases are counted, frozen now. `None`: this process does not lead.
-    pub(crate) fn freeze(&self, nodes: impl Iterator<Item = NodeId>) -> Option<Vec<(NodeId, Reading)>> {
+    /// Times from which the last possible leases are counted, frozen now. `None`: this process does not lead in `term`, the one
+    /// in which the commit was made.
+    pub(crate) fn freeze(&self, term: u64, nodes: impl Iterator<Item = NodeId>) -> Option<Vec<(NodeId, Reading)>> {
         let state = self.state();
+        state.term.filter(|held| held.number == term)?;
         nodes
             .map(|node| Some((node, state.ledger.last_possible_grant(node)?)))
             .collect()

@@ -31,7 +31,9 @@ pub(crate) async fn run(core: Arc<Core>) {
 }
 
 async fn renew(core: &Core) -> bool {
-    let Some(leader) = core.leader().filter(|_| core.is_renewing()) else { return false };
+    let Some(leader) = core.leader().filter(|_| core.is_renewing()) else {
+        return false;
+    };
     // Rule 1: the clock is read before anything is sent.
     let now = core.clock.reading();
     let Some((incarnation, request)) = core.replica.gate().begin(now) else {
@@ -47,7 +49,7 @@ async fn renew(core: &Core) -> bool {
         Ok(Some(Index::At(read_index))) => {
             core.replica
                 .gate()
-                .granted(incarnation, request, read_index, core.replica.auth_index());
+                .granted(incarnation, request, read_index, || core.replica.auth_index());
             true
         }
         _ => {

@@ -38,6 +38,8 @@ pub(crate) struct PeerState {
     /// Whether it leads or has heard a leader lately.
     pub(crate) hears_leader: bool,
     pub(crate) term: u64,
+    /// Whether it would campaign itself: otherwise its longer log must not keep others from it.
+    pub(crate) fit: bool,
     pub(crate) last_log: Option<LogId>,
     /// Whether it has a membership: an empty node never begins a cluster where somebody says yes.
     pub(crate) has_membership: bool,

@@ -119,7 +119,11 @@ async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Re
         APPEND => append(core, read(request).await?).await,
         VOTE => {
             let vote: VoteRequest<u64> = read(request).await?;
-            written(&core.raft.vote(vote).await)
+            let answer = core.raft.vote(vote).await;
+            if answer.as_ref().is_ok_and(|answer| answer.vote_granted) {
+                core.voted.now(&*core.clock);
+            }
+            written(&answer)
         }
         SNAPSHOT => snapshot(core, request).await,
         ASK => written(&campaign::own_state(core)),
@@ -142,15 +146,20 @@ async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Re
     }
 }
 
+/// In a task of its own: a leader that stops waiting takes our answer with it, but not the fact that it was heard.
 async fn append(core: &Arc<Core>, request: AppendEntriesRequest<TypeConfig>) -> Result<Bytes, StatusCode> {
-    let answer = core.raft.append_entries(request).await;
-    if let Ok(
-        AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) | AppendEntriesResponse::Conflict,
-    ) = &answer
-    {
-        core.heard.now(&*core.clock);
-    }
-    written(&answer)
+    let core = Arc::clone(core);
+    let appended = tokio::spawn(async move {
+        let answer = core.raft.append_entries(request).await;
+        if answer
+            .as_ref()
+            .is_ok_and(|answer| !matches!(answer, AppendEntriesResponse::HigherVote(_)))
+        {
+            core.heard.now(&*core.clock);
+        }
+        answer
+    });
+    written(&appended.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?)
 }
 
 /// Waits until this node's auth view is that far, or for as long as was asked, and says how far it is.
@@ -183,6 +192,14 @@ async fn snapshot(core: &Arc<Core>, request: Request<Incoming>) -> Result<Bytes,
         StatusCode::INTERNAL_SERVER_ERROR
     })?;
     core.heard.now(&*core.clock);
+    // Looked at before consensus sees it: to consensus a damaged file would be a damaged disk.
+    let path = file.path().to_owned();
+    let verified = tokio::task::spawn_blocking(move || mcp_store::snapshot::verify(&path)).await;
+    if !matches!(verified, Ok(Ok(_))) {
+        tracing::warn!("a snapshot arrived damaged");
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    core.heard.now(&*core.clock);
     let (vote, meta): (Vote, SnapshotMeta<u64, Peer>) =
         postcard::from_bytes(&head).map_err(|_| StatusCode::BAD_REQUEST)?;
     let installed = core
@@ -195,7 +212,7 @@ async fn snapshot(core: &Arc<Core>, request: Request<Incoming>) -> Result<Bytes,
 
 async fn receive(mut body: Incoming, head_bytes: usize, file: &SnapshotFile) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(head_bytes);
-    let mut out = tokio::fs::File::create(&file.0).await?;
+    let mut out = tokio::fs::File::create(file.path()).await?;
     while let Some(frame) = body.frame().await {
         let Ok(mut data) = frame.map_err(std::io::Error::other)?.into_data() else {
             continue;

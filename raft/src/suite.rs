@@ -24,10 +24,10 @@ impl StoreBuilder<TypeConfig, Logs, Machine, TempDir> for Fresh {
         };
         let replica = Replica::open(dir.path(), options).unwrap();
         let log = RaftLog::open_for_suite(&dir.path().join("raft-log.redb"), Arc::new(|| 0)).unwrap();
-        let logs = Logs::new(log, Arc::clone(&replica)).unwrap();
+        let logs = Logs::new(log, Arc::clone(&replica)).unwrap().impatient();
         // The suite applies without committing first, which consensus never does.
-        let committed = tokio::sync::watch::Sender::new(u64::MAX).subscribe();
-        let machine = Machine::open(replica, committed, &dir.path().join("snapshots")).unwrap();
+        let committed = tokio::sync::watch::Sender::new(Ok(u64::MAX)).subscribe();
+        let machine = Machine::open(replica, committed, 0, &dir.path().join("snapshots")).unwrap();
         Ok((dir, logs, machine))
     }
 }

@@ -1,6 +1,6 @@
 //! What openraft is told about our world.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mcp_model::command::Outcome;
 use serde::{Deserialize, Serialize};
@@ -22,9 +22,38 @@ pub(crate) struct Batch(pub(crate) Vec<Vec<u8>>);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcomes(pub(crate) Vec<Outcome>);
 
-/// A snapshot is a file.
+/// A snapshot is a file: one that stays, or one that goes when nobody wants it any more.
 #[derive(Debug)]
-pub(crate) struct SnapshotFile(pub(crate) PathBuf);
+pub(crate) struct SnapshotFile {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl SnapshotFile {
+    /// A file that stays.
+    pub(crate) fn kept(path: PathBuf) -> SnapshotFile {
+        SnapshotFile { path, temporary: false }
+    }
+
+    /// A file that is removed with this value.
+    pub(crate) fn temporary(path: PathBuf) -> SnapshotFile {
+        SnapshotFile { path, temporary: true }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SnapshotFile {
+    fn drop(&mut self) {
+        if self.temporary {
+            // It may have been moved to where it stays.
+            std::fs::remove_file(&self.path).unwrap_or(());
+        }
+    }
+}
 
 openraft::declare_raft_types!(
     /// openraft's types, with ours in their places.

@@ -29,6 +29,11 @@ pub(crate) async fn run(core: Arc<Core>) {
             core.set_fit(false);
             return;
         }
+        if core.metrics.has_changed().is_err() {
+            core.replica.fail(&StoreError::Io("consensus is gone".to_owned()));
+            core.set_fit(false);
+            return;
+        }
         let running = core.metrics.borrow().running_state.clone();
         if let Err(error) = running {
             core.replica

@@ -17,6 +17,8 @@ use crate::types::Batch;
 /// Commands and bytes that share one log entry.
 const BATCH_COMMANDS_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// Longest command. An entry has to get to everybody before the others miss the leader.
+const COMMAND_BYTES_MAX: usize = 1024 * 1024;
 /// Entries under way at once.
 const IN_FLIGHT_MAX: usize = 2;
 /// Commands that may wait for a place in an entry.
@@ -44,6 +46,9 @@ pub enum WriteFailed {
     /// Too many commands wait. Nothing was changed.
     #[error("too many writes at once: nothing was changed")]
     Busy,
+    /// It is longer than what travels among replicas in time. Nothing was changed.
+    #[error("the change is too long to be replicated (at most 1 MiB): nothing was changed")]
+    TooLong,
     /// It was sent, and no answer came back. The same command may be sent again.
     #[error("the outcome is unknown: the same request may be sent again")]
     OutcomeUnknown,
@@ -56,7 +61,8 @@ pub(crate) struct Queued {
 
 /// What became of a proposal on this node.
 enum Proposed {
-    Done(Outcome),
+    /// Carried out; the entry was proposed in this term.
+    Done(Outcome, u64),
     NotLeader,
     Unknown,
 }
@@ -69,6 +75,9 @@ pub(crate) async fn write(
     deadline: Duration,
 ) -> Result<Written, WriteFailed> {
     let bytes = envelope.encode();
+    if bytes.len() > COMMAND_BYTES_MAX {
+        return Err(WriteFailed::TooLong);
+    }
     let began = core.clock.reading();
     let mut sent = false;
     let mut busy = false;
@@ -116,9 +125,9 @@ async fn attempt(core: &Arc<Core>, bytes: &[u8], wait: WaitFor, left: Duration) 
         wait,
         deadline_ms,
     };
-    match link.call(Lane::Fast, WRITE, &question, left + TRAVEL).await {
+    match link.call(Lane::Bulk, WRITE, &question, left + TRAVEL).await {
         Ok(answer) => Attempt::Answered(answer),
-        Err(LinkError::Refused(..)) => Attempt::NotSent,
+        Err(LinkError::Refused(..) | LinkError::NotConnected(..)) => Attempt::NotSent,
         Err(_) => Attempt::Lost,
     }
 }
@@ -133,8 +142,8 @@ pub(crate) async fn lead(core: &Arc<Core>, bytes: Vec<u8>, wait: WaitFor, deadli
     if core.batches.try_send(Queued { bytes, answer }).is_err() {
         return WriteAnswer::Busy;
     }
-    let outcome = match tokio::time::timeout(deadline, proposed).await {
-        Ok(Ok(Proposed::Done(outcome))) => outcome,
+    let (outcome, term) = match tokio::time::timeout(deadline, proposed).await {
+        Ok(Ok(Proposed::Done(outcome, term))) => (outcome, term),
         Ok(Ok(Proposed::NotLeader)) => return WriteAnswer::NotLeader,
         Ok(Ok(Proposed::Unknown) | Err(_)) | Err(_) => return WriteAnswer::Unknown,
     };
@@ -142,7 +151,7 @@ pub(crate) async fn lead(core: &Arc<Core>, bytes: Vec<u8>, wait: WaitFor, deadli
         return WriteAnswer::Done { outcome, receipt: None };
     }
     let left = deadline.saturating_sub(Duration::from_millis(core.clock.reading().ms_since(began)));
-    match barrier::wait(core, outcome.index, left).await {
+    match barrier::wait(core, outcome.index, term, left).await {
         Some(receipt) => WriteAnswer::Done {
             outcome,
             receipt: Some(receipt),
@@ -192,8 +201,9 @@ async fn propose(core: &Core, batch: Vec<Queued>) {
     let proposed = tokio::time::timeout(COMMIT_WAIT, core.raft.client_write(Batch(commands))).await;
     match proposed {
         Ok(Ok(response)) => {
+            let term = response.log_id.leader_id.term;
             for (answer, outcome) in answers.into_iter().zip(response.data.0) {
-                answer.send(Proposed::Done(outcome)).unwrap_or(());
+                answer.send(Proposed::Done(outcome, term)).unwrap_or(());
             }
         }
         Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {

@@ -2,6 +2,7 @@
 //!
 //! No clock: whoever asks brings a fresh reading. The lease is a deadline, never a flag that somebody has to clear in time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -13,6 +14,8 @@ use mcp_model::lease::{LeaseHolder, RequestId};
 pub struct LeaseGate {
     deadline: ArcSwapOption<Reading>,
     holder: Mutex<LeaseHolder>,
+    /// Set while an older state is put in place of a newer one; changed under the holder's lock.
+    installing: AtomicBool,
     shut: ArcSwap<Option<String>>,
 }
 
@@ -22,6 +25,7 @@ impl LeaseGate {
         LeaseGate {
             deadline: ArcSwapOption::empty(),
             holder: Mutex::new(LeaseHolder::new(incarnation, lease_ms)),
+            installing: AtomicBool::new(false),
             shut: ArcSwap::from_pointee(None),
         }
     }
@@ -54,11 +58,18 @@ impl LeaseGate {
         Some((holder.incarnation(), request))
     }
 
-    /// Notes a grant, and takes it up at once if the auth view is far enough.
-    pub fn granted(&self, incarnation: Incarnation, request: RequestId, read_index: u64, auth_index: u64) {
+    /// Notes a grant, and takes it up at once if the auth view is far enough. How far it is is looked up in here, so that a
+    /// view that goes back meanwhile is not mistaken for the one before.
+    pub fn granted(
+        &self,
+        incarnation: Incarnation,
+        request: RequestId,
+        read_index: u64,
+        auth_index: impl FnOnce() -> u64,
+    ) {
         let mut holder = self.holder();
         holder.granted(incarnation, request, read_index);
-        self.take_up(&mut holder, auth_index);
+        self.take_up(&mut holder, auth_index());
     }
 
     /// Forgets a renewal that failed.
@@ -80,6 +91,21 @@ impl LeaseGate {
         holder.become_incarnation(incarnation);
     }
 
+    /// The view is about to go back: gives up the lease, goes on as another incarnation, and takes up nothing until
+    /// [`LeaseGate::end_install`].
+    pub(crate) fn begin_install(&self, incarnation: Incarnation) {
+        let mut holder = self.holder();
+        self.installing.store(true, Ordering::Release);
+        self.deadline.store(None);
+        holder.become_incarnation(incarnation);
+    }
+
+    /// The older state is in place, and its index is published.
+    pub(crate) fn end_install(&self) {
+        let _holder = self.holder();
+        self.installing.store(false, Ordering::Release);
+    }
+
     /// Closes the gate until the process ends. For a store that failed.
     pub fn shut(&self, reason: &str) {
         let mut holder = self.holder();
@@ -95,7 +121,7 @@ impl LeaseGate {
     }
 
     fn take_up(&self, holder: &mut LeaseHolder, auth_index: u64) {
-        if self.shut.load().is_some() {
+        if self.shut.load().is_some() || self.installing.load(Ordering::Acquire) {
             return;
         }
         if let Some(deadline) = holder.applied(auth_index) {
@@ -119,7 +145,7 @@ mod tests {
         let gate = LeaseGate::new(ONE, 2_000);
         assert!(!gate.holds(Reading::default()));
         let (incarnation, request) = gate.begin(Reading::both_ms(10)).unwrap();
-        gate.granted(incarnation, request, 7, 6);
+        gate.granted(incarnation, request, 7, || 6);
         assert!(!gate.holds(Reading::both_ms(11)), "index 7 is not applied yet");
         gate.applied(7);
         assert!(gate.holds(Reading::both_ms(2_009)));
@@ -131,7 +157,7 @@ mod tests {
         let gate = LeaseGate::new(ONE, 2_000);
         let (incarnation, request) = gate.begin(Reading::both_ms(10)).unwrap();
         gate.shut("disk on fire");
-        gate.granted(incarnation, request, 1, 1);
+        gate.granted(incarnation, request, 1, || 1);
         assert!(!gate.holds(Reading::both_ms(11)));
         assert!(gate.begin(Reading::both_ms(12)).is_none());
         assert_eq!(gate.why_shut().as_deref(), Some("disk on fire"));

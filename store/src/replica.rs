@@ -119,11 +119,14 @@ impl Replica {
 
     /// Reads the state in one transaction.
     pub fn read<T>(&self, f: impl FnOnce(&dyn Tables) -> T) -> Result<T, StoreError> {
-        let txn = self.db.begin_read().map_err(StoreError::from)?;
-        let rows = Rows::new(txn.open_table(STATE)?);
-        let result = f(&rows);
-        rows.check().inspect_err(|error| self.fail(error))?;
-        Ok(result)
+        let read = || {
+            let txn = self.db.begin_read().map_err(StoreError::from)?;
+            let rows = Rows::new(txn.open_table(STATE)?);
+            let result = f(&rows);
+            rows.check()?;
+            Ok(result)
+        };
+        read().inspect_err(|error| self.fail(error))
     }
 
     /// What raft stored with the last entry it applied.
@@ -222,11 +225,17 @@ impl Replica {
         let verified = snapshot::verify(file)?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.refuse_shut()?;
-        if verified.index < self.auth_index() {
-            self.gate.become_incarnation(Incarnation((self.random)()));
+        let back = verified.index < self.auth_index();
+        if back {
+            self.gate.begin_install(Incarnation((self.random)()));
+            self.auth_index.store(0, Ordering::Release);
+            self.published.send_replace(0);
         }
         let installed = self.install_locked(file, &verified);
         installed.inspect_err(|error| self.fail(error))?;
+        if back {
+            self.gate.end_install();
+        }
         Ok(verified)
     }
 
@@ -234,7 +243,12 @@ impl Replica {
         let mut txn = self.db.begin_write()?;
         txn.set_durability(Durability::Immediate)?;
         txn.delete_table(STATE)?;
-        snapshot::unpack(file, &mut txn.open_table(STATE)?)?;
+        // The file is read a second time: it must still be the one that was verified.
+        if snapshot::unpack(file, &mut txn.open_table(STATE)?)? != (verified.index, verified.sha256) {
+            return Err(StoreError::Corrupt(
+                "the snapshot changed while it was installed".to_owned(),
+            ));
+        }
         let mut marks = txn.open_table(MARKS)?;
         marks.insert(RAFT_MARK, verified.mark.as_slice())?;
         marks.insert(INDEX_MARK, verified.index.to_be_bytes().as_slice())?;

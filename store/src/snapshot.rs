@@ -95,13 +95,16 @@ pub fn verify(file: &Path) -> Result<SnapshotInfo, StoreError> {
     })
 }
 
-/// Puts the rows of a verified `file` into an empty table.
-pub(crate) fn unpack(file: &Path, table: &mut redb::Table<'_, &'static [u8], &'static [u8]>) -> Result<(), StoreError> {
-    walk(file, |key, value| {
+/// Puts the rows of a verified `file` into an empty table, and says what it read: the index and the checksum.
+pub(crate) fn unpack(
+    file: &Path,
+    table: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
+) -> Result<(u64, [u8; 32]), StoreError> {
+    let (_, index, sha256) = walk(file, |key, value| {
         table.insert(key, value)?;
         Ok(())
     })?;
-    Ok(())
+    Ok((index, sha256))
 }
 
 type Head = (Vec<u8>, u64, [u8; 32]);

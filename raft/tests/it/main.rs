@@ -4,4 +4,5 @@
 
 mod cluster;
 mod leases;
+mod regressions;
 mod writes;

@@ -22,9 +22,9 @@ use crate::token::TokenHash;
 
 /// Control-plane audit events that are kept; the oldest go first.
 pub const AUDIT_EVENTS_MAX: u64 = 100_000;
-/// Answers that are kept for repeated commands; the oldest go first. At 2,000 writes a second that is half a minute: longer
-/// than anybody goes on repeating.
-pub const REPLIES_MAX: u64 = 65_536;
+/// Answers that are kept for repeated commands; the oldest go first. At 10,000 writes a second that is 26 s: longer than
+/// anybody goes on repeating.
+pub const REPLIES_MAX: u64 = 262_144;
 
 /// Whose open streams and running calls a command ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -25,6 +25,11 @@ pub struct Timers {
     pub round_ms: u64,
 }
 
+/// How often a replica looks whether it should campaign, ms.
+pub const LOOK_MS: u64 = 25;
+/// How long a replica that thinks of campaigning waits for the others' answers, ms.
+pub const ASK_MS: u64 = 150;
+
 impl Default for Timers {
     fn default() -> Timers {
         Timers {
@@ -84,8 +89,8 @@ impl Timers {
     /// The longest that the survivors may be without a leader's answer when one leader dies: silence noticed, one lost
     /// vote and the wait after it, the vote that wins, its first entry, one round for a read index.
     pub const fn failover_ms(&self) -> u64 {
-        let notice = self.leader_silence_ms + self.jitter_ms;
-        let lost_vote = self.jitter_ms + self.round_ms;
+        let notice = self.leader_silence_ms + self.jitter_ms + LOOK_MS + ASK_MS;
+        let lost_vote = self.jitter_ms + LOOK_MS + ASK_MS + self.round_ms;
         notice + lost_vote + 3 * self.round_ms
     }
 

@@ -195,7 +195,7 @@ fn an_older_state_costs_the_lease() {
     replica.write_snapshot(&file).unwrap();
     apply(&replica, 2, &[revoke(7)]);
     let (incarnation, request) = replica.gate().begin(Reading::both_ms(1)).unwrap();
-    replica.gate().granted(incarnation, request, 2, replica.auth_index());
+    replica.gate().granted(incarnation, request, 2, || replica.auth_index());
     assert!(replica.gate().holds(Reading::both_ms(2)));
     replica.install_snapshot(&file).unwrap();
     assert!(!replica.gate().holds(Reading::both_ms(2)));
@@ -245,7 +245,7 @@ fn an_entry_that_does_not_decode_shuts_the_gate() {
     let dir = tempfile::tempdir().unwrap();
     let replica = seeded(dir.path());
     let (incarnation, request) = replica.gate().begin(Reading::both_ms(1)).unwrap();
-    replica.gate().granted(incarnation, request, 1, replica.auth_index());
+    replica.gate().granted(incarnation, request, 1, || replica.auth_index());
     assert!(replica.gate().holds(Reading::both_ms(2)));
     let entry = ApplyEntry {
         index: 2,

@@ -64,7 +64,8 @@ async fn a_session_is_good_on_every_node_for_its_token_only() {
     );
     let foreign = world.post_with(1, "demo", &other, &session, ping.clone()).await;
     assert_eq!((foreign.status.as_u16(), foreign.code()), (404, -32001));
-    let tampered = format!("{}A", &id[..id.len() - 1]);
+    let changed = if id.as_bytes()[40] == b'A' { "B" } else { "A" };
+    let tampered = format!("{}{changed}{}", &id[..40], &id[41..]);
     let broken = world
         .post_with(0, "demo", &mine, &[("mcp-session-id", &tampered)], ping.clone())
         .await;

@@ -254,7 +254,7 @@ impl World {
         let (incarnation, request) = node.replica.gate().begin(self.clock.reading()).unwrap();
         node.replica
             .gate()
-            .granted(incarnation, request, 0, node.replica.auth_index());
+            .granted(incarnation, request, 0, || node.replica.auth_index());
     }
 
     fn id(&self) -> Id {

@@ -108,5 +108,9 @@ pub(super) fn log_on_a_switchable_disk(ticks: Ticks) -> (RaftLog, Arc<Switch>, t
     };
     let db = Builder::new().create_with_backend(disk).unwrap();
     open::lay_out(&db).unwrap();
-    (RaftLog::start(db, ticks, crate::log::writer::Order::Strict).unwrap(), switch, dir)
+    (
+        RaftLog::start(db, ticks, crate::log::writer::Order::Strict).unwrap(),
+        switch,
+        dir,
+    )
 }
