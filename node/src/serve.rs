@@ -82,6 +82,8 @@ impl Started {
             cluster: cluster.to_string(),
             me,
             timers,
+            snapshot_entries: mcp_raft::SNAPSHOT_ENTRIES,
+            kept_entries: mcp_raft::KEPT_ENTRIES,
             snapshots: config.data_dir.join("snapshots"),
             random: Arc::new(random::number),
         };

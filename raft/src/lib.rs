@@ -32,7 +32,7 @@ mod types;
 mod watchdog;
 mod write;
 
-pub use node::{Member, MemberStatus, Node, NodeOptions, StartError, Status};
+pub use node::{KEPT_ENTRIES, Member, MemberStatus, Node, NodeOptions, SNAPSHOT_ENTRIES, StartError, Status};
 pub use rpc::WaitFor;
 pub use tls::PeerTls;
 pub use write::{WriteFailed, Written};

@@ -32,9 +32,10 @@ use crate::types::{Metrics, Peer, Raft, Stored};
 use crate::write::{self, Queued, WriteFailed, Written};
 use crate::{campaign, reach, renew, server, watchdog};
 
-/// Entries of log after which a snapshot is due, and entries that stay behind it for those who lag.
-const SNAPSHOT_ENTRIES: u64 = 10_000;
-const KEPT_ENTRIES: u64 = 1_000;
+/// Entries of log after which a snapshot is due, as a rule.
+pub const SNAPSHOT_ENTRIES: u64 = 10_000;
+/// Entries that stay behind a snapshot for those who lag, as a rule.
+pub const KEPT_ENTRIES: u64 = 1_000;
 /// How long a leader that stops waits for somebody to follow it.
 const HAND_OVER_WAIT: Duration = Duration::from_millis(1_500);
 /// How long the disk may take when a node stops.
@@ -54,6 +55,10 @@ pub struct NodeOptions {
     pub me: NodeId,
     /// Leases and elections.
     pub timers: Timers,
+    /// Entries of log after which a snapshot is due: [`SNAPSHOT_ENTRIES`] but in tests.
+    pub snapshot_entries: u64,
+    /// Entries that stay behind a snapshot for those who lag: [`KEPT_ENTRIES`] but in tests.
+    pub kept_entries: u64,
     /// Where snapshots go.
     pub snapshots: PathBuf,
     /// Draws numbers: jitter.
@@ -535,10 +540,10 @@ fn config(options: &NodeOptions) -> Result<Config, StartError> {
         enable_elect: false,
         install_snapshot_timeout: 60_000,
         max_payload_entries: 256,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
-        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
-        purge_batch_size: KEPT_ENTRIES,
-        replication_lag_threshold: SNAPSHOT_ENTRIES,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_entries),
+        max_in_snapshot_log_to_keep: options.kept_entries,
+        purge_batch_size: options.kept_entries,
+        replication_lag_threshold: options.snapshot_entries,
         ..Config::default()
     };
     config.validate().map_err(|error| StartError::Raft(error.to_string()))

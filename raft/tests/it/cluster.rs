@@ -211,6 +211,8 @@ impl Cluster {
             cluster: "test".to_owned(),
             me: id,
             timers: Timers::default(),
+            snapshot_entries: 100,
+            kept_entries: 10,
             snapshots: PathBuf::from(&dir).join("snapshots"),
             random: Arc::new(random),
         };

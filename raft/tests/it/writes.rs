@@ -141,6 +141,8 @@ async fn an_empty_node_begins_nothing_where_there_is_a_cluster() {
         cluster: "test".to_owned(),
         me,
         timers: Default::default(),
+        snapshot_entries: 100,
+        kept_entries: 10,
         snapshots: dir.path().join("snapshots"),
         random: Arc::new(|| 3),
     };
@@ -170,4 +172,42 @@ async fn an_empty_node_begins_nothing_where_there_is_a_cluster() {
     );
     assert!(node.status().leader.is_none(), "and it cannot win a vote there");
     node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_lags_behind_the_log_is_sent_a_snapshot_and_keeps_it_over_a_restart() {
+    let mut cluster = Cluster::of(3).await;
+    let down = (cluster.leader().unwrap() + 1) % 3;
+    cluster.stop(down).await;
+    let up = (down + 1) % 3;
+    // One entry each, for several snapshots and purges: what the node last saw is no longer in anybody's log.
+    for round in 0..2u8 {
+        for n in 1..=120 {
+            if round == 0 {
+                cluster.issue(up, n).await;
+            } else if n <= 100 {
+                cluster.revoke(up, n).await;
+            }
+        }
+    }
+    cluster.start(down).await;
+    cluster.until("it admits", |c| c.sites[down].admits()).await;
+    let check = |cluster: &Cluster, at: usize| {
+        for n in 1..=120 {
+            assert_eq!(cluster.knows(at, n), n > 100, "token {n} on {at}");
+        }
+    };
+    check(&cluster, down);
+    for at in 0..3 {
+        cluster.stop(at).await;
+    }
+    for at in 0..3 {
+        cluster.start(at).await;
+    }
+    cluster
+        .until("all admit again", |c| c.sites.iter().all(Site::admits))
+        .await;
+    for at in 0..3 {
+        check(&cluster, at);
+    }
 }
