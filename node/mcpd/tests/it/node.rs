@@ -186,7 +186,7 @@ impl Node {
     pub(crate) fn renew(&self) {
         let gate = self.replica.gate();
         let (incarnation, request) = gate.begin(self.clock.reading()).unwrap();
-        gate.granted(incarnation, request, 0, self.replica.auth_index());
+        gate.granted(incarnation, request, 0, || self.replica.auth_index());
         assert!(gate.holds(self.clock.reading()));
     }
 
