@@ -3,10 +3,12 @@
 //! openraft's own elections are off. Its timeout is drawn once per process, so that two survivors can tie for ever, and it raises
 //! its term before it knows whether anybody wants an election.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use mcp_model::clock::Reading;
 use mcp_model::ids::NodeId;
 use mcp_model::timers::{ASK_MS, LOOK_MS};
@@ -99,24 +101,24 @@ async fn should_campaign(core: &Core) -> bool {
         let state: PeerState = link.call(Lane::Fast, ASK, &(), ANSWER_WAIT).await.ok()?;
         Some((*id, state))
     });
-    let answers: Vec<(u64, PeerState)> = join_all(asked).await.into_iter().flatten().collect();
-    if answers
-        .iter()
-        .any(|(_, peer)| peer.fit && peer.last_log > mine.last_log)
-    {
-        return false;
-    }
-    let mut leaderless: Vec<u64> = answers
-        .iter()
-        .filter(|(_, peer)| !peer.hears_leader)
-        .map(|(id, _)| *id)
-        .collect();
-    leaderless.push(core.me.0);
+    let mut asked: FuturesUnordered<_> = asked.collect();
+    let mut leaderless = vec![core.me.0];
     // In a joint configuration both halves must agree.
     let configs = membership.membership().get_joint_config();
-    configs
-        .iter()
-        .all(|voters| voters.iter().filter(|id| leaderless.contains(id)).count() > voters.len() / 2)
+    let agreed = |leaderless: &[u64]| {
+        let of = |voters: &BTreeSet<u64>| voters.iter().filter(|id| leaderless.contains(id)).count();
+        configs.iter().all(|voters| of(voters) > voters.len() / 2)
+    };
+    // As soon as enough have answered: whoever hangs would only give the others time to come to lead.
+    while !agreed(&leaderless) {
+        match asked.next().await {
+            Some(Some((_, peer))) if peer.fit && peer.last_log > mine.last_log => return false,
+            Some(Some((id, peer))) if !peer.hears_leader => leaderless.push(id),
+            Some(_) => {}
+            None => return false,
+        }
+    }
+    true
 }
 
 fn leads(core: &Core) -> bool {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_model::command::{Envelope, Outcome};
+use mcp_model::ids::NodeId;
 use mcp_model::receipt::Receipt;
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -125,10 +126,25 @@ async fn attempt(core: &Arc<Core>, bytes: &[u8], wait: WaitFor, left: Duration) 
         wait,
         deadline_ms,
     };
-    match link.call(Lane::Bulk, WRITE, &question, left + TRAVEL).await {
+    let answer = tokio::select! {
+        answer = link.call(Lane::Bulk, WRITE, &question, left + TRAVEL) => answer,
+        // A leader that is frozen never answers; its successor is sent the same command.
+        () = leads_no_more(core, leader) => return Attempt::Lost,
+    };
+    match answer {
         Ok(answer) => Attempt::Answered(answer),
         Err(LinkError::Refused(..) | LinkError::NotConnected(..)) => Attempt::NotSent,
         Err(_) => Attempt::Lost,
+    }
+}
+
+/// Resolves when this node knows of another leader.
+async fn leads_no_more(core: &Core, leader: NodeId) {
+    let mut metrics = core.metrics.clone();
+    let another = metrics.wait_for(|m| m.current_leader.is_some_and(|now| now != leader.0));
+    // The core is gone only when the node is.
+    if another.await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
