@@ -84,7 +84,7 @@ struct Flight {
 }
 
 enum Stage {
-    Opening(Pin<Box<dyn Future<Output = Result<Frames, UpstreamError>> + Send>>),
+    Opening(Pin<Box<dyn Future<Output = Result<Option<Frames>, UpstreamError>> + Send>>),
     Flowing(Frames),
 }
 
@@ -115,7 +115,7 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
         return respond::overloaded("this node cannot audit calls at the moment", retry_after_s);
     };
     let upstream = gateway.upstreams.get(&target.listed.server);
-    // The last look before the request leaves.
+    // A look before anything is begun.
     if let Err(denial) = gateway.admission.still(&request.permit) {
         running.ends(denial.reason());
         return respond::denial(denial, retry_after_s);
@@ -123,7 +123,8 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
     Metrics::add(&gateway.metrics.calls);
     let cancelled = gateway.cancellable.listen(call);
     let target = Arc::new(target);
-    let stage = Stage::Opening(Box::pin(open(upstream, request.clone(), target.clone())));
+    let opening = open(gateway.clone(), upstream, request.clone(), target.clone());
+    let stage = Stage::Opening(Box::pin(opening));
     let flight = Flight {
         gateway,
         request,
@@ -136,11 +137,19 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
     flight.answer().await
 }
 
+/// Sends the call. Connecting, or starting a child, may take longer than a lease: so the last look comes after that, and `None`
+/// means that the call is no longer permitted and was not sent.
 async fn open(
+    gateway: Arc<Inner>,
     upstream: Result<Upstream, UpstreamError>,
     request: Arc<Request>,
     target: Arc<Target>,
-) -> Result<Frames, UpstreamError> {
+) -> Result<Option<Frames>, UpstreamError> {
+    let upstream = upstream?;
+    upstream.open().await?;
+    if gateway.admission.still(&request.permit).is_err() {
+        return Ok(None);
+    }
     let call = &request.call;
     let message = &call.message;
     let listed = &target.listed;
@@ -160,7 +169,7 @@ async fn open(
         },
         logs: !modern || message.meta_log_level().is_some(),
     };
-    upstream?.call(outgoing).await
+    upstream.call(outgoing).await.map(Some)
 }
 
 impl Flight {
@@ -238,11 +247,7 @@ impl Flight {
             biased;
             () = self.request.permit.cut() => Step::Cut,
             () = cancelled => Step::Cancelled,
-            next = next_frame(stage) => match next {
-                Ok(Some(frame)) => Step::Frame(frame),
-                Ok(None) => Step::Over,
-                Err(error) => Step::Failed(error),
-            },
+            next = next_frame(stage) => next.unwrap_or_else(Step::Failed),
         }
     }
 
@@ -313,13 +318,15 @@ impl Flight {
     }
 }
 
-async fn next_frame(stage: &mut Stage) -> Result<Option<Frame>, UpstreamError> {
+async fn next_frame(stage: &mut Stage) -> Result<Step, UpstreamError> {
     if let Stage::Opening(opening) = stage {
-        let frames = opening.await?;
+        let Some(frames) = opening.await? else {
+            return Ok(Step::Cut);
+        };
         *stage = Stage::Flowing(frames);
     }
     match stage {
-        Stage::Flowing(frames) => frames.next().await,
-        Stage::Opening(_) => Ok(None),
+        Stage::Flowing(frames) => Ok(frames.next().await?.map_or(Step::Over, Step::Frame)),
+        Stage::Opening(_) => Ok(Step::Over),
     }
 }
