@@ -57,10 +57,6 @@ fn may_hold_a_lease(core: &Core) -> Option<BTreeSet<NodeId>> {
 }
 
 async fn prove(core: &Core, node: NodeId, index: u64, run_out: Reading, deadline: Reading) -> Proof {
-    if node == core.me {
-        return prove_here(core, index, run_out, deadline).await;
-    }
-    let link = core.link(node);
     loop {
         let now = core.clock.reading();
         if now.both_passed(run_out) {
@@ -74,19 +70,10 @@ async fn prove(core: &Core, node: NodeId, index: u64, run_out: Reading, deadline
             .min(now.ms_until_both_passed(deadline))
             .max(1);
         let asked = async {
-            let Some(link) = &link else {
-                return std::future::pending().await;
-            };
-            let question = Confirm {
-                index,
-                wait_ms: left_ms.min(CONFIRM_WAIT_MS),
-            };
-            let wait = Duration::from_millis(question.wait_ms + CONFIRM_WAIT_MS);
-            let confirmed: Result<Confirmed, _> = link.call(Lane::Fast, CONFIRM, &question, wait).await;
-            if confirmed.is_err() {
-                tokio::time::sleep(RETRY).await;
+            if node == core.me {
+                return has_applied(core, index).await;
             }
-            confirmed.is_ok_and(|c| c.node == node && c.auth_index >= index)
+            confirms(core, node, index, left_ms).await
         };
         if tokio::time::timeout(Duration::from_millis(left_ms), asked).await == Ok(true) {
             return Proof::Applied;
@@ -94,22 +81,22 @@ async fn prove(core: &Core, node: NodeId, index: u64, run_out: Reading, deadline
     }
 }
 
-async fn prove_here(core: &Core, index: u64, run_out: Reading, deadline: Reading) -> Proof {
+/// Resolves when this node's own view is that far.
+async fn has_applied(core: &Core, index: u64) -> bool {
     let mut at = core.replica.auth_index_watch();
-    loop {
-        let now = core.clock.reading();
-        if now.both_passed(run_out) {
-            return Proof::LeaseRanOut;
-        }
-        if now.both_passed(deadline) {
-            return Proof::Pending;
-        }
-        let left_ms = now
-            .ms_until_both_passed(run_out)
-            .min(now.ms_until_both_passed(deadline));
-        let reached = tokio::time::timeout(Duration::from_millis(left_ms.max(1)), at.wait_for(|at| *at >= index)).await;
-        if matches!(reached, Ok(Ok(_))) {
-            return Proof::Applied;
-        }
+    at.wait_for(|at| *at >= index).await.is_ok()
+}
+
+/// Asks a node once. Whoever has no address any more can only run out.
+async fn confirms(core: &Core, node: NodeId, index: u64, left_ms: u64) -> bool {
+    let Some(link) = core.link(node) else {
+        return std::future::pending().await;
+    };
+    let wait_ms = left_ms.min(CONFIRM_WAIT_MS);
+    let wait = Duration::from_millis(wait_ms + CONFIRM_WAIT_MS);
+    let confirmed: Result<Confirmed, _> = link.call(Lane::Fast, CONFIRM, &Confirm { index, wait_ms }, wait).await;
+    if confirmed.is_err() {
+        tokio::time::sleep(RETRY).await;
     }
+    confirmed.is_ok_and(|c| c.node == node && c.auth_index >= index)
 }

@@ -1,5 +1,6 @@
 //! The data directory of a dev cluster: one folder per replica, made once and started again as often as one likes.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
@@ -20,9 +21,14 @@ const TOKEN_FILE: &str = "demo.token";
 const CONFIG_FILE: &str = "mcpnode.toml";
 /// First port of each kind, when all that are needed are free.
 const USUAL_PORTS: [u16; 3] = [3200, 3100, 3300];
+/// Where other ports are looked for, and how often.
+const OTHER_PORTS: std::ops::Range<u16> = 10_000..30_000;
+const PORTS_TRIED_MAX: usize = 1_000;
 
 /// A dev cluster on disk.
 pub(super) struct Layout {
+    /// Held as long as the cluster runs, so that a second one on this machine keeps off the usual ports.
+    _usual_ports: Option<File>,
     pub(super) dir: PathBuf,
     pub(super) replicas: Vec<Replica>,
 }
@@ -60,12 +66,13 @@ impl Layout {
     /// The cluster that is in `dir`, or a new one.
     pub(super) fn open_or_create(dir: &Path, replicas: u16) -> anyhow::Result<Layout> {
         std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+        let usual_ports = claim_usual_ports();
         let there = (1..)
             .map(|n| replica_dir(dir, n))
             .take_while(|d| d.join(CONFIG_FILE).exists())
             .count();
         if there == 0 {
-            return Layout::create(dir, replicas);
+            return Layout::create(dir, replicas, usual_ports);
         }
         if there != usize::from(replicas) {
             bail!(
@@ -84,14 +91,15 @@ impl Layout {
         Ok(Layout {
             dir: dir.to_owned(),
             replicas: replicas.collect::<anyhow::Result<_>>()?,
+            _usual_ports: usual_ports,
         })
     }
 
-    fn create(dir: &Path, count: u16) -> anyhow::Result<Layout> {
+    fn create(dir: &Path, count: u16, usual_ports: Option<File>) -> anyhow::Result<Layout> {
         let cluster = Id::from_u128(u128::from_ne_bytes(random::bytes()));
         let authority = Authority::generate()?;
         let data_key: [u8; 32] = random::bytes();
-        let ports = free_ports(count)?;
+        let ports = free_ports(count, usual_ports.is_some())?;
         let ids: Vec<NodeId> = (0..count).map(|_| random::node_id()).collect();
         let members = (1..=count).zip(&ids).zip(&ports).map(|((n, id), ports)| {
             Ok(Member {
@@ -130,6 +138,7 @@ impl Layout {
             replicas.push(Replica { dir, config });
         }
         Ok(Layout {
+            _usual_ports: usual_ports,
             dir: dir.to_owned(),
             replicas,
         })
@@ -188,23 +197,40 @@ fn new_secret() -> String {
         .to_owned()
 }
 
-/// Three ports per replica: the usual ones if all are free, any others if not.
-fn free_ports(count: u16) -> anyhow::Result<Vec<[u16; 3]>> {
+/// The right to the usual ports: whoever holds the lock has it. Two clusters that start at once must not both find them free.
+fn claim_usual_ports() -> Option<File> {
+    let path = std::env::temp_dir().join("mcpnode-dev.lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .ok()?;
+    file.try_lock().ok()?;
+    Some(file)
+}
+
+/// Three ports per replica: the usual ones if they may be used and are free, any others if not.
+fn free_ports(count: u16, usual_may_be_used: bool) -> anyhow::Result<Vec<[u16; 3]>> {
     let usual: Vec<[u16; 3]> = (0..count).map(|n| USUAL_PORTS.map(|first| first + n)).collect();
-    let held: Result<Vec<TcpListener>, _> = usual
-        .iter()
-        .flatten()
-        .map(|p| TcpListener::bind(loopback(*p)))
-        .collect();
-    if held.is_ok() {
+    if usual_may_be_used && usual.iter().flatten().all(|port| is_free(*port)) {
         return Ok(usual);
     }
-    // All are held until the last one is known, so that none is given twice.
-    let any = (0..count * 3).map(|_| TcpListener::bind(loopback(0)));
-    let any: Vec<TcpListener> = any.collect::<Result<_, _>>().context("no free ports")?;
-    let ports = any
-        .iter()
-        .map(|l| Ok(l.local_addr()?.port()))
-        .collect::<anyhow::Result<Vec<u16>>>()?;
-    Ok(ports.chunks_exact(3).map(|c| [c[0], c[1], c[2]]).collect())
+    // Not those that the system hands out itself: a port that is free now must still be so when the replica binds it.
+    let span = OTHER_PORTS.end - OTHER_PORTS.start;
+    let drawn = std::iter::repeat_with(|| OTHER_PORTS.start + u16::from_ne_bytes(random::bytes()) % span);
+    let mut ports: Vec<u16> = Vec::new();
+    for port in drawn.take(PORTS_TRIED_MAX) {
+        if !ports.contains(&port) && is_free(port) {
+            ports.push(port);
+        }
+        if ports.len() == usize::from(count) * 3 {
+            return Ok(ports.chunks_exact(3).map(|c| [c[0], c[1], c[2]]).collect());
+        }
+    }
+    bail!("no free ports between {} and {}", OTHER_PORTS.start, OTHER_PORTS.end)
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(loopback(port)).is_ok()
 }

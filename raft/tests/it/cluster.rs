@@ -159,9 +159,7 @@ impl Cluster {
             sites: Vec::new(),
         };
         for id in 1..=n {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let listen = listener.local_addr().unwrap().to_string();
-            drop(listener);
+            let listen = free_address().await;
             let gate = Gate::to(listen.clone()).await;
             let dir = tempfile::tempdir().unwrap();
             cluster.sites.push(Site {
@@ -292,6 +290,16 @@ impl Cluster {
 
     pub(crate) fn knows(&self, at: usize, n: u8) -> bool {
         self.sites[at].replica().view().token(&TokenHash([n; 32])).is_some()
+    }
+}
+
+/// An address that is free, and stays so while its node is stopped: not one that the system hands out itself.
+async fn free_address() -> String {
+    loop {
+        let address = format!("127.0.0.1:{}", 10_000 + random() % 20_000);
+        if TcpListener::bind(&address).await.is_ok() {
+            return address;
+        }
     }
 }
 
