@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mcp_model::command::Envelope;
 use mcp_model::ids::NodeId;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 use openraft::{Snapshot, SnapshotMeta};
@@ -139,6 +140,8 @@ async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Re
         CONFIRM => written(&confirm(core, read(request).await?).await),
         WRITE => {
             let asked: Write = read(request).await?;
+            // Every replica carries out what stands in the log, and stops at what it cannot read.
+            Envelope::decode(&asked.envelope).map_err(|_| StatusCode::BAD_REQUEST)?;
             let deadline = Duration::from_millis(asked.deadline_ms);
             written(&write::lead(core, asked.envelope, asked.wait, deadline).await)
         }

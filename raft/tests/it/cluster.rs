@@ -16,6 +16,8 @@ use mcp_raft::{Member, Node, NodeOptions, PeerTls, WaitFor, Written, tls};
 use mcp_store::log::RaftLog;
 use mcp_store::{Replica, ReplicaOptions};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -72,18 +74,39 @@ impl Ca {
         }
     }
 
+    /// A bare client that trusts this authority, with a certificate of its own or without one.
+    pub(crate) fn client(&self, certificate: Option<(&Ca, NodeId)>) -> rustls::ClientConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap())
+            .unwrap();
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let Some((authority, named)) = certificate else {
+            return builder.with_no_client_auth();
+        };
+        let (cert, key) = authority.certify(named);
+        let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        builder.with_client_auth_cert(vec![cert], key).unwrap()
+    }
+
     /// The identity of `named`, which trusts `trusted`.
     pub(crate) fn tls(&self, named: NodeId, trusted: &Ca) -> PeerTls {
+        let (cert, key) = self.certify(named);
+        PeerTls::from_pem(trusted.pem.as_bytes(), cert.as_bytes(), key.as_bytes()).unwrap()
+    }
+
+    /// Certificate and key of `named`, in PEM.
+    fn certify(&self, named: NodeId) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![tls::peer_name(named)]).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let cert = params.signed_by(&key, &self.issuer).unwrap();
-        PeerTls::from_pem(
-            trusted.pem.as_bytes(),
-            cert.pem().as_bytes(),
-            key.serialize_pem().as_bytes(),
-        )
-        .unwrap()
+        (cert.pem(), key.serialize_pem())
     }
 }
 
@@ -147,7 +170,7 @@ impl Site {
 }
 
 pub(crate) struct Cluster {
-    ca: Ca,
+    pub(crate) ca: Ca,
     pub(crate) sites: Vec<Site>,
 }
 

@@ -4,5 +4,6 @@
 
 mod cluster;
 mod leases;
+mod peers;
 mod regressions;
 mod writes;

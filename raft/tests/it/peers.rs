@@ -1,0 +1,151 @@
+//! Who may say what to a node: the certificate decides, and every message names the cluster and the node it means.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use mcp_model::ids::NodeId;
+use mcp_raft::{WaitFor, tls};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::cluster::{Ca, Cluster, LIMIT, Site};
+
+const ASK: &str = "/peer/ask";
+const WRITE: &str = "/peer/write";
+
+/// What a message says about itself.
+struct Says {
+    cluster: &'static str,
+    from: NodeId,
+    to: NodeId,
+}
+
+/// Sends one message and returns the status of the answer. `Err`: there was no connection to send it on.
+async fn send(
+    client: ClientConfig,
+    address: &str,
+    expects: NodeId,
+    says: &Says,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<StatusCode, String> {
+    let sent = async {
+        let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+        let mut client = client;
+        client.alpn_protocols = vec![b"h2".to_vec()];
+        let name = ServerName::try_from(tls::peer_name(expects)).unwrap();
+        let stream = TlsConnector::from(Arc::new(client)).connect(name, stream).await;
+        let stream = TokioIo::new(stream.map_err(|e| e.to_string())?);
+        let shaken = http2::handshake(TokioExecutor::new(), stream).await;
+        let (mut sender, connection) = shaken.map_err(|e| e.to_string())?;
+        tokio::spawn(connection);
+        let request = Request::post(format!("https://{}{path}", tls::peer_name(expects)))
+            .header("mcp-cluster", says.cluster)
+            .header("mcp-from", says.from.to_string())
+            .header("mcp-to", says.to.to_string())
+            .body(Full::new(Bytes::from(body)))
+            .unwrap();
+        let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
+        Ok(answer.status())
+    };
+    tokio::time::timeout(LIMIT, sent).await.expect("an answer or a refusal")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_peer_is_who_its_certificate_says_and_means_this_cluster_and_this_node() {
+    let cluster = Cluster::of(1).await;
+    let (site, peer) = (&cluster.sites[0], NodeId(2));
+    let foreign = Ca::new();
+    let right = || Says {
+        cluster: "test",
+        from: peer,
+        to: site.id,
+    };
+    let of_ours = || cluster.ca.client(Some((&cluster.ca, peer)));
+    let ask = |client, expects, says: Says| async move {
+        send(client, &site.gate.address, expects, &says, ASK, Vec::new()).await
+    };
+
+    assert_eq!(ask(of_ours(), site.id, right()).await, Ok(StatusCode::OK));
+    let mistaken = [
+        (
+            Says {
+                cluster: "other",
+                ..right()
+            },
+            StatusCode::MISDIRECTED_REQUEST,
+        ),
+        (
+            Says {
+                to: NodeId(3),
+                ..right()
+            },
+            StatusCode::MISDIRECTED_REQUEST,
+        ),
+        (
+            Says {
+                from: NodeId(3),
+                ..right()
+            },
+            StatusCode::FORBIDDEN,
+        ),
+        (
+            Says {
+                from: site.id,
+                ..right()
+            },
+            StatusCode::FORBIDDEN,
+        ),
+    ];
+    for (says, expected) in mistaken {
+        let told = format!("cluster {}, from {}, to {}", says.cluster, says.from, says.to);
+        assert_eq!(ask(of_ours(), site.id, says).await, Ok(expected), "{told}");
+    }
+
+    let of_theirs = cluster.ca.client(Some((&foreign, peer)));
+    ask(of_theirs, site.id, right())
+        .await
+        .expect_err("another authority's certificate");
+    let of_nobody = cluster.ca.client(None);
+    ask(of_nobody, site.id, right()).await.expect_err("no certificate");
+    let doubtful = foreign.client(Some((&cluster.ca, peer)));
+    ask(doubtful, site.id, right())
+        .await
+        .expect_err("the caller does not trust our authority");
+    ask(of_ours(), NodeId(3), right())
+        .await
+        .expect_err("the caller expects another node");
+}
+
+/// What stands in the log is carried out by everybody: a command that nobody can read would stop every replica at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_command_that_nobody_can_read_never_reaches_the_log() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().unwrap();
+    let from = cluster.sites[(leader + 1) % 3].id;
+    let site = &cluster.sites[leader];
+    let says = Says {
+        cluster: "test",
+        from,
+        to: site.id,
+    };
+    let deadline_ms: u64 = 1_000;
+    for garbage in [Vec::new(), b"not a command".to_vec()] {
+        let body = postcard::to_stdvec(&(garbage, WaitFor::Committed, deadline_ms)).unwrap();
+        let client = cluster.ca.client(Some((&cluster.ca, from)));
+        let status = send(client, &site.gate.address, site.id, &says, WRITE, body).await;
+        assert_eq!(status, Ok(StatusCode::BAD_REQUEST));
+    }
+    cluster.issue(leader, 7).await;
+    let limit = Duration::from_secs(5);
+    let told = tokio::time::timeout(limit, cluster.revoke((leader + 2) % 3, 7)).await;
+    assert!(told.expect("the cluster goes on").receipt.unwrap().effective());
+    assert!(cluster.sites.iter().all(Site::admits));
+}
