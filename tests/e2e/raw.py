@@ -83,7 +83,3 @@ async def apart(function, *args, **more):
     """Runs a blocking function beside everything else."""
     return await asyncio.to_thread(function, *args, **more)
 
-
-async def all_of(function, rows):
-    """Runs a blocking function for many rows at once, and gives the answers in their order."""
-    return await asyncio.gather(*(apart(function, *row) for row in rows))

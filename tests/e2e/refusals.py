@@ -9,6 +9,7 @@ from peers import Refused
 
 ECHO = "everything__echo"
 HELLO = {"message": "hello"}
+WORD_SECONDS_MAX = 10
 
 
 async def run(fixture):
@@ -34,9 +35,17 @@ async def bearers(fixture, node):
     ]
     for what, token, headers in rows:
         with fixture.checks.check(f"{node.name} refuses {what}: 401"):
-            answer = await raw.apart(raw.call, url, token, ECHO, HELLO, headers=headers)
+            answer = await last_word(raw.call, url, token, ECHO, HELLO, headers=headers)
             same(answer.status, 401, answer)
             assert answer.headers.get("www-authenticate", "").startswith("Bearer"), "no WWW-Authenticate: Bearer"
+
+
+async def last_word(function, *args, **more):
+    """The answer to a request, asked again while it is 503."""
+    async with asyncio.timeout(WORD_SECONDS_MAX):
+        while (answer := await raw.apart(function, *args, **more)).status == 503:
+            await asyncio.sleep(0.1)
+        return answer
 
 
 async def projects(fixture, node):
@@ -77,9 +86,9 @@ async def with_peer(fixture, peer):
     for node in fixture.cluster.nodes:
         for what, token in (("without token", None), ("with a revoked token", fixture.revoked)):
             with fixture.checks.check(f"{peer.name} {what} is refused by {node.name}: 401"):
-                await refused(peer.open(node.mcp(PROJECT), token), 401)
+                await refused(lambda: peer.open(node.mcp(PROJECT), token), 401)
         with fixture.checks.check(f"{peer.name} is refused another's project by {node.name}: 403"):
-            await refused(peer.open(node.mcp(OTHER), fixture.token), 403)
+            await refused(lambda: peer.open(node.mcp(OTHER), fixture.token), 403)
         with fixture.checks.check(f"{peer.name} without bindings sees no tool and calls none through {node.name}"):
             session = await peer.open(node.mcp(PROJECT), fixture.bare)
             same(await session.ask("tools"), [], "tools")
@@ -93,10 +102,19 @@ async def with_peer(fixture, peer):
 
 
 async def refused(attempt, status):
-    """Fails unless the attempt is refused, and with this status."""
-    try:
-        await attempt
-    except Refused as error:
-        assert error.http and set(error.http) == {status}, f"wanted HTTP {status}: {error}"
-    else:
-        raise AssertionError("it was not refused")
+    """Fails if an attempt is let in, and unless it is refused with this status, if not at once, then soon.
+
+    A replica that cannot ask the leader just now says 503 to a token that it does not know: that is a refusal too, but not
+    the last word. `attempt` is a function, because it may be called again.
+    """
+    async with asyncio.timeout(WORD_SECONDS_MAX):
+        while True:
+            try:
+                await attempt()
+            except Refused as error:
+                if error.http and set(error.http) == {status}:
+                    return
+                assert error.http and set(error.http) <= {status, 503}, f"wanted HTTP {status}: {error}"
+            else:
+                raise AssertionError("it was not refused")
+            await asyncio.sleep(0.1)

@@ -7,7 +7,7 @@ import threading
 import raw
 from checks import same
 from fixture import PROJECT
-from refusals import ECHO, HELLO, refused
+from refusals import ECHO, HELLO, last_word, refused
 
 IN_FLIGHT = "everything__trigger-long-running-operation"
 BEGIN_SECONDS_MAX = 10
@@ -58,22 +58,22 @@ class InFlight:
 
 async def node_refuses(fixture, node, token):
     with fixture.checks.check(f"{node.name} refuses the revoked token at once: 401"):
-        answers = await raw.all_of(raw.call, [(node.mcp(PROJECT), token, ECHO, HELLO)] * 5)
+        answers = await asyncio.gather(*(last_word(raw.call, node.mcp(PROJECT), token, ECHO, HELLO) for _ in range(5)))
         same([answer.status for answer in answers], [401] * 5, answers)
     with fixture.checks.check(f"{node.name} does not know the revoked token at the API any more: 401"):
         headers = {"Authorization": f"Bearer {token}"}
         url = f"{node.api}/api/v1/mcptokens/introspect"
-        same((await raw.apart(raw.send, "GET", url, headers)).status, 401, url)
+        same((await last_word(raw.send, "GET", url, headers)).status, 401, url)
 
 
 async def session_refuses(fixture, peer, node, session):
     with fixture.checks.check(f"{peer.name}: the open session on {node.name} is refused at once: 401"):
-        await refused(session.call(ECHO, HELLO), 401)
+        await refused(lambda: session.call(ECHO, HELLO), 401)
 
 
 async def newcomer_refused(fixture, peer, node, token):
     with fixture.checks.check(f"{peer.name}: a new session on {node.name} is refused at once: 401"):
-        await refused(peer.open(node.mcp(PROJECT), token), 401)
+        await refused(lambda: peer.open(node.mcp(PROJECT), token), 401)
 
 
 async def was_cut(fixture, node, call):
