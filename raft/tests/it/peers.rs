@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mcp_model::ids::NodeId;
+use mcp_model::ids::{Incarnation, NodeId};
+use mcp_model::lease::RequestId;
 use mcp_raft::{WaitFor, tls};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -19,6 +20,10 @@ use crate::cluster::{Ca, Cluster, LIMIT, Site};
 
 const ASK: &str = "/peer/ask";
 const WRITE: &str = "/peer/write";
+const CONFIRM: &str = "/peer/confirm";
+const RENEW: &str = "/peer/renew";
+/// How the answer that grants nothing begins: the second kind of an index.
+const NOT_LEADER: &[u8] = &[1];
 
 /// What a message says about itself.
 struct Says {
@@ -27,7 +32,7 @@ struct Says {
     to: NodeId,
 }
 
-/// Sends one message and returns the status of the answer. `Err`: there was no connection to send it on.
+/// Sends one message and returns status and body of the answer. `Err`: there was no connection to send it on.
 async fn send(
     client: ClientConfig,
     address: &str,
@@ -35,7 +40,7 @@ async fn send(
     says: &Says,
     path: &str,
     body: Vec<u8>,
-) -> Result<StatusCode, String> {
+) -> Result<(StatusCode, Bytes), String> {
     let sent = async {
         let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
         let mut client = client;
@@ -53,7 +58,9 @@ async fn send(
             .body(Full::new(Bytes::from(body)))
             .unwrap();
         let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
-        Ok(answer.status())
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(|e| e.to_string())?;
+        Ok((status, body.to_bytes()))
     };
     tokio::time::timeout(LIMIT, sent).await.expect("an answer or a refusal")
 }
@@ -70,7 +77,8 @@ async fn a_peer_is_who_its_certificate_says_and_means_this_cluster_and_this_node
     };
     let of_ours = || cluster.ca.client(Some((&cluster.ca, peer)));
     let ask = |client, expects, says: Says| async move {
-        send(client, &site.gate.address, expects, &says, ASK, Vec::new()).await
+        let answer = send(client, &site.gate.address, expects, &says, ASK, Vec::new()).await;
+        answer.map(|(status, _)| status)
     };
 
     assert_eq!(ask(of_ours(), site.id, right()).await, Ok(StatusCode::OK));
@@ -141,11 +149,59 @@ async fn a_command_that_nobody_can_read_never_reaches_the_log() {
         let body = postcard::to_stdvec(&(garbage, WaitFor::Committed, deadline_ms)).unwrap();
         let client = cluster.ca.client(Some((&cluster.ca, from)));
         let status = send(client, &site.gate.address, site.id, &says, WRITE, body).await;
-        assert_eq!(status, Ok(StatusCode::BAD_REQUEST));
+        assert_eq!(status.unwrap().0, StatusCode::BAD_REQUEST);
     }
     cluster.issue(leader, 7).await;
     let limit = Duration::from_secs(5);
     let told = tokio::time::timeout(limit, cluster.revoke((leader + 2) % 3, 7)).await;
     assert!(told.expect("the cluster goes on").receipt.unwrap().effective());
     assert!(cluster.sites.iter().all(Site::admits));
+}
+
+/// Rule 6: a confirmation says how far the view is, whatever index it was asked about, and which incarnation says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_confirmation_claims_no_more_than_the_view_shows() {
+    let cluster = Cluster::of(1).await;
+    let site = &cluster.sites[0];
+    let from = NodeId(2);
+    let says = Says {
+        cluster: "test",
+        from,
+        to: site.id,
+    };
+    let (far, wait_ms) = (1_000_000_u64, 20_u64);
+    let body = postcard::to_stdvec(&(far, wait_ms)).unwrap();
+    let client = cluster.ca.client(Some((&cluster.ca, from)));
+    let answer = send(client, &site.gate.address, site.id, &says, CONFIRM, body).await;
+    let confirmed: (NodeId, Incarnation, u64) = postcard::from_bytes(&answer.unwrap().1).unwrap();
+    let replica = site.replica();
+    assert_eq!(confirmed, (site.id, replica.gate().incarnation(), replica.auth_index()));
+    assert!(confirmed.2 < far);
+}
+
+/// Rule 2: a lease is granted by the leader, and to nodes of the applied configuration.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stranger_with_a_good_certificate_is_granted_no_lease() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().unwrap();
+    let follower = (leader + 1) % 3;
+    let (member, stranger) = (cluster.sites[(leader + 2) % 3].id, NodeId(77));
+    for (from, to, granted) in [
+        (member, leader, true),
+        (stranger, leader, false),
+        (member, follower, false),
+    ] {
+        let site = &cluster.sites[to];
+        let says = Says {
+            cluster: "test",
+            from,
+            to: site.id,
+        };
+        let body = postcard::to_stdvec(&(Incarnation(1), RequestId(1))).unwrap();
+        let client = cluster.ca.client(Some((&cluster.ca, from)));
+        let answer = send(client, &site.gate.address, site.id, &says, RENEW, body).await;
+        let (status, body) = answer.unwrap();
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(body != NOT_LEADER, granted, "{from} asked {}: {body:?}", site.id);
+    }
 }
