@@ -40,7 +40,9 @@ pub const KEPT_ENTRIES: u64 = 1_000;
 const HAND_OVER_WAIT: Duration = Duration::from_millis(1_500);
 /// How long the disk may take when a node stops.
 const STOP_WAIT: Duration = Duration::from_secs(5);
-/// How long a read index may take.
+/// The pause after a read index that failed.
+const RETRY: Duration = Duration::from_millis(25);
+/// How long a read index may take, tries included.
 const READ_INDEX_WAIT: Duration = Duration::from_millis(1_000);
 /// How long peers are asked whether there is a cluster already.
 const ASK_WAIT: Duration = Duration::from_millis(500);
@@ -236,7 +238,7 @@ impl Core {
     pub(crate) fn set_fit(&self, fit: bool) {
         if self.fit.swap(fit, Ordering::AcqRel) != fit {
             // Without heartbeats the others elect somebody else.
-            self.raft.runtime_config().heartbeat(fit);
+            self.raft.runtime_config().heartbeat(self.is_fit());
             tracing::warn!(fit, "whether this node may lead");
         }
     }
@@ -381,21 +383,32 @@ impl Node {
 
     /// An index such that whoever has applied it has seen everything that was acknowledged before this call.
     pub async fn read_index(&self) -> Result<u64, WriteFailed> {
-        let core = &self.core;
-        let leader = core.leader().ok_or(WriteFailed::NoLeader)?;
-        let index = if leader == core.me {
-            tokio::time::timeout(READ_INDEX_WAIT, rounds::join(&core.rounds))
-                .await
-                .unwrap_or(Index::NotLeader)
-        } else {
-            let link = core.link(leader).ok_or(WriteFailed::NoLeader)?;
-            let answer = link.call(Lane::Fast, READ_INDEX, &(), READ_INDEX_WAIT).await;
-            answer.unwrap_or(Index::NotLeader)
+        let asked = async {
+            loop {
+                if let Index::At(index) = self.ask_for_an_index().await {
+                    return index;
+                }
+                // A round may fail because an election is under way: the next leader answers.
+                tokio::time::sleep(RETRY).await;
+            }
         };
-        match index {
-            Index::At(index) => Ok(index),
-            Index::NotLeader => Err(WriteFailed::NoLeader),
+        let index = tokio::time::timeout(READ_INDEX_WAIT, asked).await;
+        index.map_err(|_| WriteFailed::NoLeader)
+    }
+
+    async fn ask_for_an_index(&self) -> Index {
+        let core = &self.core;
+        let Some(leader) = core.leader() else {
+            return Index::NotLeader;
+        };
+        if leader == core.me {
+            return rounds::join(&core.rounds).await;
         }
+        let Some(link) = core.link(leader) else {
+            return Index::NotLeader;
+        };
+        let answer = link.call(Lane::Fast, READ_INDEX, &(), READ_INDEX_WAIT).await;
+        answer.unwrap_or(Index::NotLeader)
     }
 
     /// Brings this node's auth view up to an index that the leader gives after this call.

@@ -213,6 +213,11 @@ pub(crate) async fn run(core: Arc<Core>, mut queued: mpsc::Receiver<Queued>) {
 }
 
 async fn propose(core: &Core, batch: Vec<Queued>) {
+    // Whoever has given up must not find later that it was carried out all the same.
+    let batch: Vec<Queued> = batch.into_iter().filter(|queued| !queued.answer.is_closed()).collect();
+    if batch.is_empty() {
+        return;
+    }
     let (commands, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|q| (q.bytes, q.answer)).unzip();
     let proposed = tokio::time::timeout(COMMIT_WAIT, core.raft.client_write(Batch(commands))).await;
     match proposed {
