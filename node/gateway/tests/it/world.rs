@@ -287,13 +287,11 @@ impl World {
     }
 
     pub(crate) fn stdio(&self, name: &str, mode: &str) -> Id {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../wire/tests/it/peer.py");
-        let args = vec![script.to_owned(), mode.to_owned()];
         self.server(
             name,
             Transport::Stdio {
-                command: "python3".into(),
-                args,
+                command: env!("CARGO_BIN_EXE_gateway-test-peer").into(),
+                args: vec![mode.to_owned()],
                 env: Default::default(),
                 cwd: None,
             },

@@ -18,12 +18,11 @@ fn peer(mode: &str) -> Upstream {
 }
 
 fn peer_with(mode: &str, limits: CallLimits) -> Upstream {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peer.py");
     let mut env: BTreeMap<String, String> = inherited_env();
     env.insert("PEER_SETTING".into(), "set".into());
     Upstream::stdio(StdioConfig {
-        program: "python3".into(),
-        args: vec![script.into(), mode.into()],
+        program: env!("CARGO_BIN_EXE_wire-test-peer").into(),
+        args: vec![mode.into()],
         env,
         cwd: None,
         limits,

@@ -40,13 +40,12 @@ impl Step<'_> {
         let mut project: Project = self.named_at(name.as_str(), if_version)?;
         self.may_attach(spec, &project.spec.servers)?;
         let detached = project.spec.servers.iter().any(|id| !spec.servers.contains(id));
-        let attaches = spec.servers.iter().any(|id| !project.spec.servers.contains(id));
+        // What changes nothing may repeat a change that detached and was not waited for to its end: that the server is gone
+        // already proves nothing, so it waits like the first one.
+        self.restricts = detached || project.spec == *spec;
         project.spec = spec.clone();
         let id = self.change(project);
         self.effects.policy_changed = true;
-        // What attaches nothing may repeat a change that detached and was not waited for to its end: that the server is gone
-        // already proves nothing, so it waits like the first one.
-        self.restricts = detached || !attaches;
         if detached {
             self.effects.cuts.push(Cut::Project(id));
         }

@@ -1,0 +1,154 @@
+//! A small MCP server over stdio, for tests. Argument: the mode it runs in (`legacy`, `modern`, `crash`).
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a peer that cannot go on ends, which is what tests see"
+)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// The pause between two steps of progress.
+const STEP: Duration = Duration::from_millis(2);
+
+/// What calls leave behind for later ones to ask about.
+#[derive(Default)]
+struct Seen {
+    cancelled: Vec<Value>,
+    answers: Vec<Value>,
+}
+
+fn main() {
+    let mode = std::env::args().nth(1).unwrap_or_else(|| "legacy".to_owned());
+    eprintln!("starting in mode {mode}");
+    if mode == "crash" {
+        std::process::exit(1);
+    }
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    for line in std::io::stdin().lock().lines() {
+        let message: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        receive(message, mode == "modern", &seen);
+    }
+}
+
+fn receive(message: Value, modern: bool, seen: &Arc<Mutex<Seen>>) {
+    let Some(method) = message["method"].as_str() else {
+        seen.lock().unwrap().answers.push(message);
+        return;
+    };
+    let unknown = || error(&message, -32601, "Method not found");
+    match (method, modern) {
+        ("initialize", false) => result(
+            &message,
+            json!({
+                "protocolVersion": "2025-06-18",
+                "capabilities": {"tools": {}, "prompts": {}},
+                "serverInfo": {"name": "peer", "version": "1"},
+            }),
+        ),
+        ("server/discover", true) => result(
+            &message,
+            json!({
+                "resultType": "complete",
+                "supportedVersions": ["2026-07-28"],
+                "capabilities": {"tools": {}},
+                "ttlMs": 0,
+                "cacheScope": "public",
+            }),
+        ),
+        ("initialize" | "server/discover", _) => unknown(),
+        ("tools/list", _) if message["params"]["cursor"] == "2" => {
+            result(
+                &message,
+                json!({"tools": [{"name": "progress", "inputSchema": {"type": "object"}}]}),
+            );
+        }
+        ("tools/list", _) => {
+            let tools = json!([{"name": "echo", "inputSchema": {"type": "object"}}]);
+            result(&message, json!({"tools": tools, "nextCursor": "2"}));
+        }
+        ("notifications/cancelled", _) => {
+            let id = message["params"]["requestId"].clone();
+            seen.lock().unwrap().cancelled.push(id);
+        }
+        ("tools/call", _) => {
+            let seen = Arc::clone(seen);
+            std::thread::spawn(move || call(&message, &seen));
+        }
+        ("ping", _) => result(&message, json!({})),
+        _ if message.get("id").is_some() => unknown(),
+        _ => {}
+    }
+}
+
+fn call(request: &Value, seen: &Mutex<Seen>) {
+    let params = &request["params"];
+    match params["name"].as_str().unwrap_or_default() {
+        "echo" => answer(request, params.to_string()),
+        "progress" => progress(request),
+        "hang" => {}
+        "die" => {
+            eprintln!("going down");
+            std::process::exit(3);
+        }
+        "cancelled" => answer(request, json!(seen.lock().unwrap().cancelled).to_string()),
+        "answers" => answer(request, json!(seen.lock().unwrap().answers).to_string()),
+        "rubbish" => {
+            write("this is not JSON");
+            answer(request, "after rubbish".to_owned());
+        }
+        "flood" => write(&"x".repeat(1 << 20)),
+        "changed" => {
+            send(&json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}));
+            answer(request, "changed".to_owned());
+        }
+        "env" => answer(request, json!(std::env::vars().collect::<BTreeMap<_, _>>()).to_string()),
+        "ask" => {
+            send(&json!({"jsonrpc": "2.0", "id": "s1", "method": "sampling/createMessage", "params": {}}));
+            send(&json!({"jsonrpc": "2.0", "id": "s2", "method": "ping"}));
+            answer(request, "asked".to_owned());
+        }
+        other => error(request, -32602, &format!("Unknown tool: {other}")),
+    }
+}
+
+fn progress(request: &Value) {
+    let token = &request["params"]["_meta"]["progressToken"];
+    let (_never_sends, never) = mpsc::channel::<()>();
+    for step in 0..20 {
+        let message = json!({"level": "info", "data": step});
+        send(&json!({"jsonrpc": "2.0", "method": "notifications/message", "params": message}));
+        let progress = json!({"progressToken": token, "progress": step});
+        send(&json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": progress}));
+        // Nothing comes: this is the pause.
+        assert!(never.recv_timeout(STEP).is_err());
+    }
+    answer(request, "done".to_owned());
+}
+
+fn answer(request: &Value, text: String) {
+    result(request, json!({"content": [{"type": "text", "text": text}]}));
+}
+
+fn result(request: &Value, result: Value) {
+    send(&json!({"jsonrpc": "2.0", "id": request["id"], "result": result}));
+}
+
+fn error(request: &Value, code: i64, message: &str) {
+    send(&json!({"jsonrpc": "2.0", "id": request["id"], "error": {"code": code, "message": message}}));
+}
+
+fn send(message: &Value) {
+    write(&message.to_string());
+}
+
+/// One line, whole: several calls answer at once.
+fn write(line: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").unwrap();
+    out.flush().unwrap();
+}
