@@ -85,7 +85,6 @@ pub(crate) fn own_state(core: &Core) -> PeerState {
     let heard_ms = core.clock.reading().ms_since(core.heard.get());
     PeerState {
         hears_leader: leads(core) && core.is_fit() || heard_ms < core.timers.leader_silence_ms,
-        term: metrics.current_term,
         fit: core.is_fit(),
         last_log: core.logs.last_id(),
         has_membership: metrics.membership_config.nodes().next().is_some(),

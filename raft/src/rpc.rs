@@ -37,7 +37,6 @@ pub(crate) const WRITE: &str = "/peer/write";
 pub(crate) struct PeerState {
     /// Whether it leads or has heard a leader lately.
     pub(crate) hears_leader: bool,
-    pub(crate) term: u64,
     /// Whether it would campaign itself: otherwise its longer log must not keep others from it.
     pub(crate) fit: bool,
     pub(crate) last_log: Option<LogId>,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use mcp_model::ids::{Id, NodeId};
 use mcp_model::names::Name;
-use mcp_model::token::{PlainToken, SESSION_PREFIX};
+use mcp_model::token::{PlainToken, TOKEN_PREFIX};
 
 use crate::certs::Authority;
 use crate::config::{Bootstrap, Config, Listener, Member, Peers};
@@ -189,12 +189,7 @@ fn listener(port: u16) -> Listener {
 /// A password that nobody has to remember.
 fn new_secret() -> String {
     let bytes: [u8; 32] = random::bytes();
-    PlainToken::from_bytes(&bytes)
-        .expose()
-        .split('_')
-        .next_back()
-        .unwrap_or(SESSION_PREFIX)
-        .to_owned()
+    PlainToken::from_bytes(&bytes).expose()[TOKEN_PREFIX.len()..].to_owned()
 }
 
 /// The right to the usual ports: whoever holds the lock has it. Two clusters that start at once must not both find them free.
