@@ -5,7 +5,8 @@
 //!
 //! In the order in which one would tell it: [`log`] holds what is agreed; [`rows`] the state that it leads to; [`view`] the
 //! part of that which decides about bearers, in memory; [`gate`] whether this replica may decide at all; [`cuts`] what is open
-//! on behalf of whom; [`replica`] keeps them together; [`snapshot`] packs the state for others.
+//! on behalf of whom; [`replica`] keeps them together; [`snapshot`] packs the state for others; [`seal`] hides what the state must
+//! not show.
 
 pub mod cuts;
 pub mod error;
@@ -13,6 +14,7 @@ pub mod gate;
 pub mod log;
 pub mod replica;
 mod rows;
+pub mod seal;
 pub mod snapshot;
 pub mod view;
 
