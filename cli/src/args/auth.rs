@@ -1,0 +1,34 @@
+//! Logging in, and asking about rights.
+
+use clap::{Args, Subcommand};
+
+#[derive(Args)]
+pub(crate) struct LoginArgs {
+    /// Who (asked for if missing)
+    #[arg(long, short = 'u', value_name = "EMAIL")]
+    pub(crate) email: Option<String>,
+    /// Read the password from standard input instead of asking for it
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// API URLs of the nodes, kept in the context
+    #[arg(long, value_name = "URL[,URL]", value_delimiter = ',')]
+    pub(crate) server: Vec<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Auth {
+    /// Ask whether one may do something: exit code 0 yes, 1 no
+    #[command(after_help = "Examples:\n  \
+        mcpctl auth can-i create servers\n  mcpctl auth can-i run tools git/log\n  mcpctl auth can-i exec")]
+    CanI(CanIArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct CanIArgs {
+    /// get, run, create, update, delete, grant; or an action: logs, backup, restore, cluster, exec
+    pub(crate) verb: String,
+    /// servers, projects, tools, …
+    pub(crate) resource: Option<String>,
+    /// Of this name; without one: of any
+    pub(crate) name: Option<String>,
+}
