@@ -43,13 +43,13 @@ impl std::fmt::Debug for LoginAnswer {
     }
 }
 
-/// A user in a few words.
+/// A user or service account in a few words.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UserRef {
     /// Their id.
     pub id: String,
-    /// How bindings name them.
+    /// The user's e-mail; `ServiceAccount:ci` for a service account.
     pub email: String,
     /// For people.
     pub name: String,
@@ -59,9 +59,9 @@ pub struct UserRef {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WhoAmI {
-    /// `user` or `mcptoken`.
+    /// `user`, `serviceaccount` or `mcptoken`.
     pub kind: String,
-    /// The user, or the owner of the token.
+    /// The user or service account, or the owner of the token.
     pub user: UserRef,
     /// The token's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

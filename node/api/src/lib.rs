@@ -7,6 +7,7 @@
 //! reported with all others instead of alone.
 
 pub mod auth;
+pub mod groups;
 pub mod headers;
 pub mod list;
 pub mod nodes;
@@ -14,7 +15,10 @@ pub mod problem;
 pub mod projects;
 pub mod rbac;
 pub mod receipt;
+pub mod secrets;
 pub mod servers;
+pub mod serviceaccounts;
+pub mod sessions;
 pub mod tokens;
 pub mod ttl;
 pub mod users;

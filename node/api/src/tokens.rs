@@ -55,7 +55,7 @@ pub struct McpTokenBody {
     pub name: String,
     /// The one project it reaches; nothing if that is gone.
     pub project: Option<String>,
-    /// E-mail of the user whose rights limit it; nothing if they are gone.
+    /// Whose rights limit it: a user's e-mail, or `ServiceAccount:ci`; nothing if they are gone.
     pub owner: Option<String>,
     /// The beginning of the bearer, for people.
     pub prefix: String,
