@@ -17,6 +17,8 @@ pub struct LeaseGate {
     /// Set while an older state is put in place of a newer one; changed under the holder's lock.
     installing: AtomicBool,
     shut: ArcSwap<Option<String>>,
+    /// Set once this node is no longer part of the cluster; changed under the holder's lock.
+    removed: AtomicBool,
 }
 
 impl LeaseGate {
@@ -27,6 +29,7 @@ impl LeaseGate {
             holder: Mutex::new(LeaseHolder::new(incarnation, lease_ms)),
             installing: AtomicBool::new(false),
             shut: ArcSwap::from_pointee(None),
+            removed: AtomicBool::new(false),
         }
     }
 
@@ -50,7 +53,7 @@ impl LeaseGate {
 
     /// Notes that a renewal is about to be sent; `now` must be read before it leaves. `None`: the gate is shut for good.
     pub fn begin(&self, now: Reading) -> Option<(Incarnation, RequestId)> {
-        if self.why_shut().is_some() {
+        if self.why_shut().is_some() || self.is_removed() {
             return None;
         }
         let mut holder = self.holder();
@@ -115,13 +118,28 @@ impl LeaseGate {
         holder.become_incarnation(incarnation);
     }
 
+    /// Closes the gate for good: this node was removed from the cluster. Its state goes on, because the others may need its
+    /// voice to go on without it.
+    pub fn remove(&self) {
+        let mut holder = self.holder();
+        self.removed.store(true, Ordering::Release);
+        self.deadline.store(None);
+        let incarnation = holder.incarnation();
+        holder.become_incarnation(incarnation);
+    }
+
+    /// Whether this node was removed from the cluster.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
     /// Why the gate is shut, if it is.
     pub fn why_shut(&self) -> Option<String> {
         self.shut.load().as_ref().clone()
     }
 
     fn take_up(&self, holder: &mut LeaseHolder, auth_index: u64) {
-        if self.shut.load().is_some() || self.installing.load(Ordering::Acquire) {
+        if self.shut.load().is_some() || self.installing.load(Ordering::Acquire) || self.is_removed() {
             return;
         }
         if let Some(deadline) = holder.applied(auth_index) {
@@ -161,5 +179,23 @@ mod tests {
         assert!(!gate.holds(Reading::both_ms(11)));
         assert!(gate.begin(Reading::both_ms(12)).is_none());
         assert_eq!(gate.why_shut().as_deref(), Some("disk on fire"));
+    }
+
+    #[test]
+    fn a_removed_node_never_holds_a_lease_again() {
+        let gate = LeaseGate::new(ONE, 2_000);
+        let (incarnation, first) = gate.begin(Reading::both_ms(10)).unwrap();
+        gate.granted(incarnation, first, 0, || 0);
+        let (incarnation, second) = gate.begin(Reading::both_ms(20)).unwrap();
+        assert!(gate.holds(Reading::both_ms(21)));
+        gate.remove();
+        assert!(!gate.holds(Reading::both_ms(21)), "the lease it had is gone");
+        gate.granted(incarnation, second, 0, || 0);
+        assert!(
+            !gate.holds(Reading::both_ms(21)),
+            "and so is the one that was under way"
+        );
+        assert!(gate.begin(Reading::both_ms(22)).is_none());
+        assert_eq!(gate.why_shut(), None, "its state goes on");
     }
 }

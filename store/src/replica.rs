@@ -3,12 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use mcp_model::apply::{Effects, apply};
 use mcp_model::command::{Envelope, Outcome};
-use mcp_model::ids::Incarnation;
-use mcp_model::tables::Tables;
+use mcp_model::ids::{Incarnation, NodeId};
+use mcp_model::records::Retirement;
+use mcp_model::tables::{self, Tables};
 use redb::{Builder, Database, Durability, ReadableDatabase};
 use tokio::sync::watch;
 
@@ -59,6 +60,8 @@ pub struct Replica {
     random: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Held while the state changes.
     writing: Mutex<()>,
+    /// Whose replica this is, once it is known.
+    me: OnceLock<NodeId>,
 }
 
 impl Replica {
@@ -81,9 +84,33 @@ impl Replica {
             published: watch::Sender::new(index),
             random: options.random,
             writing: Mutex::new(()),
+            me: OnceLock::new(),
         };
         replica.read(|tables| replica.view.rebuild(tables))?;
         Ok(Arc::new(replica))
+    }
+
+    /// Says whose replica this is. If the state says that this node was removed, or ever comes to say so, the node admits
+    /// nobody from there on, and nobody is told of that index before.
+    pub fn belongs_to(&self, me: NodeId) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.me.get_or_init(|| me);
+        self.look_for_own_removal()
+    }
+
+    fn look_for_own_removal(&self) -> Result<(), StoreError> {
+        let Some(me) = self.me.get() else { return Ok(()) };
+        let removed = self.read(|t| tables::load::<Retirement>(t, &me.0.to_be_bytes()).is_some())?;
+        if removed {
+            self.be_removed();
+        }
+        Ok(())
+    }
+
+    /// Stops admission on this node for good: it is no longer part of the cluster.
+    pub fn be_removed(&self) {
+        self.gate.remove();
+        self.cuts.cut(&mcp_model::apply::Cut::All, &self.view);
     }
 
     /// The auth view.
@@ -157,6 +184,9 @@ impl Replica {
             for cut in &effects.cuts {
                 self.cuts.cut(cut, &self.view);
             }
+        }
+        if self.me.get().is_some_and(|me| effects.retired.contains(me)) {
+            self.be_removed();
         }
         self.publish(last.index);
         Ok(outcomes)
@@ -257,6 +287,7 @@ impl Replica {
         self.read(|tables| self.view.rebuild(tables))?;
         // What changed is not known one by one: everybody comes back and is judged anew.
         self.cuts.cut(&mcp_model::apply::Cut::All, &self.view);
+        self.look_for_own_removal()?;
         self.durable_index.store(verified.index, Ordering::Release);
         self.publish(verified.index);
         Ok(())

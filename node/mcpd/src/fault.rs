@@ -134,6 +134,7 @@ impl From<Refusal> for Fault {
             Refusal::Invalid { field, why } => Fault::invalid(vec![FieldFault::new(field, why)]),
             Refusal::Reserved => Fault::new(Code::Forbidden, detail),
             Refusal::AlreadyInitialised => Fault::new(Code::NameTaken, detail),
+            Refusal::Join(_) => Fault::new(Code::Forbidden, detail).hint("run: mcpctl cluster join-token"),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! notice and to throw the whole transaction away for.
 
 pub mod cluster;
+pub mod joining;
 mod naming;
 pub mod projects;
 pub mod rbac;
@@ -15,7 +16,7 @@ mod users;
 use crate::authority::Rights;
 use crate::command::{Actor, Command, Envelope, Outcome, Refusal, Reply};
 use crate::frame;
-use crate::ids::Id;
+use crate::ids::{Id, NodeId};
 use crate::records::{AuditRecord, ClusterRecord, Origin};
 use crate::tables::{self, Stored, Table, TablesMut};
 use crate::token::TokenHash;
@@ -52,6 +53,8 @@ pub struct Effects {
     pub lists_changed: Vec<Id>,
     /// What ends.
     pub cuts: Vec<Cut>,
+    /// Nodes that were removed: each of them admits nobody from here on.
+    pub retired: Vec<NodeId>,
 }
 
 /// Carries out one command: the `seq`th of the entry at `index`.
@@ -149,6 +152,30 @@ impl<'a> Step<'a> {
             Command::RegisterNode { node } => self.register_node(node),
             Command::RetireNode { node } => self.retire_node(*node),
             Command::RecordTokenUse { uses } => self.record_token_use(uses),
+            Command::KeepAuthority {
+                certificate,
+                sealed_key,
+            } => self.keep_authority(certificate, sealed_key),
+            Command::OfferSetup { hash, user } => self.offer_setup(*hash, user),
+            Command::UseSetup {
+                hash,
+                user,
+                password_hash,
+            } => self.use_setup(*hash, user, password_hash),
+            Command::OfferJoin {
+                id,
+                hash,
+                voter,
+                expires_ms,
+            } => self.offer_join(*id, *hash, *voter, *expires_ms),
+            Command::EnrolNode {
+                secret,
+                request,
+                node,
+                name,
+                peer_address,
+            } => self.enrol_node(*secret, *request, *node, name, peer_address),
+            Command::SetNodeRole { node, voter } => self.set_node_role(*node, *voter),
         }
     }
 

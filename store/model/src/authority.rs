@@ -188,6 +188,14 @@ impl Rights {
         Err(self.lacks(&Need::Action(action)))
     }
 
+    /// Refuses unless the actor may change who is in the cluster. A token never may, whatever it was granted.
+    pub fn need_cluster(&self) -> Result<(), Refusal> {
+        if self.is_token() {
+            return Err(self.lacks(&Need::Action(Action::Cluster)));
+        }
+        self.need_action(Action::Cluster)
+    }
+
     /// Refuses unless the actor holds all that `wanted` would give.
     pub fn need_cover(&self, wanted: &RoleBinding) -> Result<(), Refusal> {
         if self.cover(wanted) {

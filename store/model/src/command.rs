@@ -225,6 +225,60 @@ pub enum Command {
         /// Token id and wall time in ms since 1970.
         uses: Vec<(Id, u64)>,
     },
+    /// Keeps the authority that signs this cluster's certificates. Refused when there is one.
+    KeepAuthority {
+        /// Its certificate, DER.
+        certificate: Vec<u8>,
+        /// Its private key, sealed.
+        sealed_key: Vec<u8>,
+    },
+    /// Lets whoever knows a secret set a user's first password, once.
+    OfferSetup {
+        /// SHA-256 of the secret.
+        hash: TokenHash,
+        /// Whose.
+        user: Email,
+    },
+    /// Sets the first password, and ends the secret.
+    UseSetup {
+        /// SHA-256 of the secret that was presented.
+        hash: TokenHash,
+        /// Whose.
+        user: Email,
+        /// The new password, as argon2id in PHC form.
+        password_hash: String,
+    },
+    /// Lets one machine join.
+    OfferJoin {
+        /// Id of the join token.
+        id: Id,
+        /// SHA-256 of its secret.
+        hash: TokenHash,
+        /// Whether the machine is to vote.
+        voter: bool,
+        /// Until when, ms since 1970.
+        expires_ms: u64,
+    },
+    /// Takes in the machine that has proven a join token's secret, and ends the token.
+    EnrolNode {
+        /// SHA-256 of the secret.
+        secret: TokenHash,
+        /// SHA-256 of the machine's certificate request.
+        request: [u8; 32],
+        /// The machine's id.
+        node: NodeId,
+        /// Its name.
+        name: Name,
+        /// `host:port` for peers.
+        peer_address: String,
+    },
+    /// Says whether a node is to vote.
+    SetNodeRole {
+        /// Which.
+        node: NodeId,
+        /// Whether.
+        voter: bool,
+    },
 }
 
 /// Where a new token's bindings come from. Append-only.
@@ -261,6 +315,12 @@ impl Command {
             Command::RegisterNode { .. } => "RegisterNode",
             Command::RetireNode { .. } => "RetireNode",
             Command::RecordTokenUse { .. } => "RecordTokenUse",
+            Command::KeepAuthority { .. } => "KeepAuthority",
+            Command::OfferSetup { .. } => "OfferSetup",
+            Command::UseSetup { .. } => "UseSetup",
+            Command::OfferJoin { .. } => "OfferJoin",
+            Command::EnrolNode { .. } => "EnrolNode",
+            Command::SetNodeRole { .. } => "SetNodeRole",
         }
     }
 }
@@ -324,6 +384,11 @@ pub enum Reply {
     },
     /// Bookkeeping was done.
     Noted,
+    /// A machine was taken in.
+    NodeEnrolled {
+        /// Whether it is to vote.
+        voter: bool,
+    },
 }
 
 /// A no: an answer, not an error. Append-only.
@@ -380,6 +445,26 @@ pub enum Refusal {
     /// There is a cluster already, or none yet.
     #[error("the cluster is already initialised")]
     AlreadyInitialised,
+    /// A join token that does not let in (any more).
+    #[error("{0}")]
+    Join(JoinRefusal),
+}
+
+/// Why a join token does not let a machine in. Append-only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+pub enum JoinRefusal {
+    /// There is none with that secret.
+    #[error("the join token is not known to this cluster")]
+    Unknown,
+    /// Another machine came in by it.
+    #[error("the join token was used already: each lets in one machine")]
+    Used,
+    /// Its time is over.
+    #[error("the join token has expired")]
+    Expired,
+    /// The machine's id was removed from the cluster.
+    #[error("this node was removed from the cluster, and its id never comes back")]
+    Removed,
 }
 
 /// A right that somebody needs: what a refusal names.

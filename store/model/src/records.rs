@@ -316,6 +316,71 @@ pub struct Retirement {
     pub time_ms: u64,
 }
 
+/// The cluster's certificate authority. Its key is sealed: whoever holds the data key, as every node does, can sign.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// Its certificate, DER.
+    pub certificate: Vec<u8>,
+    /// Its private key, sealed.
+    pub sealed_key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+/// A secret that sets one user's first password, once. The secret itself lies in a file of the operator's.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetupSecret {
+    /// SHA-256 of the secret.
+    pub hash: TokenHash,
+    /// Whose password it sets.
+    pub user: Id,
+}
+
+/// A way in for one machine, once.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// SHA-256 of its secret.
+    pub hash: TokenHash,
+    /// What people call it by.
+    pub id: Id,
+    /// Whether the machine is to vote once it has caught up.
+    pub voter: bool,
+    /// Until when, ms since 1970.
+    pub expires_ms: u64,
+    /// Who came in by it.
+    pub used: Option<JoinUse>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// By whom a join token was used: the same request may be repeated, if its answer was lost.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JoinUse {
+    /// The node.
+    pub node: NodeId,
+    /// SHA-256 of its certificate request.
+    pub request: [u8; 32],
+}
+
+/// The part that a node is to play. The leader changes the membership until it says the same.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Enrolment {
+    /// Which.
+    pub node: NodeId,
+    /// For people. Unique among enrolled nodes.
+    pub name: Name,
+    /// `host:port` for peers. Unique among enrolled nodes.
+    pub peer_address: String,
+    /// Whether it is to vote once it has caught up.
+    pub voter: bool,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
 /// One control-plane event: who changed what. Written in the transaction of the change.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AuditRecord {
@@ -362,6 +427,13 @@ stored!(9, ToolList, ToolLists, |r| r.server.to_bytes());
 stored!(10, NodeRecord, Nodes, |r| r.id.0.to_be_bytes());
 stored!(11, Retirement, Retired, |r| r.id.0.to_be_bytes());
 stored!(12, AuditRecord, Audit, |r| audit_key(r.index, r.seq));
+stored!(13, Authority, Cluster, |_r| AUTHORITY_KEY);
+stored!(14, SetupSecret, SetupSecrets, |r| r.hash.0);
+stored!(15, JoinToken, JoinTokens, |r| r.hash.0);
+stored!(16, Enrolment, Enrolments, |r| r.node.0.to_be_bytes());
+
+/// Where the one [`Authority`] is kept, beside the [`ClusterRecord`].
+pub const AUTHORITY_KEY: [u8; 1] = [1];
 
 /// The key of an audit record: by index, then by position.
 fn audit_key(index: u64, seq: u32) -> [u8; 12] {

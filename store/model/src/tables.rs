@@ -45,11 +45,17 @@ pub enum Table {
     Expiries = 21,
     /// Subject and definition id.
     RbacSubjects = 22,
+    /// Hash to the one-time secret behind it.
+    SetupSecrets = 23,
+    /// Hash to the join token behind it.
+    JoinTokens = 24,
+    /// Node id to the part that the node is to play.
+    Enrolments = 25,
 }
 
 impl Table {
     /// Every table, in the order of a snapshot.
-    pub const ALL: [Table; 22] = [
+    pub const ALL: [Table; 25] = [
         Table::Cluster,
         Table::Users,
         Table::UserEmails,
@@ -72,6 +78,9 @@ impl Table {
         Table::ReplyOrder,
         Table::Expiries,
         Table::RbacSubjects,
+        Table::SetupSecrets,
+        Table::JoinTokens,
+        Table::Enrolments,
     ];
 }
 

@@ -11,6 +11,10 @@ use zeroize::Zeroizing;
 pub const TOKEN_PREFIX: &str = "mcpctl_pat_";
 /// What every session bearer begins with. The gateway never takes one of these.
 pub const SESSION_PREFIX: &str = "mcpctl_ses_";
+/// What every join token begins with.
+pub const JOIN_PREFIX: &str = "mcpctl_join_";
+/// What every setup secret begins with.
+pub const SETUP_PREFIX: &str = "mcpctl_setup_";
 /// Base62 digits that hold 32 bytes (62^43 > 2^256), zero-padded, so that every bearer has the same length.
 const DIGITS: usize = 43;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -112,6 +116,84 @@ bearer!(
     SESSION_PREFIX
 );
 
+bearer!(
+    /// The secret that sets the first administrator's password, once.
+    PlainSetup,
+    SETUP_PREFIX
+);
+
+/// A join token in the clear: whom to trust (the SHA-256 of the cluster's authority) and the secret that lets one machine in.
+pub struct PlainJoin {
+    authority: [u8; 32],
+    secret: Zeroizing<String>,
+}
+
+impl PlainJoin {
+    /// The token for a cluster with this authority, with a secret made of these 32 random bytes.
+    pub fn new(authority: [u8; 32], secret: &[u8; 32]) -> PlainJoin {
+        PlainJoin {
+            authority,
+            secret: base62(secret),
+        }
+    }
+
+    /// Reads a token of exactly this shape.
+    pub fn parse(text: &str) -> Option<PlainJoin> {
+        let (authority, secret) = text.strip_prefix(JOIN_PREFIX)?.split_at_checked(DIGITS)?;
+        let right = secret.len() == DIGITS && secret.bytes().all(|b| b.is_ascii_alphanumeric());
+        Some(PlainJoin {
+            authority: from_base62(authority)?,
+            secret: right.then(|| Zeroizing::new(secret.to_owned()))?,
+        })
+    }
+
+    /// SHA-256 of the authority's certificate (DER). Nothing is sent to anybody who does not stand under it.
+    pub fn authority(&self) -> [u8; 32] {
+        self.authority
+    }
+
+    /// The one-time secret: sent over a connection that was checked against [`PlainJoin::authority`].
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// What is stored in place of the secret.
+    pub fn hash(&self) -> TokenHash {
+        TokenHash::of(&self.secret)
+    }
+
+    /// The whole token, for the one answer that mints it.
+    pub fn expose(&self) -> Zeroizing<String> {
+        Zeroizing::new(format!("{JOIN_PREFIX}{}{}", &*base62(&self.authority), &*self.secret))
+    }
+}
+
+impl fmt::Debug for PlainJoin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{JOIN_PREFIX}…")
+    }
+}
+
+/// The 32 bytes that [`base62`] wrote; `None` for anything else, a number beyond 32 bytes included.
+fn from_base62(text: &str) -> Option<[u8; 32]> {
+    if text.len() != DIGITS {
+        return None;
+    }
+    let mut bytes = [0u8; 32];
+    for digit in text.bytes() {
+        let mut carry = u32::try_from(ALPHABET.iter().position(|a| *a == digit)?).ok()?;
+        for byte in bytes.iter_mut().rev() {
+            let value = u32::from(*byte) * 62 + carry;
+            *byte = u8::try_from(value & 0xff).ok()?;
+            carry = value >> 8;
+        }
+        if carry != 0 {
+            return None;
+        }
+    }
+    Some(bytes)
+}
+
 /// 32 bytes as 43 base62 digits, most significant first.
 fn base62(bytes: &[u8; 32]) -> Zeroizing<String> {
     let mut number = Zeroizing::new(*bytes);
@@ -174,6 +256,28 @@ mod tests {
             assert!(PlainToken::parse(&text).is_none(), "{text:?}");
         }
         assert!(PlainSession::parse(&format!("mcpctl_ses_{body}")).is_some());
+    }
+
+    #[test]
+    fn a_join_token_carries_whom_to_trust_and_reads_back() {
+        for authority in [[0u8; 32], [255; 32], [7; 32]] {
+            let token = PlainJoin::new(authority, &[9; 32]);
+            let back = PlainJoin::parse(&token.expose()).unwrap();
+            assert_eq!((back.authority(), back.hash()), (authority, token.hash()));
+            assert_eq!(format!("{back:?}"), "mcpctl_join_…");
+        }
+        let good = PlainJoin::new([1; 32], &[9; 32]).expose();
+        let beyond = format!("{JOIN_PREFIX}{}{}", "z".repeat(43), "0".repeat(43));
+        for bad in [
+            "",
+            "mcpctl_join_",
+            &good[..good.len() - 1],
+            &format!("{}0", &*good),
+            &beyond,
+            &good[1..],
+        ] {
+            assert!(PlainJoin::parse(bad).is_none(), "{bad}");
+        }
     }
 
     #[test]

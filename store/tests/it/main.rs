@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mcp_model::clock::Reading;
 use mcp_model::command::{Actor, Command, Envelope, Outcome, Reply, TokenGrant};
-use mcp_model::ids::{CommandId, Id};
+use mcp_model::ids::{CommandId, Id, NodeId};
 use mcp_model::names::{Email, Name};
 use mcp_model::rbac::{Resource, Verb};
 use mcp_model::records::{ProjectSpec, ToolNaming};
@@ -268,4 +268,33 @@ fn a_repeated_command_is_carried_out_once() {
         ..token(9, "third")
     };
     assert!(matches!(apply(&replica, 4, &[other])[0].reply, Reply::Refused(_)));
+}
+
+#[test]
+fn a_removed_node_admits_nobody_from_the_index_of_its_removal_on_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (me, now) = (NodeId(6), Reading::both_ms(10));
+    let replica = seeded(dir.path());
+    replica.belongs_to(me).unwrap();
+    let lease = |replica: &Replica| {
+        let (incarnation, request) = replica.gate().begin(now)?;
+        replica.gate().granted(incarnation, request, 0, || replica.auth_index());
+        Some(replica.gate().holds(now))
+    };
+    assert_eq!(lease(&replica), Some(true));
+    let at = replica.auth_index();
+    let retire = |n, node| by(Actor::System, n, Command::RetireNode { node });
+    apply(&replica, at + 1, &[retire(70, NodeId(7))]);
+    assert!(replica.gate().holds(now), "another node went");
+    apply(&replica, at + 2, &[retire(71, me)]);
+    assert!(!replica.gate().holds(now));
+    assert_eq!(lease(&replica), None);
+    // The others may still need its voice.
+    apply(&replica, at + 3, &[token(9, "late")]);
+    assert_eq!(replica.auth_index(), at + 3);
+    replica.flush().unwrap();
+    drop(replica);
+    let again = Replica::open(dir.path(), options(true)).unwrap();
+    again.belongs_to(me).unwrap();
+    assert_eq!(lease(&again), None);
 }

@@ -1,11 +1,11 @@
-//! The cluster itself: its birth, its nodes, its bookkeeping.
+//! The cluster itself: its birth and its bookkeeping.
 
 use super::Step;
 use crate::command::{Refusal, Reply};
-use crate::ids::{Id, NodeId};
+use crate::ids::Id;
 use crate::names::Email;
 use crate::rbac::{Action, Resource, Role, RoleBinding, Subject};
-use crate::records::{ClusterRecord, McpToken, NodeRecord, Origin, RbacDefinition, Retirement, Server, ToolList, User};
+use crate::records::{ClusterRecord, McpToken, RbacDefinition, Server, ToolList, User};
 use crate::tables;
 
 /// What this program understands. A cluster is born at the level of the program that makes it.
@@ -61,40 +61,6 @@ impl Step<'_> {
         self.index_subjects(&definition);
         self.effects.policy_changed = true;
         Ok(Reply::ClusterInitialised)
-    }
-
-    pub(super) fn register_node(&mut self, node: &NodeRecord) -> Result<Reply, Refusal> {
-        self.rights().need_system()?;
-        if tables::load::<Retirement>(self.tables, &node.id.0.to_be_bytes()).is_some() {
-            return Err(Refusal::Invalid {
-                field: "id".to_owned(),
-                why: format!("node {} was removed", node.id),
-            });
-        }
-        let known: Option<NodeRecord> = tables::load(self.tables, &node.id.0.to_be_bytes());
-        let origin = known.map_or_else(
-            || self.origin(),
-            |k| Origin {
-                version: self.index,
-                ..k.origin
-            },
-        );
-        self.about(format!("node {}", node.name));
-        self.save(&NodeRecord { origin, ..node.clone() });
-        Ok(Reply::Noted)
-    }
-
-    pub(super) fn retire_node(&mut self, node: NodeId) -> Result<Reply, Refusal> {
-        self.rights().need_system()?;
-        self.about(format!("node {node}"));
-        self.tables.remove(crate::tables::Table::Nodes, &node.0.to_be_bytes());
-        self.save(&Retirement {
-            id: node,
-            index: self.index,
-            time_ms: self.now_ms,
-        });
-        self.restricts = true;
-        Ok(Reply::Noted)
     }
 
     pub(super) fn publish_tools(&mut self, list: &ToolList) -> Result<Reply, Refusal> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use mcp_model::command::{Actor, Command, Envelope, Outcome, Refusal, Reply, TokenGrant};
+use mcp_model::command::{Actor, Command, Envelope, JoinRefusal, Outcome, Refusal, Reply, TokenGrant};
 use mcp_model::frame::{self, Framed};
 use mcp_model::ids::{CommandId, Id, NodeId};
 use mcp_model::names::{Email, Name};
@@ -202,7 +202,41 @@ fn commands() -> Vec<Command> {
             if_version: None,
         });
     }
+    all.extend(cluster_commands());
     all
+}
+
+fn cluster_commands() -> [Command; 6] {
+    let hash = TokenHash([7; 32]);
+    [
+        Command::KeepAuthority {
+            certificate: vec![1, 2],
+            sealed_key: vec![3, 4],
+        },
+        Command::OfferSetup { hash, user: email() },
+        Command::UseSetup {
+            hash,
+            user: email(),
+            password_hash: "h".into(),
+        },
+        Command::OfferJoin {
+            id: id(4),
+            hash,
+            voter: true,
+            expires_ms: 99,
+        },
+        Command::EnrolNode {
+            secret: hash,
+            request: [5; 32],
+            node: NodeId(6),
+            name: name("n"),
+            peer_address: "h:1".into(),
+        },
+        Command::SetNodeRole {
+            node: NodeId(6),
+            voter: false,
+        },
+    ]
 }
 
 fn line<T: Framed + PartialEq + std::fmt::Debug>(out: &mut String, kind: &str, value: &T) {
@@ -343,6 +377,7 @@ fn records_keep_their_bytes() {
         decision: "allow".into(),
     };
     line(&mut out, "AuditRecord", &audit);
+    cluster_records(&mut out);
     let replies = [
         Reply::Refused(Refusal::NotFound {
             kind: "k".into(),
@@ -368,6 +403,8 @@ fn records_keep_their_bytes() {
             already: true,
         },
         Reply::Noted,
+        Reply::NodeEnrolled { voter: true },
+        Reply::Refused(Refusal::Join(JoinRefusal::Used)),
     ];
     for reply in replies {
         line(
@@ -381,4 +418,39 @@ fn records_keep_their_bytes() {
         );
     }
     expect_file(&here("golden").join("records.txt"), &out);
+}
+
+fn cluster_records(out: &mut String) {
+    let hash = TokenHash([7; 32]);
+    let authority = Authority {
+        certificate: vec![1, 2],
+        sealed_key: vec![3, 4],
+    };
+    line(out, "Authority", &authority);
+    line(out, "SetupSecret", &SetupSecret { hash, user: id(2) });
+    for used in [
+        None,
+        Some(JoinUse {
+            node: NodeId(6),
+            request: [5; 32],
+        }),
+    ] {
+        let token = JoinToken {
+            hash,
+            id: id(4),
+            voter: true,
+            expires_ms: 99,
+            used,
+            origin: origin(),
+        };
+        line(out, "JoinToken", &token);
+    }
+    let enrolment = Enrolment {
+        node: NodeId(6),
+        name: name("n"),
+        peer_address: "h:1".into(),
+        voter: true,
+        origin: origin(),
+    };
+    line(out, "Enrolment", &enrolment);
 }

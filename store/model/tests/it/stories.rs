@@ -12,10 +12,10 @@ use std::fmt::Write;
 use mcp_model::apply::{Cut, Effects, apply};
 use mcp_model::authority::Rights;
 use mcp_model::command::{Actor, Command, Envelope, Outcome, Reply, TokenGrant};
-use mcp_model::ids::{CommandId, Id};
+use mcp_model::ids::{CommandId, Id, NodeId};
 use mcp_model::names::{Email, Name};
 use mcp_model::rbac::Subject;
-use mcp_model::records::{ProjectSpec, Server, ServerSpec, ToolNaming, Transport, User};
+use mcp_model::records::{NodeRecord, Origin, ProjectSpec, Server, ServerSpec, ToolNaming, Transport, User};
 use mcp_model::tables::{self, MemTables, Table};
 use mcp_model::token::TokenHash;
 
@@ -195,6 +195,62 @@ impl World {
                 id: self.token_id(n),
                 expires_ms: at.parse().unwrap(),
             },
+            _ => self.cluster_command(id, words),
+        }
+    }
+
+    fn cluster_command(&self, id: Id, words: &[&str]) -> Command {
+        match *words {
+            ["authority"] => Command::KeepAuthority {
+                certificate: vec![1],
+                sealed_key: vec![2],
+            },
+            ["offer", "setup", n, email] => Command::OfferSetup {
+                hash: hash(n),
+                user: Email::parse(email).unwrap(),
+            },
+            ["use", "setup", n, email] => Command::UseSetup {
+                hash: hash(n),
+                user: Email::parse(email).unwrap(),
+                password_hash: "phc".to_owned(),
+            },
+            ["offer", "join", n, role, "until", ms] => Command::OfferJoin {
+                id,
+                hash: hash(n),
+                voter: role == "voter",
+                expires_ms: ms.parse().unwrap(),
+            },
+            // The request is that of the node itself.
+            ["enrol", node, called, "at", address, "with", n] => Command::EnrolNode {
+                secret: hash(n),
+                request: hash(node).0,
+                node: node_id(node),
+                name: name(called),
+                peer_address: address.to_owned(),
+            },
+            ["register", node, called, "at", address] => Command::RegisterNode {
+                node: NodeRecord {
+                    id: node_id(node),
+                    name: name(called),
+                    peer_address: address.to_owned(),
+                    api_url: String::new(),
+                    gateway_url: String::new(),
+                    origin: Origin {
+                        created_ms: 0,
+                        created_by: String::new(),
+                        version: 0,
+                    },
+                },
+            },
+            ["promote", node] => Command::SetNodeRole {
+                node: node_id(node),
+                voter: true,
+            },
+            ["demote", node] => Command::SetNodeRole {
+                node: node_id(node),
+                voter: false,
+            },
+            ["retire", node] => Command::RetireNode { node: node_id(node) },
             _ => panic!("what is {words:?}?"),
         }
     }
@@ -253,6 +309,10 @@ impl World {
     }
 }
 
+fn node_id(n: &str) -> NodeId {
+    NodeId(n.parse().unwrap())
+}
+
 fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }
@@ -308,11 +368,19 @@ fn describe(outcome: &Outcome, effects: &Effects) -> Vec<String> {
             }
         }
         Reply::Noted => "noted".to_owned(),
+        Reply::NodeEnrolled { voter: true } => "enrolled as a voter to be".to_owned(),
+        Reply::NodeEnrolled { voter: false } => "enrolled as a learner".to_owned(),
     };
     let mut lines = vec![reply];
     if outcome.restricts {
         lines[0].push_str("; waits for every replica");
     }
+    lines.extend(
+        effects
+            .retired
+            .iter()
+            .map(|node| format!("node {} admits nobody", node.0)),
+    );
     for cut in &effects.cuts {
         lines.push(match cut {
             Cut::Token(hash) => format!("cuts token {}", hash.0[0]),
