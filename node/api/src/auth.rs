@@ -1,11 +1,12 @@
 //! Who somebody is and what they may do.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::rbac::RoleBindingBody;
 
 /// A login. Its `Debug` leaves the password out.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LoginRequest {
     /// Who.
@@ -23,7 +24,7 @@ impl std::fmt::Debug for LoginRequest {
 }
 
 /// The session that a login opens: the one answer that shows its bearer. Its `Debug` leaves it out.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LoginAnswer {
     /// The bearer: `mcpctl_ses_…`.
@@ -44,7 +45,7 @@ impl std::fmt::Debug for LoginAnswer {
 }
 
 /// A user or service account in a few words.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserRef {
     /// Their id.
@@ -56,7 +57,7 @@ pub struct UserRef {
 }
 
 /// Who the caller is.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WhoAmI {
     /// `user`, `serviceaccount` or `mcptoken`.
@@ -77,7 +78,7 @@ pub struct WhoAmI {
 }
 
 /// Whether the caller may do something.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CanI {
     /// The answer.
@@ -87,7 +88,7 @@ pub struct CanI {
 }
 
 /// Whose token this is: the answer to the token itself.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Introspection {
     /// Always true: anything else is a 401.

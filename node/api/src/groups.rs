@@ -1,9 +1,10 @@
 //! Groups: users who are granted things together.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A group to make, or the whole text of one to replace.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct GroupSpec {
     /// How bindings name it. In a PUT it stands in the path and may be left out here.
@@ -17,7 +18,7 @@ pub struct GroupSpec {
 }
 
 /// What can be changed of a group. Fields that are left out stay as they are.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct GroupChange {
     /// For people.
@@ -35,7 +36,7 @@ pub struct GroupChange {
 }
 
 /// A group.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupBody {
     /// Its id.

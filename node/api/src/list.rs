@@ -1,9 +1,10 @@
 //! Lists, page by page.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Part of a list: what the caller may see of it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct List<T> {
     /// The objects.

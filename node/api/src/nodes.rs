@@ -1,9 +1,10 @@
 //! Nodes and the cluster they form.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A node.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeBody {
     /// Its id.
@@ -27,7 +28,7 @@ pub struct NodeBody {
 }
 
 /// The cluster as the answering node sees it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterBody {
     /// Names the cluster.
@@ -47,7 +48,7 @@ pub struct ClusterBody {
 }
 
 /// A member of the cluster.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberBody {
     /// Its id.

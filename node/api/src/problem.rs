@@ -1,9 +1,10 @@
 //! How the API says no: `application/problem+json` (RFC 9457) with a stable code.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// An answer that is not the one that was asked for.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
     /// `urn:mcpctl:problem:` and the code.
@@ -13,7 +14,8 @@ pub struct Problem {
     pub title: String,
     /// The HTTP status again.
     pub status: u16,
-    /// Stable, in snake case: what programs look at.
+    /// Stable, in snake case: what programs look at. More may come.
+    #[schema(value_type = Code)]
     pub code: String,
     /// What happened, with the name of the object.
     pub detail: String,
@@ -28,7 +30,7 @@ pub struct Problem {
 }
 
 /// One fault of a request.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FieldFault {
     /// Where: `roleBindings[1].role`.
     pub field: String,
@@ -47,7 +49,8 @@ impl FieldFault {
 }
 
 /// Every code, with its HTTP status and its title. Append-only: programs rely on codes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, ToSchema)]
+#[schema(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "each variant is its title")]
 pub enum Code {
     BadRequest,

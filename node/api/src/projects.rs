@@ -1,9 +1,10 @@
 //! Projects.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A project to make, or all that is written about one.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ProjectSpecBody {
     /// Its name. In a PUT it stands in the path and may be left out here.
@@ -40,7 +41,7 @@ impl Default for ProjectSpecBody {
 }
 
 /// What is to change of a project: what is left out stays.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ProjectChange {
     /// For people.
@@ -64,7 +65,7 @@ pub struct ProjectChange {
 }
 
 /// A project.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProjectBody {
     /// Its id.
@@ -94,7 +95,7 @@ pub struct ProjectBody {
 }
 
 /// A tool as the clients of a project see it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProjectTool {
     /// Under the project's naming.

@@ -2,9 +2,10 @@
 
 use mcp_model::rbac::{BindingError, RoleBinding, Subject};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// One line of a grant: `{role, resource[, name]}` or `{action}`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RoleBindingBody {
     /// `view`, `run`, `create`, `delete`, `edit` or `admin`.
@@ -68,7 +69,7 @@ impl std::fmt::Display for RoleBindingBody {
 }
 
 /// Who is granted something: `{kind: User, name: alice@test.com}`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct SubjectBody {
     /// `User`, `Group`, `ServiceAccount` or `McpToken`.
@@ -105,7 +106,7 @@ impl SubjectBody {
 }
 
 /// A definition to write.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RbacSpec {
     /// Its name. In a PUT it stands in the path and may be left out here.
@@ -118,7 +119,7 @@ pub struct RbacSpec {
 }
 
 /// A definition.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RbacBody {
     /// Its id.

@@ -3,9 +3,10 @@
 use mcp_model::ids::NodeId;
 use mcp_model::receipt::{Proof, Receipt};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The receipt of a change that takes a right away.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReceiptBody {
     /// The log index of the change, as a decimal string.
@@ -21,7 +22,7 @@ pub struct ReceiptBody {
 }
 
 /// One replica's line.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaReceiptBody {
     /// The replica's id.
@@ -36,7 +37,7 @@ pub struct ReplicaReceiptBody {
 }
 
 /// Why a replica refuses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProofBody {
     /// It confirmed.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A secret to make, or the whole of one to replace. Its `Debug` leaves the values out.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct SecretSpec {
     /// How servers refer to it: `${secret:NAME/KEY}`. In a PUT it stands in the path and may be left out here.
@@ -28,7 +29,7 @@ impl std::fmt::Debug for SecretSpec {
 }
 
 /// What can be changed of a secret. Fields and keys that are left out stay as they are. Its `Debug` leaves the values out.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct SecretChange {
     /// For people.
@@ -48,7 +49,7 @@ impl std::fmt::Debug for SecretChange {
 }
 
 /// A secret, without its values: nobody gets them back.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretBody {
     /// Its id.

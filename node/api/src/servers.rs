@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// Longest wait for a connection when the caller does not say, ms.
 pub const CONNECT_MS_DEFAULT: u64 = 10_000;
@@ -11,7 +12,7 @@ pub const CONNECT_MS_DEFAULT: u64 = 10_000;
 pub const RESPONSE_MS_DEFAULT: u64 = 120_000;
 
 /// A server to make, or all that is written about one. Its `Debug` leaves out what may hold secrets.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServerSpecBody {
     /// Its name. In a PUT it stands in the path and may be left out here.
@@ -79,7 +80,7 @@ impl Default for ServerSpecBody {
 }
 
 /// A server. Values of `env` and `headers` are shown to those who may change the server and read `(hidden)` to others.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerBody {
     /// Its id.
@@ -108,7 +109,7 @@ impl std::fmt::Debug for ServerBody {
 }
 
 /// The fields of [`ServerSpecBody`] in an answer, where unknown ones are no fault.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerSpecFields {
     /// The prefix of its tools.
@@ -146,7 +147,7 @@ pub struct ServerSpecFields {
 }
 
 /// What a server offers, as far as the caller may see it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerTools {
     /// The server.

@@ -1,9 +1,10 @@
 //! Service accounts: programs with sessions and tokens of their own, and no password.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A service account to make, or the whole text of one to replace.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServiceAccountSpec {
     /// How bindings name it. In a PUT it stands in the path and may be left out here.
@@ -15,7 +16,7 @@ pub struct ServiceAccountSpec {
 }
 
 /// What can be changed of a service account. Fields that are left out stay as they are.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServiceAccountChange {
     /// For people.
@@ -24,7 +25,7 @@ pub struct ServiceAccountChange {
 }
 
 /// A service account.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccountBody {
     /// Its id.
@@ -43,7 +44,7 @@ pub struct ServiceAccountBody {
 }
 
 /// A session to open for a service account: the body of `POST serviceaccounts/{name}/sessions`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct NewSession {
     /// `12h`, `30d` or a date; nothing: 24 hours. A session always ends, after 90 days at the latest.
@@ -52,7 +53,7 @@ pub struct NewSession {
 }
 
 /// The session that was opened: the one answer that shows its bearer. Its `Debug` leaves it out.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenedSession {
     /// Its id, to close it by.

@@ -1,9 +1,10 @@
 //! Sessions: what a login or a service account holds open.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A session. Its bearer is not in it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionBody {
     /// What it is closed by.

@@ -1,11 +1,12 @@
 //! MCP tokens.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::rbac::RoleBindingBody;
 
 /// A token to make.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct NewMcpToken {
     /// Unique among the project's active tokens.
@@ -46,7 +47,7 @@ impl Default for NewMcpToken {
 }
 
 /// A token. The bearer and its hash are not in it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct McpTokenBody {
     /// Its id.
@@ -81,7 +82,7 @@ pub struct McpTokenBody {
 }
 
 /// A token that was just made: the one answer that shows the bearer. Its `Debug` leaves it out.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MintedToken {
     /// The token.

@@ -1,9 +1,10 @@
 //! Users.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A user to make. Its `Debug` leaves the password out.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct NewUser {
     /// How bindings name them. Immutable.
@@ -25,7 +26,7 @@ impl std::fmt::Debug for NewUser {
 }
 
 /// The whole text of a user to replace. A password is set elsewhere ([`PasswordReset`]).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct UserSpec {
     /// Immutable: left out, or the one in the path.
@@ -39,7 +40,7 @@ pub struct UserSpec {
 }
 
 /// What can be changed of a user. Fields that are left out stay as they are.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct UserChange {
     /// For people.
@@ -52,7 +53,7 @@ pub struct UserChange {
 
 /// A new password for oneself: the body of `POST auth/password`. Every other session of the caller is closed. Its `Debug`
 /// leaves both passwords out.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PasswordChange {
     /// The one in force, as a proof that it is not a borrowed session that asks.
@@ -69,7 +70,7 @@ impl std::fmt::Debug for PasswordChange {
 
 /// A new password for somebody else: the body of `POST users/{email}/password`. Their sessions are closed. Its `Debug` leaves
 /// the password out.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PasswordReset {
     /// The one to come.
@@ -83,7 +84,7 @@ impl std::fmt::Debug for PasswordReset {
 }
 
 /// A user.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserBody {
     /// Their id.

@@ -1,9 +1,10 @@
 //! Versions.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What answers.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VersionBody {
     /// Version of the program.

@@ -1,12 +1,13 @@
 //! Answers to writes.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::receipt::ReceiptBody;
 
 /// The object after a write. Where the write took a right away and was waited for, its receipt stands with it; status 202
 /// says that the receipt is partial: committed, but not yet effective on every replica.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Written<T> {
     /// The object.
     #[serde(flatten)]
@@ -17,7 +18,7 @@ pub struct Written<T> {
 }
 
 /// An object that is gone, or refused from now on.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Removed {
     /// `mcptoken`.

@@ -17,18 +17,30 @@ use crate::fault::Fault;
 use crate::router::Api;
 use crate::routes::{Right, Route};
 
-/// Every query parameter that means something to some route. Others are faults, so that a slip does not pass for a filter.
-pub(crate) const QUERY_KEYS: [&str; 10] = [
-    "wait",
-    "consistency",
-    "limit",
-    "continue",
-    "project",
-    "name",
-    "status",
-    "verb",
-    "resource",
-    "action",
+/// Every query parameter that means something to some route, and what.
+pub(crate) const QUERY: [(&str, &str); 10] = [
+    (
+        "wait",
+        "`effective` (the default): answer once no replica admits any more what was taken away. `committed`: answer once it is agreed.",
+    ),
+    (
+        "consistency",
+        "`linearizable`: show everything that was acknowledged anywhere before this request.",
+    ),
+    ("limit", "Objects on one page, 1 to 1000; 500 if not given."),
+    ("continue", "What the page before gave, to read on."),
+    ("project", "Of this project."),
+    ("name", "Of this name."),
+    ("status", "`active`, `expired` or `revoked`."),
+    (
+        "verb",
+        "What is to be done: `get`, `run`, `create`, `update`, `delete`, `grant`, …",
+    ),
+    ("resource", "To what: `servers`, `projects`, `tools`, …"),
+    (
+        "action",
+        "Instead of verb and resource: `logs`, `backup`, `restore`, `cluster` or `exec`.",
+    ),
 ];
 
 /// A request that has arrived.

@@ -8,6 +8,7 @@
 
 pub mod hosts;
 pub mod limits;
+pub mod openapi;
 pub mod passwords;
 pub mod port;
 pub mod router;

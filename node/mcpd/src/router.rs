@@ -9,9 +9,9 @@ use axum::extract::{ConnectInfo, FromRequestParts, Query, RawPathParams, Request
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, get};
 use bytes::Bytes;
+use http::HeaderValue;
 use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts as Head;
-use http::{HeaderValue, Method};
 use mcp_api::headers::{MCP_MIN_INDEX, REQUEST_ID};
 use mcp_api::problem::{Code, FieldFault};
 use mcp_model::clock::Clock;
@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use crate::answer::Answer;
 use crate::body;
-use crate::call::{Call, QUERY_KEYS};
+use crate::call::Call;
 use crate::caller::Bearer;
 use crate::fault::Fault;
 use crate::hosts::{AllowedHosts, host_of};
@@ -169,13 +169,13 @@ async fn answer(api: &Arc<Api>, route: &'static Route, request: Request) -> Resu
             .hint("add it to allowed_hosts of the API listener"));
     }
     let params = params(&mut head).await?;
-    let query = query(&head)?;
+    let query = query(route, &head)?;
     // A bearer of no known shape is refused before anything is read; the rest is decided after the body has arrived.
     let bearer = match route.access {
         Access::Open(_) => None,
         Access::For(..) => Some(Bearer::of(&head.headers)?),
     };
-    let body = if takes_body(route) {
+    let body = if route.told.takes.is_some() {
         body::receive(&head.headers, body).await?
     } else {
         Bytes::new()
@@ -233,14 +233,6 @@ fn min_index(call: &Call) -> Result<u64, Fault> {
     number.ok_or_else(|| Fault::invalid(vec![FieldFault::new("Mcp-Min-Index", "it is a decimal number")]))
 }
 
-fn takes_body(route: &Route) -> bool {
-    match *route.method() {
-        Method::PUT | Method::PATCH => true,
-        Method::POST => !matches!(route.path().rsplit('/').next(), Some("revoke" | "logout")),
-        _ => false,
-    }
-}
-
 async fn params(head: &mut Head) -> Result<Vec<(String, String)>, Fault> {
     let params = RawPathParams::from_request_parts(head, &()).await;
     let params = params.map_err(|_| Fault::new(Code::NoSuchRoute, "the path is not text"))?;
@@ -250,16 +242,18 @@ async fn params(head: &mut Head) -> Result<Vec<(String, String)>, Fault> {
         .collect())
 }
 
-fn query(head: &Head) -> Result<Vec<(String, String)>, Fault> {
+fn query(route: &Route, head: &Head) -> Result<Vec<(String, String)>, Fault> {
     let query = Query::<Vec<(String, String)>>::try_from_uri(&head.uri);
     let Query(query) = query.map_err(|_| Fault::new(Code::BadRequest, "the query cannot be read"))?;
     let mut faults = Vec::new();
     for (at, (key, _)) in query.iter().enumerate() {
-        if !QUERY_KEYS.contains(&key.as_str()) {
-            faults.push(FieldFault::new(
-                key.as_str(),
-                format!("unknown: the parameters are {}", QUERY_KEYS.join(", ")),
-            ));
+        let keys = route.query_keys();
+        if !keys.contains(&key.as_str()) {
+            let why = match keys.as_slice() {
+                [] => "unknown: this route takes no parameters".to_owned(),
+                keys => format!("unknown: the parameters here are {}", keys.join(", ")),
+            };
+            faults.push(FieldFault::new(key.as_str(), why));
         } else if query[..at].iter().any(|(k, _)| k == key) {
             faults.push(FieldFault::new(key.as_str(), "given twice"));
         }

@@ -1,15 +1,26 @@
-//! The one table of routes: method, path, the right that a caller needs, and who answers.
+//! The one table of routes: method, path, the right that a caller needs, who answers, and what it takes and gives.
 //!
-//! Admission reads it, the tests walk over it, and nothing is served that does not stand in it.
+//! Admission reads it, the tests walk over it, the description of the API is made from it, and nothing is served that does
+//! not stand in it.
 
 use std::fmt;
 
 use http::Method;
+use mcp_api::auth::{CanI, Introspection, LoginAnswer, LoginRequest, WhoAmI};
+use mcp_api::nodes::{ClusterBody, NodeBody};
+use mcp_api::projects::{ProjectBody, ProjectChange, ProjectSpecBody, ProjectTool};
+use mcp_api::rbac::{RbacBody, RbacSpec};
+use mcp_api::servers::{ServerBody, ServerSpecBody, ServerTools};
+use mcp_api::tokens::{McpTokenBody, MintedToken, NewMcpToken};
+use mcp_api::users::{NewUser, UserBody, UserChange};
+use mcp_api::version::VersionBody;
+use mcp_api::write::Removed;
 use mcp_model::rbac::{Resource, Verb};
 
 use crate::answer::Answer;
 use crate::call::{Admitted, Call};
 use crate::fault::Fault;
+use crate::openapi::{self, Document, Shape};
 use crate::port::Pending;
 use crate::{auth, can_i, mcptokens, nodes, projects, rbac, servers, tools, users};
 
@@ -60,11 +71,41 @@ pub(crate) enum Access {
     For(Right, ForCaller),
 }
 
+/// What is said of a route in the description of the API.
+#[derive(Clone, Copy)]
+pub(crate) struct Told {
+    /// In a few words, as an order.
+    pub(crate) summary: &'static str,
+    /// Where it is carried out: `users::list`. Unique.
+    pub(crate) handler: &'static str,
+    /// The body it takes.
+    pub(crate) takes: Option<Shape>,
+    pub(crate) gives: Gives,
+    /// Query parameters beside those that follow from `gives`.
+    pub(crate) query: &'static [&'static str],
+    /// Whether `If-Match` is heeded.
+    pub(crate) matches: bool,
+}
+
+/// What a route answers with when all is well.
+#[derive(Clone, Copy)]
+pub(crate) enum Gives {
+    /// A body.
+    One(Shape),
+    /// Some objects, page by page.
+    Pages(Shape),
+    /// All objects at once.
+    All(Shape),
+    /// The object after a change, with the receipt where there is one.
+    Change(Shape),
+}
+
 /// One route.
 pub struct Route {
     method: Method,
     path: &'static str,
     pub(crate) access: Access,
+    pub(crate) told: Told,
 }
 
 impl Route {
@@ -85,22 +126,62 @@ impl Route {
             Access::For(right, _) => Some(right),
         }
     }
+
+    /// The query parameters that mean something to it. Others are faults, so that a slip does not pass for a filter.
+    pub(crate) fn query_keys(&self) -> Vec<&'static str> {
+        let own = self.told.query.iter().copied();
+        let shared: &[&str] = match self.told.gives {
+            Gives::Pages(_) => &["limit", "continue"],
+            Gives::Change(_) => &["wait"],
+            Gives::One(_) | Gives::All(_) => &[],
+        };
+        let callers: &[&str] = match self.access {
+            Access::Open(_) => &[],
+            Access::For(..) => &["consistency"],
+        };
+        own.chain(shared.iter().copied())
+            .chain(callers.iter().copied())
+            .collect()
+    }
+
+    const fn query(mut self, keys: &'static [&'static str]) -> Route {
+        self.told.query = keys;
+        self
+    }
+
+    const fn matching(mut self) -> Route {
+        self.told.matches = true;
+        self
+    }
 }
 
-/// A route's line in the table.
+/// A route's line in the table: who may come, who answers, and what the description of the API says of it.
 macro_rules! route {
-    ($method:ident $path:literal, Open, $handler:path) => {
-        Route {
-            method: Method::$method,
-            path: concat!("/api/v1", $path),
-            access: Access::Open(|call| Box::pin($handler(call))),
-        }
+    ($method:ident $path:literal, Open, $handler:path, $summary:literal, $($body:tt)+) => {
+        route!(@ $method $path, Access::Open(|call| Box::pin($handler(call))), $handler, $summary, $($body)+)
     };
-    ($method:ident $path:literal, $right:expr, $handler:path) => {
+    ($method:ident $path:literal, $right:expr, $handler:path, $summary:literal, $($body:tt)+) => {
+        route!(@ $method $path, Access::For($right, |call| Box::pin($handler(call))), $handler, $summary, $($body)+)
+    };
+    (@ $method:ident $path:literal, $access:expr, $handler:path, $summary:literal, takes $takes:ty, $($gives:tt)+) => {
+        route!(@@ $method $path, $access, $handler, $summary, Option::Some(Shape::of::<$takes>()), $($gives)+)
+    };
+    (@ $method:ident $path:literal, $access:expr, $handler:path, $summary:literal, $($gives:tt)+) => {
+        route!(@@ $method $path, $access, $handler, $summary, Option::None, $($gives)+)
+    };
+    (@@ $method:ident $path:literal, $access:expr, $handler:path, $summary:literal, $takes:expr, $way:ident $gives:ty) => {
         Route {
             method: Method::$method,
             path: concat!("/api/v1", $path),
-            access: Access::For($right, |call| Box::pin($handler(call))),
+            access: $access,
+            told: Told {
+                summary: $summary,
+                handler: stringify!($handler),
+                takes: $takes,
+                gives: Gives::$way(Shape::of::<$gives>()),
+                query: &[],
+                matches: false,
+            },
         }
     };
 }
@@ -111,42 +192,50 @@ pub static ROUTES: &[Route] = &{
     use Right::{Caller, On, Some, Token};
     use Verb::{Create, Delete, See, Update};
     [
-        route!(POST "/auth/login", Open, auth::login),
-        route!(POST "/auth/logout", Caller, auth::logout),
-        route!(GET "/auth/whoami", Caller, auth::whoami),
-        route!(GET "/auth/can-i", Caller, can_i::can_i),
-        route!(GET "/version", Caller, nodes::version),
-        route!(GET "/cluster/status", Some(See, Nodes), nodes::status),
-        route!(GET "/nodes", Some(See, Nodes), nodes::list),
-        route!(GET "/nodes/{name}", On(See, Nodes), nodes::get),
-        route!(GET "/users", Some(See, Users), users::list),
-        route!(POST "/users", Some(Create, Users), users::create),
-        route!(GET "/users/{name}", On(See, Users), users::get),
-        route!(PATCH "/users/{name}", On(Update, Users), users::change),
-        route!(GET "/rbac", Some(See, Rbac), rbac::list),
-        route!(POST "/rbac", Some(Create, Rbac), rbac::create),
-        route!(GET "/rbac/{name}", On(See, Rbac), rbac::get),
-        route!(PUT "/rbac/{name}", On(Update, Rbac), rbac::replace),
-        route!(DELETE "/rbac/{name}", On(Delete, Rbac), rbac::delete),
-        route!(GET "/servers", Some(See, Servers), servers::list),
-        route!(POST "/servers", Some(Create, Servers), servers::create),
-        route!(GET "/servers/{name}", On(See, Servers), servers::get),
-        route!(PUT "/servers/{name}", On(Update, Servers), servers::replace),
-        route!(DELETE "/servers/{name}", On(Delete, Servers), servers::delete),
-        route!(GET "/servers/{name}/tools", On(See, Servers), tools::of_server),
-        route!(GET "/projects", Some(See, Projects), projects::list),
-        route!(POST "/projects", Some(Create, Projects), projects::create),
-        route!(GET "/projects/{name}", On(See, Projects), projects::get),
-        route!(PUT "/projects/{name}", On(Update, Projects), projects::replace),
-        route!(PATCH "/projects/{name}", On(Update, Projects), projects::change),
-        route!(DELETE "/projects/{name}", On(Delete, Projects), projects::delete),
-        route!(GET "/projects/{name}/servers", On(See, Projects), servers::of_project),
-        route!(GET "/projects/{name}/tools", On(See, Projects), tools::of_project),
-        route!(GET "/mcptokens", Caller, mcptokens::list),
-        route!(POST "/mcptokens", Some(Create, McpTokens), mcptokens::create),
-        route!(GET "/mcptokens/introspect", Caller, mcptokens::introspect),
-        route!(GET "/mcptokens/{id}", Token(See), mcptokens::get),
-        route!(POST "/mcptokens/{id}/revoke", Token(Delete), mcptokens::revoke),
-        route!(DELETE "/mcptokens/{id}", Token(Delete), mcptokens::delete),
+        route!(POST "/auth/login", Open, auth::login, "Open a session", takes LoginRequest, One LoginAnswer),
+        route!(POST "/auth/logout", Caller, auth::logout, "End the caller's session", Change Removed),
+        route!(GET "/auth/whoami", Caller, auth::whoami, "Show who the caller is", One WhoAmI),
+        route!(GET "/auth/can-i", Caller, can_i::can_i, "Ask whether the caller may do something", One CanI)
+            .query(&["verb", "resource", "name", "action"]),
+        route!(GET "/version", Caller, nodes::version, "Show what answers", One VersionBody),
+        route!(GET "/openapi.json", Caller, openapi::get, "Describe the API", One Document),
+        route!(GET "/cluster/status", Some(See, Nodes), nodes::status, "Show the cluster", One ClusterBody),
+        route!(GET "/nodes", Some(See, Nodes), nodes::list, "List nodes", Pages NodeBody),
+        route!(GET "/nodes/{name}", On(See, Nodes), nodes::get, "Show a node", One NodeBody),
+        route!(GET "/users", Some(See, Users), users::list, "List users", Pages UserBody),
+        route!(POST "/users", Some(Create, Users), users::create, "Make a user", takes NewUser, Change UserBody),
+        route!(GET "/users/{name}", On(See, Users), users::get, "Show a user", One UserBody),
+        route!(PATCH "/users/{name}", On(Update, Users), users::change, "Change a user", takes UserChange, Change UserBody),
+        route!(GET "/rbac", Some(See, Rbac), rbac::list, "List definitions", Pages RbacBody),
+        route!(POST "/rbac", Some(Create, Rbac), rbac::create, "Make a definition", takes RbacSpec, Change RbacBody),
+        route!(GET "/rbac/{name}", On(See, Rbac), rbac::get, "Show a definition", One RbacBody),
+        route!(PUT "/rbac/{name}", On(Update, Rbac), rbac::replace, "Write a definition", takes RbacSpec, Change RbacBody)
+            .matching(),
+        route!(DELETE "/rbac/{name}", On(Delete, Rbac), rbac::delete, "Delete a definition", Change Removed).matching(),
+        route!(GET "/servers", Some(See, Servers), servers::list, "List servers", Pages ServerBody),
+        route!(POST "/servers", Some(Create, Servers), servers::create, "Make a server", takes ServerSpecBody, Change ServerBody),
+        route!(GET "/servers/{name}", On(See, Servers), servers::get, "Show a server", One ServerBody),
+        route!(PUT "/servers/{name}", On(Update, Servers), servers::replace, "Replace a server", takes ServerSpecBody, Change ServerBody)
+            .matching(),
+        route!(DELETE "/servers/{name}", On(Delete, Servers), servers::delete, "Delete a server", Change Removed).matching(),
+        route!(GET "/servers/{name}/tools", On(See, Servers), tools::of_server, "Show what a server offers", One ServerTools),
+        route!(GET "/projects", Some(See, Projects), projects::list, "List projects", Pages ProjectBody),
+        route!(POST "/projects", Some(Create, Projects), projects::create, "Make a project", takes ProjectSpecBody, Change ProjectBody),
+        route!(GET "/projects/{name}", On(See, Projects), projects::get, "Show a project", One ProjectBody),
+        route!(PUT "/projects/{name}", On(Update, Projects), projects::replace, "Replace a project", takes ProjectSpecBody, Change ProjectBody)
+            .matching(),
+        route!(PATCH "/projects/{name}", On(Update, Projects), projects::change, "Change a project", takes ProjectChange, Change ProjectBody)
+            .matching(),
+        route!(DELETE "/projects/{name}", On(Delete, Projects), projects::delete, "Delete a project and its tokens", Change Removed)
+            .matching(),
+        route!(GET "/projects/{name}/servers", On(See, Projects), servers::of_project, "List a project's servers", All ServerBody),
+        route!(GET "/projects/{name}/tools", On(See, Projects), tools::of_project, "List a project's tools", All ProjectTool),
+        route!(GET "/mcptokens", Caller, mcptokens::list, "List tokens", Pages McpTokenBody)
+            .query(&["project", "name", "status"]),
+        route!(POST "/mcptokens", Some(Create, McpTokens), mcptokens::create, "Make a token", takes NewMcpToken, Change MintedToken),
+        route!(GET "/mcptokens/introspect", Caller, mcptokens::introspect, "Tell a token what it is", One Introspection),
+        route!(GET "/mcptokens/{id}", Token(See), mcptokens::get, "Show a token", One McpTokenBody),
+        route!(POST "/mcptokens/{id}/revoke", Token(Delete), mcptokens::revoke, "Revoke a token and keep its record", Change Removed),
+        route!(DELETE "/mcptokens/{id}", Token(Delete), mcptokens::delete, "Revoke a token and remove it", Change Removed),
     ]
 };

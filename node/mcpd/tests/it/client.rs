@@ -79,7 +79,7 @@ impl Client {
         } else {
             format!("/api/v1/{path}")
         };
-        let mut request = Request::builder().method(method).uri(path);
+        let mut request = Request::builder().method(method).uri(&path);
         let has = |name: &str| self.headers.iter().any(|(n, _)| *n == name);
         if !has("host") {
             request = request.header("host", "127.0.0.1:3100");
@@ -98,12 +98,14 @@ impl Client {
         let (head, body) = response.into_parts();
         let raw = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         let body = serde_json::from_str(&raw).unwrap_or(Value::Null);
-        Reply {
+        let reply = Reply {
             status: head.status,
             headers: head.headers,
             body,
             raw,
-        }
+        };
+        crate::openapi::conforms(method, &path, &reply);
+        reply
     }
 }
 

@@ -6,6 +6,7 @@ mod node;
 
 mod admission;
 mod objects;
+mod openapi;
 mod protocol;
 mod routes;
 mod tokens;

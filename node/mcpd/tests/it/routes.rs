@@ -17,11 +17,12 @@ fn concrete(path: &str) -> String {
 
 const OPEN: [&str; 1] = ["POST /api/v1/auth/login"];
 /// What every caller may ask, because the answer is about the caller or holds only what the caller may see.
-const FOR_EVERY_CALLER: [&str; 7] = [
+const FOR_EVERY_CALLER: [&str; 8] = [
     "POST /api/v1/auth/logout",
     "GET /api/v1/auth/whoami",
     "GET /api/v1/auth/can-i",
     "GET /api/v1/version",
+    "GET /api/v1/openapi.json",
     "GET /api/v1/mcptokens",
     "GET /api/v1/mcptokens/introspect",
     "POST /api/v1/auth/login",
