@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use crate::disk::{Fault, fault_of};
+
 /// Why the replicated state cannot be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The bytes are not what was written.
     #[error("the store is corrupt: {0}")]
     Corrupt(String),
-    /// The disk refused.
+    /// The disk refuses at the moment. The state can be taken up again when it does not: see `Replica::begin_mending`.
     #[error("the store cannot be read or written: {0}")]
     Io(String),
     /// There should be data and there is none.
@@ -19,7 +21,7 @@ pub enum StoreError {
         /// `missing` or `empty`.
         what: &'static str,
     },
-    /// It failed before and stays shut until the node starts again.
+    /// It failed before and is shut: until it is mended, or until the node starts again.
     #[error("the store is shut after a failure: {0}")]
     Shut(String),
 }
@@ -32,9 +34,9 @@ impl StoreError {
 
 impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> StoreError {
-        match error {
-            redb::Error::Corrupted(what) => StoreError::Corrupt(what),
-            other => StoreError::Io(other.to_string()),
+        match fault_of(error) {
+            Fault::File(what) => StoreError::Corrupt(what),
+            Fault::Disk(what) => StoreError::Io(what),
         }
     }
 }

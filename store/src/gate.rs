@@ -16,9 +16,42 @@ pub struct LeaseGate {
     holder: Mutex<LeaseHolder>,
     /// Set while an older state is put in place of a newer one; changed under the holder's lock.
     installing: AtomicBool,
-    shut: ArcSwap<Option<String>>,
+    shut: ArcSwap<Shut>,
     /// Set once this node is no longer part of the cluster; changed under the holder's lock.
     removed: AtomicBool,
+}
+
+/// Why nobody is admitted, whatever lease there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Shut {
+    /// Until the process ends.
+    lasting: Option<String>,
+    /// Until the disk takes the state again.
+    state: Option<String>,
+    /// Until the disk takes the raft log again.
+    log: Option<String>,
+}
+
+/// Which store the disk refuses for the time being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The replicated state.
+    State,
+    /// The raft log.
+    Log,
+}
+
+impl Shut {
+    fn of(&mut self, refused: Refused) -> &mut Option<String> {
+        match refused {
+            Refused::State => &mut self.state,
+            Refused::Log => &mut self.log,
+        }
+    }
+
+    fn why(&self) -> Option<&String> {
+        self.lasting.as_ref().or(self.state.as_ref()).or(self.log.as_ref())
+    }
 }
 
 impl LeaseGate {
@@ -28,7 +61,7 @@ impl LeaseGate {
             deadline: ArcSwapOption::empty(),
             holder: Mutex::new(LeaseHolder::new(incarnation, lease_ms)),
             installing: AtomicBool::new(false),
-            shut: ArcSwap::from_pointee(None),
+            shut: ArcSwap::from_pointee(Shut::default()),
             removed: AtomicBool::new(false),
         }
     }
@@ -51,7 +84,7 @@ impl LeaseGate {
         self.holder().incarnation()
     }
 
-    /// Notes that a renewal is about to be sent; `now` must be read before it leaves. `None`: the gate is shut for good.
+    /// Notes that a renewal is about to be sent; `now` must be read before it leaves. `None`: the gate is shut.
     pub fn begin(&self, now: Reading) -> Option<(Incarnation, RequestId)> {
         if self.why_shut().is_some() || self.is_removed() {
             return None;
@@ -109,11 +142,31 @@ impl LeaseGate {
         self.installing.store(false, Ordering::Release);
     }
 
-    /// Closes the gate until the process ends. For a store that failed.
+    /// Closes the gate until the process ends. For a store that is damaged.
     pub fn shut(&self, reason: &str) {
+        self.close(|shut| shut.lasting = Some(reason.to_owned()));
+    }
+
+    /// Closes the gate until [`LeaseGate::resume`]. For a disk that refuses.
+    pub fn suspend(&self, refused: Refused, reason: &str) {
+        self.close(|shut| *shut.of(refused) = Some(reason.to_owned()));
+    }
+
+    /// The disk takes this store again. What else shuts the gate stays; and the gate opens only by a new lease.
+    pub fn resume(&self, refused: Refused) {
+        let _holder = self.holder();
+        let mut shut = Shut::clone(&self.shut.load());
+        *shut.of(refused) = None;
+        self.shut.store(Arc::new(shut));
+    }
+
+    fn close(&self, note: impl FnOnce(&mut Shut)) {
         let mut holder = self.holder();
-        self.shut.store(Arc::new(Some(reason.to_owned())));
+        let mut shut = Shut::clone(&self.shut.load());
+        note(&mut shut);
+        self.shut.store(Arc::new(shut));
         self.deadline.store(None);
+        // What was asked for before is not taken up after.
         let incarnation = holder.incarnation();
         holder.become_incarnation(incarnation);
     }
@@ -135,11 +188,21 @@ impl LeaseGate {
 
     /// Why the gate is shut, if it is.
     pub fn why_shut(&self) -> Option<String> {
-        self.shut.load().as_ref().clone()
+        self.shut.load().why().cloned()
+    }
+
+    /// Why the gate is shut for as long as the process runs, if it is.
+    pub fn why_shut_for_good(&self) -> Option<String> {
+        self.shut.load().lasting.clone()
+    }
+
+    /// Whether the disk refuses this store at the moment.
+    pub fn is_refused(&self, refused: Refused) -> bool {
+        Shut::clone(&self.shut.load()).of(refused).is_some()
     }
 
     fn take_up(&self, holder: &mut LeaseHolder, auth_index: u64) {
-        if self.shut.load().is_some() || self.installing.load(Ordering::Acquire) || self.is_removed() {
+        if self.shut.load().why().is_some() || self.installing.load(Ordering::Acquire) || self.is_removed() {
             return;
         }
         if let Some(deadline) = holder.applied(auth_index) {
@@ -197,5 +260,28 @@ mod tests {
         );
         assert!(gate.begin(Reading::both_ms(22)).is_none());
         assert_eq!(gate.why_shut(), None, "its state goes on");
+    }
+
+    #[test]
+    fn a_suspended_gate_opens_by_a_new_lease_once_nothing_refuses() {
+        let gate = LeaseGate::new(ONE, 2_000);
+        let (incarnation, before) = gate.begin(Reading::both_ms(10)).unwrap();
+        gate.suspend(Refused::Log, "disk full");
+        gate.suspend(Refused::State, "disk full");
+        assert!(gate.begin(Reading::both_ms(11)).is_none());
+        gate.resume(Refused::Log);
+        assert!(gate.why_shut().is_some() && gate.is_refused(Refused::State) && !gate.is_refused(Refused::Log));
+        gate.resume(Refused::State);
+        gate.granted(incarnation, before, 1, || 1);
+        assert!(
+            !gate.holds(Reading::both_ms(12)),
+            "a renewal from before must not open it"
+        );
+        let (incarnation, request) = gate.begin(Reading::both_ms(13)).unwrap();
+        gate.granted(incarnation, request, 1, || 1);
+        assert!(gate.holds(Reading::both_ms(14)));
+        gate.shut("damaged");
+        gate.resume(Refused::State);
+        assert_eq!(gate.why_shut().as_deref(), Some("damaged"));
     }
 }

@@ -8,15 +8,22 @@
 //! on behalf of whom; [`replica`] keeps them together; [`snapshot`] packs the state for others; [`seal`] hides what the state must
 //! not show.
 
+mod checked;
 pub mod cuts;
+mod disk;
 pub mod error;
+#[cfg(test)]
+mod faults;
 pub mod gate;
 pub mod log;
 pub mod replica;
+#[cfg(test)]
+mod replica_tests;
 mod rows;
 pub mod seal;
 pub mod snapshot;
 pub mod view;
 
+pub use disk::set_aside;
 pub use error::StoreError;
 pub use replica::{ApplyEntry, Replica, ReplicaOptions};

@@ -6,6 +6,7 @@
 //! What is missing here on purpose: any knowledge of what a record means. Records and marks are bytes to this module,
 //! it does not know consensus, and it reads no clock: elapsed time comes from the [`Ticks`] it is handed.
 
+mod acked;
 mod frame;
 mod health;
 mod open;
@@ -16,6 +17,7 @@ mod tests;
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
 use arc_swap::ArcSwapOption;
@@ -24,6 +26,7 @@ use tokio::sync::watch;
 
 pub use health::LogHealth;
 
+use crate::disk::{Disk, Fault, fault_of};
 use health::Flushes;
 use writer::{Job, Work};
 
@@ -50,10 +53,10 @@ pub enum LogError {
     /// The file or a record fails its checksum, or the store panicked while reading it.
     #[error("raft log is corrupt: {0}")]
     Corrupt(String),
-    /// A write failed. The log takes no further write: what is on disk is unknown until it is opened again.
+    /// A write failed for good: the log is corrupt or was closed while the disk refused. It takes no further write.
     #[error("raft log write failed: {0}")]
     Failed(String),
-    /// The file cannot be opened or read.
+    /// The disk refuses. Writes wait until it takes them; a read may be tried again after [`RaftLog::touch`].
     #[error("raft log: {0}")]
     Io(String),
     /// The records do not follow the last one, so a hole would appear.
@@ -112,10 +115,13 @@ pub struct RaftLog {
 }
 
 struct Shared {
-    db: ArcSwapOption<Database>,
+    db: Arc<ArcSwapOption<Database>>,
     jobs: mpsc::SyncSender<Job>,
     flushes: Arc<Flushes>,
     failed: watch::Receiver<Option<String>>,
+    closing: Arc<AtomicBool>,
+    /// Ends the writer's pause between two tries of a disk that refuses; dropped with the last clone.
+    nudge: mpsc::SyncSender<()>,
 }
 
 impl std::fmt::Debug for RaftLog {
@@ -128,35 +134,48 @@ impl RaftLog {
     /// Opens the log at `path`, or begins a new one when there is no file or an empty one.
     /// Only for a node that has never had data; see [`RaftLog::open_existing`].
     pub fn open_or_create(path: &Path, ticks: Ticks) -> Result<RaftLog, LogError> {
-        let db = open::open_or_create(path)?;
-        RaftLog::start(db, ticks, writer::Order::Strict)
+        RaftLog::start(open::open_or_create(path, Disk::Real)?, ticks, writer::Order::Strict)
     }
 
     /// Like [`RaftLog::open_or_create`], but takes records in any order: openraft's storage suite leaves holes, which
     /// consensus never does.
     #[doc(hidden)]
     pub fn open_for_suite(path: &Path, ticks: Ticks) -> Result<RaftLog, LogError> {
-        let db = open::open_or_create(path)?;
-        RaftLog::start(db, ticks, writer::Order::Any)
+        RaftLog::start(open::open_or_create(path, Disk::Real)?, ticks, writer::Order::Any)
     }
 
     /// Opens the log of a node that had data. A missing, empty or foreign file is refused: a node that forgets
-    /// its vote could vote twice, and one that forgets its log could undo a commit.
+    /// its vote could vote twice, and one that forgets its log could undo a commit. For the same reason a log is refused that
+    /// is whole but shorter than what it has acknowledged.
     pub fn open_existing(path: &Path, ticks: Ticks) -> Result<RaftLog, LogError> {
-        let db = open::open_existing(path)?;
-        RaftLog::start(db, ticks, writer::Order::Strict)
+        RaftLog::start(open::open_existing(path, Disk::Real)?, ticks, writer::Order::Strict)
     }
 
-    fn start(db: Database, ticks: Ticks, order: writer::Order) -> Result<RaftLog, LogError> {
-        let db = Arc::new(db);
+    fn start(opened: open::Opened, ticks: Ticks, order: writer::Order) -> Result<RaftLog, LogError> {
         let flushes = Arc::new(Flushes::new(ticks));
         let (failed_tx, failed) = watch::channel(None);
-        let jobs = writer::spawn(Arc::clone(&db), Arc::clone(&flushes), failed_tx, order)?;
+        let (nudge, nudged) = mpsc::sync_channel(1);
+        let closing = Arc::new(AtomicBool::new(false));
+        let db = Arc::new(ArcSwapOption::new(Some(Arc::new(opened.db))));
+        let jobs = writer::spawn(writer::Parts {
+            db: Arc::clone(&db),
+            path: opened.path,
+            disk: opened.disk,
+            acked: opened.acked,
+            count: opened.count,
+            flushes: Arc::clone(&flushes),
+            failed: failed_tx,
+            closing: Arc::clone(&closing),
+            nudged,
+            order,
+        })?;
         let shared = Shared {
-            db: ArcSwapOption::new(Some(db)),
+            db,
             jobs,
             flushes,
             failed,
+            closing,
+            nudge,
         };
         Ok(RaftLog {
             shared: Arc::new(shared),
@@ -181,6 +200,12 @@ impl RaftLog {
     /// Stores a mark.
     pub fn put_mark(&self, mark: Mark, bytes: Vec<u8>, done: Completion) {
         self.submit(Work::Mark(mark, bytes), done);
+    }
+
+    /// Writes nothing, but makes sure that the disk takes writes: after a read that it refused, this completes when the log
+    /// has been brought back.
+    pub fn touch(&self, done: Completion) {
+        self.submit(Work::Touch, done);
     }
 
     fn submit(&self, work: Work, done: Completion) {
@@ -244,18 +269,27 @@ impl RaftLog {
             .transpose()
     }
 
-    /// How long flushes take, and whether the log has failed.
+    /// How many flushes the log has acknowledged, over all its runs.
+    pub fn flushes_acknowledged(&self) -> Result<u64, LogError> {
+        let count = self.mark_bytes(frame::FLUSHES)?;
+        count.map_or(Ok(0), |bytes| frame::open_count(&bytes))
+    }
+
+    /// How long flushes take, and whether the disk refuses.
     pub fn health(&self) -> LogHealth {
         self.shared.flushes.health(self.shared.failed.borrow().clone())
     }
 
-    /// Becomes `Some(reason)` when a write has failed. It stays so: the log takes no write after that.
+    /// Becomes `Some(reason)` as soon as the disk refuses a write, and `None` again when it has taken it.
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.shared.failed.clone()
     }
 
     /// Finishes what is queued, stops the writer and lets go of the file. Blocks until that is done.
     pub fn close(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+        // A nudge that is there already does as well.
+        let _nudged = self.shared.nudge.try_send(());
         let (done_tx, done_rx) = mpsc::channel();
         self.submit(Work::Stop, Box::new(move |_| done_tx.send(()).unwrap_or(())));
         // The completion is dropped or run in any case, so this ends; either way the writer is through.
@@ -281,8 +315,8 @@ impl RaftLog {
 }
 
 fn read_error(error: impl Into<redb::Error>) -> LogError {
-    match error.into() {
-        redb::Error::Corrupted(what) => LogError::Corrupt(what),
-        other => LogError::Io(other.to_string()),
+    match fault_of(error.into()) {
+        Fault::File(what) => LogError::Corrupt(what),
+        Fault::Disk(what) => LogError::Io(what),
     }
 }

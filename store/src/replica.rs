@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use arc_swap::ArcSwap;
 use mcp_model::apply::{Effects, apply};
 use mcp_model::command::{Envelope, Outcome};
 use mcp_model::ids::{Incarnation, NodeId};
@@ -14,20 +15,17 @@ use redb::{Builder, Database, Durability, ReadableDatabase};
 use tokio::sync::watch;
 
 use crate::cuts::Cuts;
+use crate::disk::{Disk, replace_by_copy};
 use crate::error::StoreError;
-use crate::gate::LeaseGate;
-use crate::rows::{MARKS, Rows, STATE};
-use crate::snapshot::{self, SnapshotInfo};
+use crate::gate::{LeaseGate, Refused};
+use crate::rows::{MARKS, Rows, STATE, mark, put_mark};
+use crate::snapshot::{self, INDEX_MARK, RAFT_MARK, SnapshotInfo};
 use crate::view::AuthView;
 
 /// The file that holds the state.
 pub const STATE_FILE: &str = "state.redb";
 /// Page cache of the state file. Admission does not read it.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
-/// Where raft's own mark is kept.
-const RAFT_MARK: &str = "raft";
-/// Where the index of the last applied entry is kept, as eight bytes.
-const INDEX_MARK: &str = "index";
 
 /// How a replica is opened.
 pub struct ReplicaOptions {
@@ -49,7 +47,8 @@ pub struct ApplyEntry {
 
 /// The state of one node.
 pub struct Replica {
-    db: Database,
+    db: ArcSwap<Database>,
+    disk: Disk,
     dir: PathBuf,
     view: AuthView,
     gate: LeaseGate,
@@ -57,6 +56,8 @@ pub struct Replica {
     auth_index: AtomicU64,
     durable_index: AtomicU64,
     published: watch::Sender<u64>,
+    /// The highest index that this process has published: how far a state that went back must come again.
+    reached: AtomicU64,
     random: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Held while the state changes.
     writing: Mutex<()>,
@@ -67,14 +68,19 @@ pub struct Replica {
 impl Replica {
     /// Opens the state in `dir`, verifies every page of it, and builds the auth view. It admits nobody before it has a lease.
     pub fn open(dir: &Path, options: ReplicaOptions) -> Result<Arc<Replica>, StoreError> {
+        Replica::open_on(Disk::Real, dir, options)
+    }
+
+    pub(crate) fn open_on(disk: Disk, dir: &Path, options: ReplicaOptions) -> Result<Arc<Replica>, StoreError> {
         let path = dir.join(STATE_FILE);
         if options.had_data {
             refuse_empty(&path)?;
         }
-        let db = open_database(&path)?;
+        let db = open_database(&disk, &path)?;
         let index = applied_index(&db)?;
         let replica = Replica {
-            db,
+            db: ArcSwap::from_pointee(db),
+            disk,
             dir: dir.to_owned(),
             view: AuthView::default(),
             gate: LeaseGate::new(Incarnation((options.random)()), options.lease_ms),
@@ -82,6 +88,7 @@ impl Replica {
             auth_index: AtomicU64::new(index),
             durable_index: AtomicU64::new(index),
             published: watch::Sender::new(index),
+            reached: AtomicU64::new(index),
             random: options.random,
             writing: Mutex::new(()),
             me: OnceLock::new(),
@@ -147,7 +154,7 @@ impl Replica {
     /// Reads the state in one transaction.
     pub fn read<T>(&self, f: impl FnOnce(&dyn Tables) -> T) -> Result<T, StoreError> {
         let read = || {
-            let txn = self.db.begin_read().map_err(StoreError::from)?;
+            let txn = self.db.load().begin_read().map_err(StoreError::from)?;
             let rows = Rows::new(txn.open_table(STATE)?);
             let result = f(&rows);
             rows.check()?;
@@ -158,22 +165,26 @@ impl Replica {
 
     /// What raft stored with the last entry it applied.
     pub fn applied_mark(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let txn = self.db.begin_read()?;
-        let marks = txn.open_table(MARKS)?;
-        Ok(marks.get(RAFT_MARK)?.map(|mark| mark.value().to_vec()))
+        let txn = self.db.load().begin_read()?;
+        mark(&txn.open_table(MARKS)?, RAFT_MARK)
     }
 
     /// Carries out entries in order: one transaction, then the view, then the cuts, then the index is published. Rule 5: this
     /// order, in this one place.
     pub fn apply(&self, entries: &[ApplyEntry], mark: &[u8]) -> Result<Vec<Vec<Outcome>>, StoreError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let applied = catch_unwind(AssertUnwindSafe(|| self.apply_locked(entries, mark)));
-        let applied = applied.unwrap_or_else(|_| Err(StoreError::Corrupt("the store panicked".to_owned())));
-        applied.inspect_err(|error| self.fail(error))
+        self.refuse_shut()?;
+        self.guarded(|| self.apply_locked(entries, mark))
+    }
+
+    /// A store that fails shuts the gate; so does one that panics, which redb does on a damaged file.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let worked = catch_unwind(AssertUnwindSafe(work));
+        let worked = worked.unwrap_or_else(|_| Err(StoreError::Corrupt("the store panicked".to_owned())));
+        worked.inspect_err(|error| self.fail(error))
     }
 
     fn apply_locked(&self, entries: &[ApplyEntry], mark: &[u8]) -> Result<Vec<Vec<Outcome>>, StoreError> {
-        self.refuse_shut()?;
         let mut effects = Effects::default();
         let outcomes = self.commit(entries, mark, &mut effects)?;
         let Some(last) = entries.last() else {
@@ -195,10 +206,10 @@ impl Replica {
     fn commit(
         &self,
         entries: &[ApplyEntry],
-        mark: &[u8],
+        raft_mark: &[u8],
         effects: &mut Effects,
     ) -> Result<Vec<Vec<Outcome>>, StoreError> {
-        let mut txn = self.db.begin_write()?;
+        let mut txn = self.db.load().begin_write()?;
         txn.set_durability(Durability::None)?;
         let mut rows = Rows::new(txn.open_table(STATE)?);
         let outcomes = entries
@@ -209,14 +220,15 @@ impl Replica {
         drop(rows);
         if let Some(last) = entries.last() {
             let mut marks = txn.open_table(MARKS)?;
-            marks.insert(RAFT_MARK, mark)?;
-            marks.insert(INDEX_MARK, last.index.to_be_bytes().as_slice())?;
+            put_mark(&mut marks, RAFT_MARK, raft_mark)?;
+            put_mark(&mut marks, INDEX_MARK, &last.index.to_be_bytes())?;
         }
         txn.commit()?;
         Ok(outcomes)
     }
 
     fn publish(&self, index: u64) {
+        self.reached.fetch_max(index, Ordering::AcqRel);
         self.auth_index.store(index, Ordering::Release);
         self.published.send_replace(index);
         self.gate.applied(index);
@@ -227,25 +239,23 @@ impl Replica {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.refuse_shut()?;
         let index = self.auth_index();
-        let flushed = self.flush_locked();
-        flushed.inspect_err(|error| self.fail(error))?;
+        self.guarded(|| self.flush_locked())?;
         self.durable_index.store(index, Ordering::Release);
         Ok(())
     }
 
     fn flush_locked(&self) -> Result<(), StoreError> {
-        let mut txn = self.db.begin_write()?;
+        let mut txn = self.db.load().begin_write()?;
         txn.set_durability(Durability::Immediate)?;
         // A transaction that changes nothing would not reach the disk.
-        txn.open_table(MARKS)?
-            .insert("flushed", self.auth_index().to_be_bytes().as_slice())?;
+        put_mark(&mut txn.open_table(MARKS)?, "flushed", &self.auth_index().to_be_bytes())?;
         txn.commit()?;
         Ok(())
     }
 
     /// Packs the state into `file`, which appears complete or not at all.
     pub fn write_snapshot(&self, file: &Path) -> Result<SnapshotInfo, StoreError> {
-        let txn = self.db.begin_read()?;
+        let txn = self.db.load().begin_read()?;
         snapshot::write(&txn, file)
     }
 
@@ -257,12 +267,9 @@ impl Replica {
         self.refuse_shut()?;
         let back = verified.index < self.auth_index();
         if back {
-            self.gate.begin_install(Incarnation((self.random)()));
-            self.auth_index.store(0, Ordering::Release);
-            self.published.send_replace(0);
+            self.go_back();
         }
-        let installed = self.install_locked(file, &verified);
-        installed.inspect_err(|error| self.fail(error))?;
+        self.guarded(|| self.install_locked(file, &verified))?;
         if back {
             self.gate.end_install();
         }
@@ -270,7 +277,7 @@ impl Replica {
     }
 
     fn install_locked(&self, file: &Path, verified: &SnapshotInfo) -> Result<(), StoreError> {
-        let mut txn = self.db.begin_write()?;
+        let mut txn = self.db.load().begin_write()?;
         txn.set_durability(Durability::Immediate)?;
         txn.delete_table(STATE)?;
         // The file is read a second time: it must still be the one that was verified.
@@ -280,8 +287,8 @@ impl Replica {
             ));
         }
         let mut marks = txn.open_table(MARKS)?;
-        marks.insert(RAFT_MARK, verified.mark.as_slice())?;
-        marks.insert(INDEX_MARK, verified.index.to_be_bytes().as_slice())?;
+        put_mark(&mut marks, RAFT_MARK, &verified.mark)?;
+        put_mark(&mut marks, INDEX_MARK, &verified.index.to_be_bytes())?;
         drop(marks);
         txn.commit()?;
         self.read(|tables| self.view.rebuild(tables))?;
@@ -303,11 +310,76 @@ impl Replica {
         self.gate.become_incarnation(Incarnation((self.random)()));
     }
 
-    /// Stops admission on this node until it starts again. Rule 11: first this, then the report.
+    /// The state is about to be an older one: the lease goes first, and with it the incarnation. Rule 5.
+    fn go_back(&self) {
+        self.gate.begin_install(Incarnation((self.random)()));
+        self.auth_index.store(0, Ordering::Release);
+        self.published.send_replace(0);
+    }
+
+    /// Stops admission on this node: for a disk that refuses until it does not, for a damaged store until the node starts
+    /// again. Rule 11: first this, then the report.
     pub fn fail(&self, error: &StoreError) {
-        self.gate.shut(&error.to_string());
+        match error {
+            StoreError::Io(why) => self.gate.suspend(Refused::State, why),
+            // What shut it is known already.
+            StoreError::Shut(_) => {}
+            error => self.gate.shut(&error.to_string()),
+        }
         self.cuts.cut(&mcp_model::apply::Cut::All, &self.view);
-        tracing::error!(%error, "store failed: this node admits nobody until it is restarted");
+        tracing::error!(%error, "store failed: this node admits nobody");
+    }
+
+    /// Stops admission because the disk refuses the raft log: what is agreed cannot be kept here.
+    pub fn suspend_for_log(&self, why: &str) {
+        self.gate.suspend(Refused::Log, why);
+        self.cuts.cut(&mcp_model::apply::Cut::All, &self.view);
+        tracing::error!(why, "the disk refuses the raft log: this node admits nobody");
+    }
+
+    /// Whether the disk has refused the state and it was not taken up again.
+    pub fn is_refused(&self) -> bool {
+        self.gate.is_refused(Refused::State)
+    }
+
+    /// Takes up a state that the disk has refused, from a whole copy of its file, and says where it is. That is where it was last
+    /// durable: whatever was applied since then up to [`Replica::reached`] must come again by [`Replica::replay`], and then
+    /// [`Replica::end_mending`] lets the gate open. Fails, with nothing changed, while the disk refuses the copy.
+    pub fn begin_mending(&self) -> Result<u64, StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = self.gate.why_shut_for_good() {
+            return Err(StoreError::Shut(why));
+        }
+        let path = self.dir.join(STATE_FILE);
+        replace_by_copy(&path).map_err(StoreError::io)?;
+        self.guarded(|| {
+            let db = open_database(&self.disk, &path)?;
+            let index = applied_index(&db)?;
+            self.go_back();
+            self.db.store(Arc::new(db));
+            self.read(|tables| self.view.rebuild(tables))?;
+            self.durable_index.store(index, Ordering::Release);
+            self.publish(index);
+            Ok(index)
+        })
+    }
+
+    /// The index that the state had reached before it had to be mended.
+    pub fn reached(&self) -> u64 {
+        self.reached.load(Ordering::Acquire)
+    }
+
+    /// Carries out again what was applied before. Only between [`Replica::begin_mending`] and [`Replica::end_mending`].
+    pub fn replay(&self, entries: &[ApplyEntry], mark: &[u8]) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.guarded(|| self.apply_locked(entries, mark).map(drop))
+    }
+
+    /// The state is where it was. The gate opens by the next lease.
+    pub fn end_mending(&self) {
+        self.gate.end_install();
+        self.gate.resume(Refused::State);
+        tracing::info!(index = self.auth_index(), "the disk takes the state again");
     }
 
     fn refuse_shut(&self) -> Result<(), StoreError> {
@@ -342,12 +414,11 @@ fn refuse_empty(path: &Path) -> Result<(), StoreError> {
     })
 }
 
-fn open_database(path: &Path) -> Result<Database, StoreError> {
+fn open_database(disk: &Disk, path: &Path) -> Result<Database, StoreError> {
     let open = || -> Result<Database, StoreError> {
-        let db = Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .set_check_integrity_on_open(true)
-            .create(path)?;
+        let mut builder = Builder::new();
+        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+        let db = disk.create(&builder, path)?;
         let mut txn = db.begin_write()?;
         txn.set_durability(Durability::Immediate)?;
         txn.open_table(STATE)?;
@@ -362,13 +433,9 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
 
 fn applied_index(db: &Database) -> Result<u64, StoreError> {
     let txn = db.begin_read()?;
-    let marks = txn.open_table(MARKS)?;
-    let Some(mark) = marks.get(INDEX_MARK)? else {
+    let Some(index) = mark(&txn.open_table(MARKS)?, INDEX_MARK)? else {
         return Ok(0);
     };
-    let bytes = mark
-        .value()
-        .try_into()
-        .map_err(|_| StoreError::Corrupt("the index mark is not a number".to_owned()))?;
-    Ok(u64::from_be_bytes(bytes))
+    let index = index.try_into().map(u64::from_be_bytes);
+    index.map_err(|_| StoreError::Corrupt("the index mark is not a number".to_owned()))
 }

@@ -9,10 +9,15 @@ use std::path::Path;
 use redb::{ReadTransaction, ReadableTable};
 use sha2::{Digest, Sha256};
 
+use crate::disk::sync_dir_of;
 use crate::error::StoreError;
-use crate::rows::{MARKS, STATE};
+use crate::rows::{MARKS, STATE, mark, row_value};
 
 const MAGIC: &[u8; 8] = b"MCPSNAP1";
+/// Where raft's own mark is kept.
+pub(crate) const RAFT_MARK: &str = "raft";
+/// Where the index of the last applied entry is kept, as eight bytes.
+pub(crate) const INDEX_MARK: &str = "index";
 const DIGEST_BYTES: usize = 32;
 /// Longest key or value in a snapshot: anything longer is no snapshot of ours.
 const FIELD_BYTES_MAX: u32 = 64 * 1024 * 1024;
@@ -39,26 +44,25 @@ pub(crate) fn write(txn: &ReadTransaction, file: &Path) -> Result<SnapshotInfo, 
         let _removed = std::fs::remove_file(&beside);
     })?;
     std::fs::rename(&beside, file).map_err(StoreError::io)?;
-    sync_dir_of(file)?;
+    sync_dir_of(file).map_err(StoreError::io)?;
     Ok(info)
 }
 
 fn write_to(txn: &ReadTransaction, path: &Path) -> Result<SnapshotInfo, StoreError> {
     let marks = txn.open_table(MARKS)?;
-    let mark = marks.get("raft")?.map(|m| m.value().to_vec()).unwrap_or_default();
-    let index = marks
-        .get("index")?
-        .map(|m| m.value().to_vec())
-        .unwrap_or_else(|| vec![0; 8]);
+    let raft_mark = mark(&marks, RAFT_MARK)?.unwrap_or_default();
+    let index = mark(&marks, INDEX_MARK)?.unwrap_or_else(|| vec![0; 8]);
     let file = File::create(path).map_err(StoreError::io)?;
     let mut out = Summed {
         inner: BufWriter::new(file),
         sum: Sha256::new(),
     };
     let mut rows = 0;
-    put(&mut out, MAGIC, &[&mark, &index]).map_err(StoreError::io)?;
+    put(&mut out, MAGIC, &[&raft_mark, &index]).map_err(StoreError::io)?;
     for row in txn.open_table(STATE)?.iter()? {
         let (key, value) = row?;
+        // What is damaged must not travel under a checksum that fits it.
+        row_value(key.value(), value.value())?;
         put(&mut out, &[1], &[key.value(), value.value()]).map_err(StoreError::io)?;
         rows += 1;
     }
@@ -73,7 +77,7 @@ fn write_to(txn: &ReadTransaction, path: &Path) -> Result<SnapshotInfo, StoreErr
         .map(u64::from_be_bytes)
         .map_err(|_| corrupt("index mark"))?;
     Ok(SnapshotInfo {
-        mark,
+        mark: raft_mark,
         index,
         rows,
         sha256,
@@ -101,6 +105,7 @@ pub(crate) fn unpack(
     table: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
 ) -> Result<(u64, [u8; 32]), StoreError> {
     let (_, index, sha256) = walk(file, |key, value| {
+        row_value(key, value)?;
         table.insert(key, value)?;
         Ok(())
     })?;
@@ -156,11 +161,6 @@ fn put(out: &mut impl Write, lead: &[u8], fields: &[&[u8]]) -> io::Result<()> {
 
 fn corrupt(what: &str) -> StoreError {
     StoreError::Corrupt(format!("snapshot: {what}"))
-}
-
-fn sync_dir_of(file: &Path) -> Result<(), StoreError> {
-    let dir = file.parent().unwrap_or(Path::new("."));
-    File::open(dir).and_then(|d| d.sync_all()).map_err(StoreError::io)
 }
 
 /// A reader or writer that sums what passes.

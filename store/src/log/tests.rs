@@ -1,14 +1,13 @@
-//! Tales of the log, on real files; the disk that hangs or fails is a real file behind a switch.
+//! Tales of the log, on real files; the disk that hangs or refuses is a real file behind a switch.
 
-mod disk;
-
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use disk::Switch;
-
-use super::{LogError, LogRecord, Mark, Purged, RaftLog, Ticks};
+use super::{LogError, LogRecord, Mark, Purged, RaftLog, Ticks, open, writer};
+use crate::disk::Disk;
+use crate::faults::{Faults, HOW, How, quick_dir};
 
 const NO_CAP: usize = usize::MAX;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,6 +26,19 @@ fn record(index: u64) -> LogRecord {
 
 fn records(range: std::ops::RangeInclusive<u64>) -> Vec<LogRecord> {
     range.map(record).collect()
+}
+
+/// A log on a disk that can be told to fail; both files stay at `path`.
+fn log_on(faults: &Arc<Faults>, path: &Path) -> RaftLog {
+    let opened = open::open_or_create(path, Disk::Faulty(Arc::clone(faults))).unwrap();
+    RaftLog::start(opened, ticks(), writer::Order::Strict).unwrap()
+}
+
+fn log_on_a_faulty_disk() -> (RaftLog, Arc<Faults>, tempfile::TempDir) {
+    let dir = quick_dir();
+    let faults = Arc::new(Faults::default());
+    let log = log_on(&faults, &dir.path().join("raft-log.redb"));
+    (log, faults, dir)
 }
 
 /// Submits one write and returns where its verdict will arrive.
@@ -144,11 +156,11 @@ fn a_record_that_leaves_a_hole_is_refused_and_the_log_goes_on() {
 
 #[test]
 fn what_queues_up_behind_a_flush_shares_the_next_one() {
-    let (log, switch, _dir) = disk::log_on_a_switchable_disk(ticks());
+    let (log, faults, _dir) = log_on_a_faulty_disk();
     let before = log.health().flushes;
-    switch.set(Switch::HANG);
+    faults.hang();
     let first = submit(|done| log.append(vec![record(1)], done));
-    switch.wait_until_hanging();
+    faults.wait_until_hanging();
     let behind: Vec<_> = (2..=200)
         .map(|index| submit(|done| log.append(vec![record(index)], done)))
         .collect();
@@ -157,7 +169,7 @@ fn what_queues_up_behind_a_flush_shares_the_next_one() {
 
     assert!(first.try_recv().is_err(), "completed before the flush");
     assert!(log.health().pending_flush_us > 0, "a hanging disk shows");
-    switch.set(Switch::WORK);
+    faults.work();
     first.recv_timeout(PATIENCE).unwrap().unwrap();
     for verdict in behind {
         verdict.recv_timeout(PATIENCE).unwrap().unwrap();
@@ -169,13 +181,13 @@ fn what_queues_up_behind_a_flush_shares_the_next_one() {
     assert!(log.health().flushes > before);
 
     let before = log.health().flushes;
-    switch.set(Switch::HANG);
+    faults.hang();
     let first = submit(|done| log.append(vec![record(202)], done));
-    switch.wait_until_hanging();
+    faults.wait_until_hanging();
     let behind: Vec<_> = (203..=400)
         .map(|index| submit(|done| log.append(vec![record(index)], done)))
         .collect();
-    switch.set(Switch::WORK);
+    faults.work();
     first.recv_timeout(PATIENCE).unwrap().unwrap();
     for verdict in behind {
         verdict.recv_timeout(PATIENCE).unwrap().unwrap();
@@ -185,29 +197,211 @@ fn what_queues_up_behind_a_flush_shares_the_next_one() {
 }
 
 #[test]
-fn a_failed_write_is_final_and_the_watchdog_hears_of_it() {
-    let (log, switch, _dir) = disk::log_on_a_switchable_disk(ticks());
-    wait(|done| log.append(vec![record(1)], done)).unwrap();
-    let failed = log.failed();
-    assert_eq!(*failed.borrow(), None);
+fn a_write_that_the_disk_refuses_waits_until_it_takes_it_and_the_watchdog_hears_of_both() {
+    for how in HOW {
+        let (log, faults, dir) = log_on_a_faulty_disk();
+        wait(|done| log.append(vec![record(1)], done)).unwrap();
+        let mut failed = log.failed();
+        assert_eq!(*failed.borrow_and_update(), None);
 
-    switch.set(Switch::FAIL);
+        faults.refuse_after(0, how);
+        let second = submit(|done| log.append(vec![record(2)], done));
+        let vote = submit(|done| log.put_mark(Mark::Vote, vec![1], done));
+        until("the refusal is known", || failed.borrow().is_some());
+        assert!(log.health().failed.is_some());
+        assert!(
+            second.try_recv().is_err() && vote.try_recv().is_err(),
+            "{how:?}: too early"
+        );
+
+        faults.work();
+        second.recv_timeout(PATIENCE).unwrap().unwrap();
+        vote.recv_timeout(PATIENCE).unwrap().unwrap();
+        until("the log is well again", || failed.borrow().is_none());
+        assert_eq!(indexes(&log), [1, 2], "{how:?}");
+        log.close();
+        let log = RaftLog::open_existing(&dir.path().join("raft-log.redb"), ticks()).unwrap();
+        assert_eq!(log.read(0..9, NO_CAP).unwrap(), records(1..=2));
+        assert_eq!(log.mark(Mark::Vote).unwrap(), Some(vec![1]));
+    }
+}
+
+#[test]
+fn a_log_can_be_closed_while_the_disk_refuses() {
+    let (log, faults, dir) = log_on_a_faulty_disk();
+    wait(|done| log.append(vec![record(1)], done)).unwrap();
+    faults.refuse_after(0, How::Full);
+    let refused = submit(|done| log.append(vec![record(2)], done));
+    let mut failed = log.failed();
+    until("the refusal is known", || failed.borrow_and_update().is_some());
+    log.close();
     assert!(matches!(
-        wait(|done| log.append(vec![record(2)], done)),
+        refused.recv_timeout(PATIENCE).unwrap(),
         Err(LogError::Failed(_))
     ));
-    switch.set(Switch::WORK);
-    assert!(matches!(
-        wait(|done| log.append(vec![record(2)], done)),
-        Err(LogError::Failed(_))
-    ));
-    assert!(matches!(
-        wait(|done| log.put_mark(Mark::Vote, vec![1], done)),
-        Err(LogError::Failed(_))
-    ));
-    assert!(failed.has_changed().unwrap());
-    assert!(failed.borrow().is_some());
-    assert!(log.health().failed.is_some());
+    let log = RaftLog::open_existing(&dir.path().join("raft-log.redb"), ticks()).unwrap();
+    assert_eq!(indexes(&log), [1]);
+}
+
+/// Each operation of a scripted life of the log is refused in turn, in each way. Twice over: the process ends there and starts
+/// again, and it goes on when the disk does. What was acknowledged is there, and nothing that was never written.
+#[test]
+fn whichever_operation_the_disk_refuses_nothing_acknowledged_is_missing() {
+    let operations = {
+        let (log, faults, _dir) = log_on_a_faulty_disk();
+        faults.work();
+        life(&log)
+            .into_iter()
+            .for_each(|verdict| verdict.recv().unwrap().unwrap());
+        faults.done()
+    };
+    assert!(operations > 20, "the script touches the disk {operations} times only");
+    for after in 0..operations {
+        for how in HOW {
+            a_life_that_ends(after, how);
+            a_life_that_goes_on(after, how);
+        }
+    }
+}
+
+/// Appends, writes over, purges, and marks; one step after the other is acknowledged, until the disk refuses.
+fn life(log: &RaftLog) -> Vec<mpsc::Receiver<Result<(), LogError>>> {
+    let purged = Purged {
+        index: 3,
+        bytes: b"three".to_vec(),
+    };
+    let steps: [Box<dyn Fn(super::Completion)>; 8] = [
+        Box::new(|done| log.append(records(1..=4), done)),
+        Box::new(|done| log.put_mark(Mark::Vote, vec![7; 20], done)),
+        Box::new(|done| log.append(big_records(5..=8), done)),
+        Box::new(|done| log.truncate(7, done)),
+        Box::new(|done| log.append(big_records(7..=9), done)),
+        Box::new(|done| log.put_mark(Mark::Committed, vec![8; 20], done)),
+        Box::new(|done| log.purge(purged.clone(), done)),
+        Box::new(|done| log.append(records(10..=11), done)),
+    ];
+    let failed = log.failed();
+    let steps = steps.iter().map(|step| {
+        let verdict = submit(step);
+        let (again, passed_on) = mpsc::channel();
+        until("a verdict or a refusal", || match verdict.try_recv() {
+            Ok(verdict) => again.send(verdict).is_ok(),
+            Err(_) => failed.borrow().is_some(),
+        });
+        match passed_on.try_recv() {
+            Ok(result) => submit(|done| done(result)),
+            Err(_) => verdict,
+        }
+    });
+    steps.collect()
+}
+
+fn big_records(range: std::ops::RangeInclusive<u64>) -> Vec<LogRecord> {
+    let big = |index: u64| LogRecord {
+        index,
+        bytes: vec![index as u8; 9_000],
+    };
+    range.map(big).collect()
+}
+
+/// What the log must hold after so many steps of [`life`].
+fn expect(steps: usize) -> Vec<u64> {
+    match steps {
+        0 => vec![],
+        1 | 2 => (1..=4).collect(),
+        3 => (1..=8).collect(),
+        4 => (1..=6).collect(),
+        5 | 6 => (1..=9).collect(),
+        7 => (4..=9).collect(),
+        _ => (4..=11).collect(),
+    }
+}
+
+fn a_life_that_ends(after: u64, how: How) {
+    let (log, faults, dir) = log_on_a_faulty_disk();
+    faults.refuse_after(after, how);
+    let verdicts = life(&log);
+    let mut failed = log.failed();
+    until("the disk has refused", || failed.borrow_and_update().is_some());
+    log.close();
+    let acknowledged = verdicts
+        .iter()
+        .take_while(|verdict| verdict.recv_timeout(PATIENCE).unwrap().is_ok())
+        .count();
+    let log = RaftLog::open_existing(&dir.path().join("raft-log.redb"), ticks()).unwrap();
+    let found = indexes(&log);
+    // Steps that share a transaction come together or not at all.
+    let possible: Vec<Vec<u64>> = (acknowledged..=8).map(expect).collect();
+    assert!(
+        possible.contains(&found),
+        "refused after {after} ({how:?}): {acknowledged} steps acknowledged, found {found:?}"
+    );
+    let vote = log.mark(Mark::Vote).unwrap();
+    assert!(vote == Some(vec![7; 20]) || (vote.is_none() && acknowledged < 2));
+    assert_eq!(
+        log.purged().unwrap().map(|p| p.index),
+        (!found.contains(&1) && found.len() > 3).then_some(3)
+    );
+}
+
+fn a_life_that_goes_on(after: u64, how: How) {
+    let (log, faults, dir) = log_on_a_faulty_disk();
+    faults.refuse_after(after, how);
+    let verdicts = life(&log);
+    let mut failed = log.failed();
+    until("the disk has refused", || failed.borrow_and_update().is_some());
+    faults.work();
+    for verdict in verdicts {
+        verdict.recv_timeout(PATIENCE).unwrap().unwrap();
+    }
+    assert_eq!(indexes(&log), expect(8), "refused after {after} ({how:?})");
+    log.close();
+    let log = RaftLog::open_existing(&dir.path().join("raft-log.redb"), ticks()).unwrap();
+    assert_eq!(indexes(&log), expect(8), "refused after {after} ({how:?}), reopened");
+}
+
+/// Waits for a condition that another thread brings about.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let (_never, pause) = mpsc::channel::<()>();
+    for _ in 0..20_000 {
+        if holds() {
+            return;
+        }
+        let _paused = pause.recv_timeout(Duration::from_millis(1));
+    }
+    panic!("{what}: not in time");
+}
+
+/// What kill -9 leaves behind, with a bit of the last transaction flipped: redb would come up with the transaction before.
+#[test]
+fn a_log_that_comes_up_shorter_than_what_it_acknowledged_is_refused() {
+    let dir = quick_dir();
+    let path = dir.path().join("raft-log.redb");
+    let log = RaftLog::open_or_create(&path, ticks()).unwrap();
+    for index in 1..=20 {
+        wait(|done| log.append(big_records(index..=index), done)).unwrap();
+    }
+    let (crashed, acked) = (std::fs::read(&path).unwrap(), path.with_extension("acked"));
+    let noted = std::fs::read(&acked).unwrap();
+    log.close();
+    let open_a_copy = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::write(&acked, &noted).unwrap();
+        RaftLog::open_existing(&path, ticks())
+    };
+    assert_eq!(indexes(&open_a_copy(&crashed).unwrap()).len(), 20);
+    let (mut lost, mut refused) = (0, 0);
+    let used = crashed.iter().rposition(|byte| *byte != 0).unwrap();
+    for at in (0..=used).step_by(509) {
+        let mut bad = crashed.clone();
+        bad[at] ^= 0x40;
+        match open_a_copy(&bad) {
+            Ok(log) => assert_eq!(log.read(0..99, NO_CAP).unwrap(), big_records(1..=20), "byte {at}"),
+            Err(LogError::Corrupt(why)) if why.contains("acknowledged") => lost += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(lost > 0 && refused > 0, "{lost} fell back, {refused} refused");
 }
 
 #[test]
