@@ -7,11 +7,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use mcp_model::apply::Effects;
-use mcp_model::authority::{grants_of, grants_of_user};
+use mcp_model::authority::{Principal, grants_of};
 use mcp_model::ids::Id;
-use mcp_model::names::{Email, Name};
+use mcp_model::names::Name;
 use mcp_model::rbac::{Grants, Subject};
-use mcp_model::records::{McpToken, Project, Server, TokenStatus, ToolList, User};
+use mcp_model::records::{McpToken, Project, Secret, Server, TokenStatus, ToolList};
 use mcp_model::tables::{self, Key, Stored, Tables};
 use mcp_model::token::TokenHash;
 
@@ -56,28 +56,29 @@ pub struct TokenFacts {
     pub grants: Arc<Grants>,
 }
 
-/// What is known of a user.
+/// What is known of a user or service account.
 #[derive(Debug)]
 pub struct UserFacts {
-    /// Their e-mail, for the audit.
-    pub email: Email,
+    /// E-mail, or `ServiceAccount:ci`, for the audit.
+    pub who: Box<str>,
     /// Whether their tokens are refused.
     pub disabled: bool,
     /// What they were granted: the ceiling of their tokens.
     pub grants: Arc<Grants>,
 }
 
-/// Users, projects and servers, swapped as a whole.
+/// Users and service accounts, projects, servers and secrets, swapped as a whole.
 #[derive(Default, Debug)]
 pub struct Policy {
     users: HashMap<Id, Arc<UserFacts>>,
     projects: HashMap<Id, Arc<Project>>,
     project_names: HashMap<Name, Id>,
     servers: HashMap<Id, Arc<Server>>,
+    secrets: HashMap<Name, Arc<Secret>>,
 }
 
 impl Policy {
-    /// The user with this id.
+    /// The user or service account with this id.
     pub fn user(&self, id: Id) -> Option<&Arc<UserFacts>> {
         self.users.get(&id)
     }
@@ -112,18 +113,16 @@ impl Policy {
         project.spec.servers.iter().filter_map(|id| self.servers.get(id))
     }
 
+    /// The secret of this name, with its values sealed.
+    pub fn secret(&self, name: &str) -> Option<&Arc<Secret>> {
+        self.secrets.get(name)
+    }
+
     fn build(tables: &dyn Tables) -> Policy {
         let mut policy = Policy::default();
-        each(tables, |user: User| {
-            let grants = Arc::new(grants_of_user(tables, &user));
-            policy.users.insert(
-                user.id,
-                Arc::new(UserFacts {
-                    email: user.email,
-                    disabled: user.disabled,
-                    grants,
-                }),
-            );
+        each(tables, |user| policy.know(tables, &Principal::User(user)));
+        each(tables, |account| {
+            policy.know(tables, &Principal::ServiceAccount(account))
         });
         each(tables, |project: Project| {
             policy.project_names.insert(project.name.clone(), project.id);
@@ -132,7 +131,19 @@ impl Policy {
         each(tables, |server: Server| {
             policy.servers.insert(server.id, Arc::new(server));
         });
+        each(tables, |secret: Secret| {
+            policy.secrets.insert(secret.name.clone(), Arc::new(secret));
+        });
         policy
+    }
+
+    fn know(&mut self, tables: &dyn Tables, principal: &Principal) {
+        let facts = UserFacts {
+            who: principal.who().into(),
+            disabled: principal.is_disabled(),
+            grants: Arc::new(principal.grants(tables)),
+        };
+        self.users.insert(principal.id(), Arc::new(facts));
     }
 }
 

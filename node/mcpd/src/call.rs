@@ -89,7 +89,7 @@ impl NamedToken {
 impl Caller {
     /// Whether the caller may do this with a token: its owner may, and whoever holds the right.
     pub(crate) fn may(&self, verb: Verb, token: &NamedToken) -> bool {
-        let owns = !self.rights.is_token() && self.rights.user() == Some(token.token.owner);
+        let owns = !self.rights.is_token() && self.rights.principal() == Some(token.token.owner);
         owns || self.rights.allow(verb, Resource::McpTokens, &token.full_name())
     }
 }

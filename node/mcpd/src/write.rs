@@ -129,7 +129,7 @@ impl Admitted {
         }
         let principal = match self.caller.actor {
             Actor::System => "system".to_owned(),
-            Actor::User(id) => id.to_string(),
+            Actor::User(id) | Actor::ServiceAccount(id) => id.to_string(),
             Actor::Token(hash) => hash.to_string(),
         };
         let params: Vec<&str> = self.call.params.iter().map(|(_, value)| value.as_str()).collect();

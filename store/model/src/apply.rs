@@ -4,12 +4,16 @@
 //! bytes. It never fails: what cannot be done is answered with a [`Refusal`], and a fault of the store is the store's to
 //! notice and to throw the whole transaction away for.
 
+mod accounts;
 pub mod cluster;
+pub mod groups;
 pub mod joining;
 mod naming;
 pub mod projects;
 pub mod rbac;
+mod secrets;
 mod servers;
+pub mod sessions;
 pub mod tokens;
 mod users;
 
@@ -32,7 +36,7 @@ pub const REPLIES_MAX: u64 = 262_144;
 pub enum Cut {
     /// One token's.
     Token(TokenHash),
-    /// Those of one user's tokens.
+    /// Those of the tokens of one user or service account.
     Owner(Id),
     /// Those of one project.
     Project(Id),
@@ -47,7 +51,7 @@ pub struct Effects {
     pub tokens_removed: Vec<TokenHash>,
     /// Tokens that are new or changed.
     pub tokens_changed: Vec<Id>,
-    /// Users, projects, servers or definitions changed.
+    /// Users, groups, service accounts, projects, servers, secrets or definitions changed.
     pub policy_changed: bool,
     /// Servers whose lists changed.
     pub lists_changed: Vec<Id>,
@@ -79,6 +83,7 @@ struct Step<'a> {
     index: u64,
     seq: u32,
     now_ms: u64,
+    actor: Actor,
     rights: Option<Rights>,
     effects: &'a mut Effects,
     restricts: bool,
@@ -102,6 +107,7 @@ impl<'a> Step<'a> {
             index,
             seq,
             now_ms,
+            actor: envelope.actor,
             rights,
             effects,
             restricts: false,
@@ -127,7 +133,7 @@ impl<'a> Step<'a> {
                 name,
                 password_hash,
             } => self.create_user(*id, email, name, password_hash.as_ref()),
-            Command::SetUserDisabled { email, disabled } => self.set_user_disabled(email, *disabled),
+            Command::SetUserDisabled { email, disabled } => self.update_user(email, None, Some(*disabled), None),
             Command::OpenSession { hash, user, expires_ms } => self.open_session(*hash, *user, *expires_ms),
             Command::CloseSession { hash } => self.close_session(*hash),
             Command::CreateProject { id, name, spec } => self.create_project(*id, name, spec),
@@ -176,6 +182,66 @@ impl<'a> Step<'a> {
                 peer_address,
             } => self.enrol_node(*secret, *request, *node, name, peer_address),
             Command::SetNodeRole { node, voter } => self.set_node_role(*node, *voter),
+            Command::LogIn {
+                hash,
+                user,
+                expires_ms,
+                seen_version,
+            } => self.log_in(*hash, *user, *expires_ms, *seen_version),
+            Command::UpdateUser {
+                email,
+                name,
+                disabled,
+                if_version,
+            } => self.update_user(email, name.as_ref(), *disabled, *if_version),
+            Command::DeleteUser { email, if_version } => self.delete_user(email, *if_version),
+            Command::ChangePassword {
+                password_hash,
+                seen_version,
+                keep,
+            } => self.change_password(password_hash, *seen_version, *keep),
+            Command::ResetPassword { email, password_hash } => self.reset_password(email, password_hash),
+            Command::CreateGroup {
+                id,
+                name,
+                description,
+                members,
+            } => self.create_group(*id, name, description, members),
+            Command::UpdateGroup {
+                name,
+                description,
+                members,
+                if_version,
+            } => self.update_group(name, description, members, *if_version),
+            Command::DeleteGroup { name, if_version } => self.delete_group(name, *if_version),
+            Command::CreateServiceAccount { id, name, description } => {
+                self.create_service_account(*id, name, description)
+            }
+            Command::UpdateServiceAccount {
+                name,
+                description,
+                if_version,
+            } => self.update_service_account(name, description, *if_version),
+            Command::DeleteServiceAccount { name, if_version } => self.delete_service_account(name, *if_version),
+            Command::OpenServiceSession {
+                account,
+                hash,
+                expires_ms,
+            } => self.open_service_session(account, *hash, *expires_ms),
+            Command::CreateSecret {
+                id,
+                name,
+                description,
+                values,
+            } => self.create_secret(*id, name, description, values),
+            Command::UpdateSecret {
+                id,
+                name,
+                description,
+                values,
+                if_version,
+            } => self.update_secret(*id, name, description, values, *if_version),
+            Command::DeleteSecret { name, if_version } => self.delete_secret(name, *if_version),
         }
     }
 
@@ -269,6 +335,7 @@ fn nobody(actor: &Actor) -> String {
         Actor::System => "system".to_owned(),
         Actor::User(id) => format!("user {id}"),
         Actor::Token(hash) => format!("mcptoken {hash}"),
+        Actor::ServiceAccount(id) => format!("serviceaccount {id}"),
     }
 }
 

@@ -4,25 +4,32 @@
 use crate::command::{Actor, Need, Refusal};
 use crate::ids::Id;
 use crate::rbac::{Action, Grants, Resource, RoleBinding, Subject, Verb};
-use crate::records::{McpToken, Project, RbacDefinition, Server, TokenStatus, User};
+use crate::records::{Group, McpToken, Project, RbacDefinition, Server, ServiceAccount, TokenStatus, User};
 use crate::tables::{self, Table, Tables};
 
 /// Definitions of one subject that are read; more are ignored, which can only deny.
 const DEFINITIONS_PER_SUBJECT_MAX: usize = 1_000;
+/// Groups of one user that are read; more are ignored, which can only deny.
+const GROUPS_PER_USER_MAX: usize = 1_000;
 
 /// What one actor may do right now.
 #[derive(Debug, Clone)]
 pub struct Rights {
     who: String,
-    user: Option<Id>,
+    principal: Option<Id>,
     kind: Kind,
 }
 
 #[derive(Debug, Clone)]
 enum Kind {
     System,
-    User(Grants),
-    Token { own: Grants, owner: Grants, guard: Guard },
+    /// A user or service account.
+    Principal(Grants),
+    Token {
+        own: Grants,
+        owner: Grants,
+        guard: Guard,
+    },
 }
 
 /// What a token reaches: its own project and what is attached there.
@@ -50,17 +57,16 @@ impl Rights {
         match actor {
             Actor::System => Some(Rights {
                 who: "system".to_owned(),
-                user: None,
+                principal: None,
                 kind: Kind::System,
             }),
             Actor::User(id) => {
-                let user: User = tables::by_id(tables, *id).filter(|u: &User| !u.disabled)?;
-                let kind = Kind::User(grants_of_user(tables, &user));
-                Some(Rights {
-                    who: user.email.to_string(),
-                    user: Some(user.id),
-                    kind,
-                })
+                let user: User = tables::by_id(tables, *id)?;
+                Rights::of_principal(tables, &Principal::User(user))
+            }
+            Actor::ServiceAccount(id) => {
+                let account: ServiceAccount = tables::by_id(tables, *id)?;
+                Rights::of_principal(tables, &Principal::ServiceAccount(account))
             }
             Actor::Token(hash) => {
                 let token: McpToken = tables::by_name(tables, Table::TokenHashes, &hash.0)?;
@@ -68,7 +74,7 @@ impl Rights {
                 if token.status != TokenStatus::Active || due {
                     return None;
                 }
-                let owner: User = tables::by_id(tables, token.owner).filter(|u: &User| !u.disabled)?;
+                let owner = Principal::of(tables, token.owner).filter(|p| !p.is_disabled())?;
                 let project: Project = tables::by_id(tables, token.project)?;
                 let servers = project
                     .spec
@@ -82,16 +88,24 @@ impl Rights {
                 let own = grants_of(tables, &Subject::McpToken(token.hash));
                 let kind = Kind::Token {
                     own,
-                    owner: grants_of_user(tables, &owner),
+                    owner: owner.grants(tables),
                     guard,
                 };
                 Some(Rights {
                     who: format!("mcptoken {}/{}", project.name, token.name),
-                    user: Some(token.owner),
+                    principal: Some(token.owner),
                     kind,
                 })
             }
         }
+    }
+
+    fn of_principal(tables: &(impl Tables + ?Sized), principal: &Principal) -> Option<Rights> {
+        (!principal.is_disabled()).then(|| Rights {
+            who: principal.who(),
+            principal: Some(principal.id()),
+            kind: Kind::Principal(principal.grants(tables)),
+        })
     }
 
     /// The actor as people write it.
@@ -99,9 +113,9 @@ impl Rights {
         &self.who
     }
 
-    /// The user that the actor is or belongs to.
-    pub fn user(&self) -> Option<Id> {
-        self.user
+    /// Id of the user or service account that the actor is or belongs to.
+    pub fn principal(&self) -> Option<Id> {
+        self.principal
     }
 
     /// Whether the actor is a token.
@@ -113,7 +127,7 @@ impl Rights {
     pub fn allow(&self, verb: Verb, resource: Resource, name: &str) -> bool {
         match &self.kind {
             Kind::System => true,
-            Kind::User(grants) => grants.allow(verb, resource, name),
+            Kind::Principal(grants) => grants.allow(verb, resource, name),
             Kind::Token { own, owner, guard } => {
                 guard.lets(verb, resource, name) && own.allow(verb, resource, name) && owner.allow(verb, resource, name)
             }
@@ -125,7 +139,7 @@ impl Rights {
     pub fn allow_some(&self, verb: Verb, resource: Resource) -> bool {
         match &self.kind {
             Kind::System => true,
-            Kind::User(grants) => grants.allow_some(verb, resource),
+            Kind::Principal(grants) => grants.allow_some(verb, resource),
             Kind::Token { own, owner, .. } => own.allow_some(verb, resource) && owner.allow_some(verb, resource),
         }
     }
@@ -134,17 +148,20 @@ impl Rights {
     pub fn bindings(&self) -> &[RoleBinding] {
         match &self.kind {
             Kind::System => &[],
-            Kind::User(grants) => grants.bindings(),
+            Kind::Principal(grants) => grants.bindings(),
             Kind::Token { own, .. } => own.bindings(),
         }
     }
 
-    /// Whether the action is allowed.
+    /// Whether the action is allowed. What an action reaches has no project, so a token has none but to read logs, which are
+    /// of a server.
     pub fn allow_action(&self, action: Action) -> bool {
         match &self.kind {
             Kind::System => true,
-            Kind::User(grants) => grants.allow_action(action),
-            Kind::Token { own, owner, .. } => own.allow_action(action) && owner.allow_action(action),
+            Kind::Principal(grants) => grants.allow_action(action),
+            Kind::Token { own, owner, .. } => {
+                token_may_take(action) && own.allow_action(action) && owner.allow_action(action)
+            }
         }
     }
 
@@ -152,7 +169,7 @@ impl Rights {
     pub fn cover(&self, wanted: &RoleBinding) -> bool {
         match &self.kind {
             Kind::System => true,
-            Kind::User(grants) => grants.cover(wanted),
+            Kind::Principal(grants) => grants.cover(wanted),
             Kind::Token { own, owner, .. } => own.cover(wanted) && owner.cover(wanted),
         }
     }
@@ -161,7 +178,7 @@ impl Rights {
     pub fn cloned_for_token(&self) -> Vec<RoleBinding> {
         let grants = match &self.kind {
             Kind::System => return Vec::new(),
-            Kind::User(grants) => grants,
+            Kind::Principal(grants) => grants,
             Kind::Token { own, .. } => own,
         };
         grants
@@ -202,6 +219,11 @@ impl Rights {
             return Ok(());
         }
         Err(self.lacks(&Need::Covering(wanted.clone())))
+    }
+
+    /// Refuses unless the actor holds everything that `conferred` gives (rule 4).
+    pub fn need_all_of(&self, conferred: &Grants) -> Result<(), Refusal> {
+        conferred.bindings().iter().try_for_each(|b| self.need_cover(b))
     }
 
     /// Refuses unless the cluster itself asks.
@@ -253,9 +275,91 @@ fn token_may_hold(binding: &RoleBinding) -> bool {
     }
 }
 
+/// Whether a token can take an action at all.
+pub(crate) fn token_may_take(action: Action) -> bool {
+    action == Action::Logs
+}
+
+/// Whoever holds sessions and owns tokens.
+#[derive(Debug, Clone)]
+pub enum Principal {
+    /// A person.
+    User(User),
+    /// A program.
+    ServiceAccount(ServiceAccount),
+}
+
+impl Principal {
+    /// The user or service account with this id. None has the id of another.
+    pub fn of(tables: &(impl Tables + ?Sized), id: Id) -> Option<Principal> {
+        tables::by_id(tables, id)
+            .map(Principal::User)
+            .or_else(|| tables::by_id(tables, id).map(Principal::ServiceAccount))
+    }
+
+    /// Its id.
+    pub fn id(&self) -> Id {
+        match self {
+            Principal::User(user) => user.id,
+            Principal::ServiceAccount(account) => account.id,
+        }
+    }
+
+    /// As people write it: `alice@test.com`, `ServiceAccount:ci`.
+    pub fn who(&self) -> String {
+        match self {
+            Principal::User(user) => user.email.to_string(),
+            Principal::ServiceAccount(account) => Subject::ServiceAccount(account.name.clone()).to_string(),
+        }
+    }
+
+    /// E-mail or name: what bindings on `sessions` call its sessions. No name is an e-mail.
+    pub fn name(&self) -> &str {
+        match self {
+            Principal::User(user) => user.email.as_str(),
+            Principal::ServiceAccount(account) => account.name.as_str(),
+        }
+    }
+
+    /// Whether its sessions and tokens are refused.
+    pub fn is_disabled(&self) -> bool {
+        match self {
+            Principal::User(user) => user.disabled,
+            Principal::ServiceAccount(_) => false,
+        }
+    }
+
+    /// What it was granted: the ceiling of its tokens.
+    pub fn grants(&self, tables: &(impl Tables + ?Sized)) -> Grants {
+        match self {
+            Principal::User(user) => grants_of_user(tables, user),
+            Principal::ServiceAccount(account) => grants_of(tables, &Subject::ServiceAccount(account.name.clone())),
+        }
+    }
+}
+
 /// What a user was granted, by name and by group.
 pub fn grants_of_user(tables: &(impl Tables + ?Sized), user: &User) -> Grants {
-    grants_of(tables, &Subject::User(user.email.clone()))
+    let subjects = subjects_of_user(tables, user);
+    subjects
+        .iter()
+        .flat_map(|subject| grants_of(tables, subject).into_bindings())
+        .collect()
+}
+
+/// Under what names a user is granted things.
+pub(crate) fn subjects_of_user(tables: &(impl Tables + ?Sized), user: &User) -> Vec<Subject> {
+    let groups = groups_of(tables, user.id).into_iter().map(|g| Subject::Group(g.name));
+    [Subject::User(user.email.clone())].into_iter().chain(groups).collect()
+}
+
+/// The groups that a user is in.
+pub fn groups_of(tables: &(impl Tables + ?Sized), user: Id) -> Vec<Group> {
+    let prefix = user.to_bytes();
+    let rows = tables.scan(Table::GroupMembers, &prefix, None, GROUPS_PER_USER_MAX);
+    rows.iter()
+        .filter_map(|(key, _)| tables::load(tables, &key[prefix.len()..]))
+        .collect()
 }
 
 /// What one subject was granted.

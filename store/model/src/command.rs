@@ -1,13 +1,18 @@
 //! What can be asked of the replicated state, and what is answered. Everything that varies (ids, times, hashes) is inside.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::frame::Framed;
 use crate::ids::{CommandId, Id, NodeId};
 use crate::names::{Email, Name};
-use crate::rbac::{Action, Resource, RoleBinding, Subject, Verb};
+use crate::rbac::{RoleBinding, Subject};
 use crate::records::{NodeRecord, ProjectSpec, ServerSpec, ToolList};
 use crate::token::TokenHash;
+
+pub use crate::refusal::{JoinRefusal, Need, Refusal};
+pub use crate::reply::{Outcome, Reply};
 
 /// On whose behalf a command is carried out. Append-only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -18,6 +23,8 @@ pub enum Actor {
     User(Id),
     /// A token, by its hash.
     Token(TokenHash),
+    /// A service account.
+    ServiceAccount(Id),
 }
 
 /// A command with what its proposer adds.
@@ -279,6 +286,145 @@ pub enum Command {
         /// Whether.
         voter: bool,
     },
+    /// Opens a session for a user whose password was verified.
+    LogIn {
+        /// SHA-256 of the bearer.
+        hash: TokenHash,
+        /// Whose.
+        user: Id,
+        /// Until when, ms since 1970.
+        expires_ms: u64,
+        /// Version of the record on which the password was verified: another one may hold another password.
+        seen_version: u64,
+    },
+    /// Changes what can be changed of a user.
+    UpdateUser {
+        /// Who.
+        email: Email,
+        /// For people; `None`: as it is.
+        name: Option<String>,
+        /// Whether their sessions and tokens are refused; `None`: as it is.
+        disabled: Option<bool>,
+        /// Only if this is still its version.
+        if_version: Option<u64>,
+    },
+    /// Removes a user with their memberships, bindings, sessions and tokens.
+    DeleteUser {
+        /// Who.
+        email: Email,
+        /// Only if this is still its version.
+        if_version: Option<u64>,
+    },
+    /// Replaces the actor's own password, and closes their other sessions.
+    ChangePassword {
+        /// argon2id in PHC form.
+        password_hash: String,
+        /// Version of the record on which the old password was verified.
+        seen_version: u64,
+        /// The session that stays.
+        keep: TokenHash,
+    },
+    /// Replaces somebody's password, and closes their sessions.
+    ResetPassword {
+        /// Whose.
+        email: Email,
+        /// argon2id in PHC form.
+        password_hash: String,
+    },
+    /// Makes a group.
+    CreateGroup {
+        /// Its id.
+        id: Id,
+        /// Its name.
+        name: Name,
+        /// For people.
+        description: String,
+        /// Ids of users.
+        members: Vec<Id>,
+    },
+    /// Replaces what the user wrote about a group.
+    UpdateGroup {
+        /// Which.
+        name: Name,
+        /// For people.
+        description: String,
+        /// Ids of users.
+        members: Vec<Id>,
+        /// Only if this is still its version.
+        if_version: Option<u64>,
+    },
+    /// Removes a group and what is bound to it.
+    DeleteGroup {
+        /// Which.
+        name: Name,
+        /// Only if this is still its version.
+        if_version: Option<u64>,
+    },
+    /// Makes a service account.
+    CreateServiceAccount {
+        /// Its id.
+        id: Id,
+        /// Its name.
+        name: Name,
+        /// For people.
+        description: String,
+    },
+    /// Replaces what the user wrote about a service account.
+    UpdateServiceAccount {
+        /// Which.
+        name: Name,
+        /// For people.
+        description: String,
+        /// Only if this is still its version.
+        if_version: Option<u64>,
+    },
+    /// Removes a service account with its bindings, sessions and tokens.
+    DeleteServiceAccount {
+        /// Which.
+        name: Name,
+        /// Only if this is still its version.
+        if_version: Option<u64>,
+    },
+    /// Opens a session for a service account.
+    OpenServiceSession {
+        /// Whose.
+        account: Name,
+        /// SHA-256 of the bearer.
+        hash: TokenHash,
+        /// Until when, ms since 1970.
+        expires_ms: u64,
+    },
+    /// Makes a secret.
+    CreateSecret {
+        /// Its id, for which the values are sealed.
+        id: Id,
+        /// Its name.
+        name: Name,
+        /// For people.
+        description: String,
+        /// Sealed values by key.
+        values: BTreeMap<String, Vec<u8>>,
+    },
+    /// Replaces a secret's values.
+    UpdateSecret {
+        /// Its id, for which the values are sealed.
+        id: Id,
+        /// Its name.
+        name: Name,
+        /// For people.
+        description: String,
+        /// Sealed values by key: all of them.
+        values: BTreeMap<String, Vec<u8>>,
+        /// Only if this is still its version.
+        if_version: Option<u64>,
+    },
+    /// Removes a secret. Servers that refer to it fail from then on.
+    DeleteSecret {
+        /// Which.
+        name: Name,
+        /// Only if this is still its version.
+        if_version: Option<u64>,
+    },
 }
 
 /// Where a new token's bindings come from. Append-only.
@@ -321,176 +467,21 @@ impl Command {
             Command::OfferJoin { .. } => "OfferJoin",
             Command::EnrolNode { .. } => "EnrolNode",
             Command::SetNodeRole { .. } => "SetNodeRole",
-        }
-    }
-}
-
-/// What became of a command.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Outcome {
-    /// The log index at which it was carried out: the first time, when it was repeated.
-    pub index: u64,
-    /// The answer.
-    pub reply: Reply,
-    /// Whether it took a right away: then it is answered only when no replica can admit that right any more.
-    pub restricts: bool,
-}
-
-impl Framed for Outcome {
-    const KIND: u8 = 101;
-}
-
-/// The answer to a command. Append-only.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Reply {
-    /// Nothing was changed.
-    Refused(Refusal),
-    /// There is a cluster now.
-    ClusterInitialised,
-    /// A record was made.
-    Created {
-        /// Its id.
-        id: Id,
-    },
-    /// A record was changed.
-    Updated {
-        /// Its id.
-        id: Id,
-    },
-    /// A record is gone.
-    Deleted {
-        /// Its id.
-        id: Id,
-    },
-    /// A session was opened.
-    SessionOpened,
-    /// A session is over, or was none.
-    SessionClosed,
-    /// A token is let in.
-    TokenIssued {
-        /// Its id.
-        id: Id,
-        /// The id of the token of that name that was revoked for it.
-        replaced: Option<Id>,
-        /// What it may do.
-        bindings: Vec<RoleBinding>,
-    },
-    /// A token is refused from now on.
-    TokenRevoked {
-        /// Its id.
-        id: Id,
-        /// It was refused before.
-        already: bool,
-    },
-    /// Bookkeeping was done.
-    Noted,
-    /// A machine was taken in.
-    NodeEnrolled {
-        /// Whether it is to vote.
-        voter: bool,
-    },
-}
-
-/// A no: an answer, not an error. Append-only.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
-    /// There is no such object.
-    #[error("{kind} {name:?} does not exist")]
-    NotFound {
-        /// `project`.
-        kind: String,
-        /// Its name or id.
-        name: String,
-    },
-    /// The name is in use.
-    #[error("{kind} {name:?} exists already")]
-    NameTaken {
-        /// `project`.
-        kind: String,
-        /// The name.
-        name: String,
-    },
-    /// Somebody else changed it in between.
-    #[error("{kind} {name:?} was changed in between: it is at version {version}")]
-    VersionMismatch {
-        /// `project`.
-        kind: String,
-        /// Its name.
-        name: String,
-        /// The version it has.
-        version: u64,
-    },
-    /// The actor is not (or no longer) somebody who may ask.
-    #[error("the caller's user or token is unknown, disabled or revoked")]
-    NotAuthenticated,
-    /// The actor lacks a right.
-    #[error("{who} lacks {need}")]
-    Forbidden {
-        /// The actor, as people write it.
-        who: String,
-        /// The missing right in the form of a binding.
-        need: String,
-    },
-    /// A value cannot be.
-    #[error("{field}: {why}")]
-    Invalid {
-        /// Which.
-        field: String,
-        /// Why.
-        why: String,
-    },
-    /// Only the cluster itself may do this.
-    #[error("this is done by the cluster itself")]
-    Reserved,
-    /// There is a cluster already, or none yet.
-    #[error("the cluster is already initialised")]
-    AlreadyInitialised,
-    /// A join token that does not let in (any more).
-    #[error("{0}")]
-    Join(JoinRefusal),
-}
-
-/// Why a join token does not let a machine in. Append-only.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
-pub enum JoinRefusal {
-    /// There is none with that secret.
-    #[error("the join token is not known to this cluster")]
-    Unknown,
-    /// Another machine came in by it.
-    #[error("the join token was used already: each lets in one machine")]
-    Used,
-    /// Its time is over.
-    #[error("the join token has expired")]
-    Expired,
-    /// The machine's id was removed from the cluster.
-    #[error("this node was removed from the cluster, and its id never comes back")]
-    Removed,
-}
-
-/// A right that somebody needs: what a refusal names.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Need {
-    /// A verb on a name of a resource.
-    On(Verb, Resource, String),
-    /// An action.
-    Action(Action),
-    /// To hold what is to be granted.
-    Covering(RoleBinding),
-}
-
-impl std::fmt::Display for Need {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Need::On(verb, resource, name) => {
-                write!(
-                    f,
-                    "role:{},resource:{},name:{name}",
-                    verb.least_role().as_str(),
-                    resource.as_str()
-                )
-            }
-            Need::Action(action) => write!(f, "action:{}", action.as_str()),
-            Need::Covering(binding) => write!(f, "{binding} (one cannot grant more than one holds)"),
+            Command::LogIn { .. } => "LogIn",
+            Command::UpdateUser { .. } => "UpdateUser",
+            Command::DeleteUser { .. } => "DeleteUser",
+            Command::ChangePassword { .. } => "ChangePassword",
+            Command::ResetPassword { .. } => "ResetPassword",
+            Command::CreateGroup { .. } => "CreateGroup",
+            Command::UpdateGroup { .. } => "UpdateGroup",
+            Command::DeleteGroup { .. } => "DeleteGroup",
+            Command::CreateServiceAccount { .. } => "CreateServiceAccount",
+            Command::UpdateServiceAccount { .. } => "UpdateServiceAccount",
+            Command::DeleteServiceAccount { .. } => "DeleteServiceAccount",
+            Command::OpenServiceSession { .. } => "OpenServiceSession",
+            Command::CreateSecret { .. } => "CreateSecret",
+            Command::UpdateSecret { .. } => "UpdateSecret",
+            Command::DeleteSecret { .. } => "DeleteSecret",
         }
     }
 }

@@ -4,7 +4,7 @@
 //! the same ordered commands and arrives at the same state, and a test can run a year of it in a millisecond.
 //!
 //! The story, in the order in which one would tell it: what things are called ([`names`], [`ids`], [`token`]); what is kept
-//! of them ([`records`], [`tables`]); how a change is asked for ([`command`]) and carried out ([`apply`]); who may do what
+//! of them ([`records`], [`tables`], [`secrets`]); how a change is asked for ([`command`]) and carried out ([`apply`]); who may do what
 //! ([`rbac`], [`authority`]); who is let in ([`admission`]); and for how long a replica may say so ([`clock`], [`lease`],
 //! [`ledger`], [`receipt`]).
 
@@ -21,6 +21,9 @@ pub mod names;
 pub mod rbac;
 pub mod receipt;
 pub mod records;
+pub mod refusal;
+pub mod reply;
+pub mod secrets;
 pub mod tables;
 pub mod timers;
 pub mod token;

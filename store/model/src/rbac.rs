@@ -186,7 +186,7 @@ pub struct Pattern {
 pub const PATTERN_BYTES_MAX: usize = 256;
 
 impl Pattern {
-    /// Reads `name`, `prefix*` or `*`. `server__tool` is read as `server/tool`.
+    /// Reads `name`, `prefix*` or `*`.
     pub fn parse(text: &str) -> Result<Pattern, BindingError> {
         let open = text.ends_with('*');
         let text = text.strip_suffix('*').unwrap_or(text);
@@ -196,12 +196,17 @@ impl Pattern {
         if text.len() > PATTERN_BYTES_MAX || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(BindingError::BadName);
         }
-        let text = if text.contains('/') {
-            text.to_owned()
-        } else {
-            text.replacen("__", "/", 1)
-        };
+        let text = text.to_owned();
         Ok(Pattern { text, open })
+    }
+
+    /// The same for what servers offer: `server__tool` is read as `server/tool`.
+    fn parse_offered(text: &str) -> Result<Pattern, BindingError> {
+        let mut pattern = Pattern::parse(text)?;
+        if !pattern.text.contains('/') {
+            pattern.text = pattern.text.replacen("__", "/", 1);
+        }
+        Ok(pattern)
     }
 
     /// Whether `name` is one of these names.
@@ -353,7 +358,11 @@ impl RoleBinding {
         }
         let role = role.ok_or(BindingError::MissingRole)?.parse()?;
         let resource = resource.ok_or(BindingError::MissingResource)?.parse()?;
-        let name = name.map(Pattern::parse).transpose()?;
+        let parse = match resource {
+            Resource::Tools | Resource::Prompts => Pattern::parse_offered,
+            _ => Pattern::parse,
+        };
+        let name = name.map(parse).transpose()?;
         Ok(RoleBinding::On { role, resource, name })
     }
 }
@@ -471,6 +480,11 @@ impl Grants {
         &self.bindings
     }
 
+    /// The single bindings, to be gathered with others.
+    pub fn into_bindings(self) -> Vec<RoleBinding> {
+        self.bindings
+    }
+
     /// Whether nothing at all was granted.
     pub fn is_empty(&self) -> bool {
         self.bindings.is_empty()
@@ -500,7 +514,10 @@ impl Grants {
     /// Whether this holds everything that `wanted` would give: verb by verb, pattern by pattern. The creator's ceiling.
     pub fn cover(&self, wanted: &RoleBinding) -> bool {
         match wanted {
-            RoleBinding::Action(Action::Restore) => self.allow_action(Action::Restore) && self.is_admin_of_all(),
+            // Who restores a backup decides about everything: it counts as `admin *`, also where it is one of all actions.
+            RoleBinding::Action(action @ (Action::Restore | Action::Any)) => {
+                self.allow_action(*action) && self.is_admin_of_all()
+            }
             RoleBinding::Action(action) => self.allow_action(*action),
             RoleBinding::On { role, resource, name } => role
                 .verbs()
@@ -533,11 +550,12 @@ fn binding_allows(binding: &RoleBinding, verb: Verb, resource: Resource, name: &
         return false;
     }
     let matches = |name: &str| pattern.as_ref().is_none_or(|p| p.matches(name));
-    if *on == resource || *on == Resource::Any {
-        return matches(name);
+    if (*on == resource || *on == Resource::Any) && matches(name) {
+        return true;
     }
     // What is granted on a server holds for what the server offers.
-    *on == Resource::Servers && of_a_server(resource, verb) && matches(name.split_once('/').map_or(name, |(s, _)| s))
+    let server = name.split_once('/').map_or(name, |(server, _)| server);
+    matches!(on, Resource::Servers | Resource::Any) && of_a_server(resource, verb) && matches(server)
 }
 
 fn binding_covers(binding: &RoleBinding, verb: Verb, resource: Resource, wanted: &Option<Pattern>) -> bool {
@@ -557,10 +575,10 @@ fn binding_covers(binding: &RoleBinding, verb: Verb, resource: Resource, wanted:
         (held, None) => covers_all(held.as_ref()),
         (Some(held), Some(wanted)) => held.covers(wanted),
     };
-    if *on == resource || *on == Resource::Any {
-        return covers(wanted.as_ref());
+    if (*on == resource || *on == Resource::Any) && covers(wanted.as_ref()) {
+        return true;
     }
-    *on == Resource::Servers
+    matches!(on, Resource::Servers | Resource::Any)
         && of_a_server(resource, verb)
         && covers(wanted.as_ref().map(Pattern::server_part).as_ref())
 }
@@ -640,6 +658,9 @@ mod tests {
         assert!(tools.allow(Verb::Use, Resource::Tools, "github/list_issues"));
         assert!(!tools.allow(Verb::Use, Resource::Tools, "github/delete_repo"));
         assert!(!tools.allow(Verb::Use, Resource::Servers, "github"));
+        let anything = grants(&["role:run,resource:*,name:github"]);
+        assert!(anything.allow(Verb::Use, Resource::Tools, "github/list_issues"));
+        assert!(!anything.allow(Verb::Use, Resource::Tools, "gitlab/list_issues"));
         let edit = grants(&["role:delete,resource:servers"]);
         assert!(!edit.allow(Verb::Delete, Resource::Tools, "github/x"));
     }
@@ -695,7 +716,8 @@ mod tests {
             ),
             (&["action:logs"], "action:exec", false),
             (&["action:*"], "action:exec", true),
-            (&["action:*"], "action:*", true),
+            (&["action:*"], "action:*", false),
+            (&["action:*", "role:admin,resource:*"], "action:*", true),
             (&["action:exec"], "action:*", false),
             (&["action:*"], "action:restore", false),
             (&["action:*", "role:admin,resource:*"], "action:restore", true),

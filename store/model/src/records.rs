@@ -64,12 +64,12 @@ impl std::fmt::Debug for User {
     }
 }
 
-/// A login: who holds the bearer of this hash is this user, in the API and nowhere else.
+/// A login: who holds the bearer of this hash is this user or service account, in the API and nowhere else.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Session {
     /// SHA-256 of the bearer.
     pub hash: TokenHash,
-    /// Whose it is.
+    /// Whose it is: a user's or a service account's id.
     pub user: Id,
     /// When it ends, ms since 1970.
     pub expires_ms: u64,
@@ -211,7 +211,7 @@ pub struct McpToken {
     pub name: Name,
     /// The one project it reaches.
     pub project: Id,
-    /// Whose rights limit it.
+    /// Whose rights limit it: a user's or a service account's id.
     pub owner: Id,
     /// SHA-256 of the bearer.
     pub hash: TokenHash,
@@ -400,6 +400,59 @@ pub struct AuditRecord {
     pub decision: String,
 }
 
+/// Users who are granted things together.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Group {
+    /// Its id.
+    pub id: Id,
+    /// How bindings name it.
+    pub name: Name,
+    /// For people.
+    pub description: String,
+    /// Ids of users: an old e-mail in new hands is no member.
+    pub members: Vec<Id>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// A program: it has bindings, sessions and tokens like a user, and no password.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServiceAccount {
+    /// Sessions and tokens belong to this, not to the name.
+    pub id: Id,
+    /// How bindings name it.
+    pub name: Name,
+    /// For people.
+    pub description: String,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Values that servers refer to. Whoever reads the store finds them sealed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    /// The values are sealed for this id.
+    pub id: Id,
+    /// In `${secret:NAME/KEY}`.
+    pub name: Name,
+    /// For people.
+    pub description: String,
+    /// Sealed values by key.
+    pub values: BTreeMap<String, Vec<u8>>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut out = f.debug_struct("Secret");
+        out.field("id", &self.id)
+            .field("name", &self.name)
+            .field("keys", &self.values.keys())
+            .finish_non_exhaustive()
+    }
+}
+
 macro_rules! stored {
     ($kind:literal, $type:ident, $table:ident, |$r:ident| $key:expr) => {
         impl Framed for $type {
@@ -431,6 +484,9 @@ stored!(13, Authority, Cluster, |_r| AUTHORITY_KEY);
 stored!(14, SetupSecret, SetupSecrets, |r| r.hash.0);
 stored!(15, JoinToken, JoinTokens, |r| r.hash.0);
 stored!(16, Enrolment, Enrolments, |r| r.node.0.to_be_bytes());
+stored!(17, Group, Groups, |r| r.id.to_bytes());
+stored!(18, ServiceAccount, ServiceAccounts, |r| r.id.to_bytes());
+stored!(19, Secret, Secrets, |r| r.id.to_bytes());
 
 /// Where the one [`Authority`] is kept, beside the [`ClusterRecord`].
 pub const AUTHORITY_KEY: [u8; 1] = [1];

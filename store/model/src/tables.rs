@@ -51,11 +51,26 @@ pub enum Table {
     JoinTokens = 24,
     /// Node id to the part that the node is to play.
     Enrolments = 25,
+    Groups = 26,
+    /// Name to id.
+    GroupNames = 27,
+    /// User id and group id.
+    GroupMembers = 28,
+    ServiceAccounts = 29,
+    /// Name to id.
+    ServiceAccountNames = 30,
+    Secrets = 31,
+    /// Name to id.
+    SecretNames = 32,
+    /// Id of a user or service account, and session hash.
+    SessionOwners = 33,
+    /// Id of a user or service account, and token id, of active tokens.
+    TokenOwners = 34,
 }
 
 impl Table {
     /// Every table, in the order of a snapshot.
-    pub const ALL: [Table; 25] = [
+    pub const ALL: [Table; 34] = [
         Table::Cluster,
         Table::Users,
         Table::UserEmails,
@@ -81,6 +96,15 @@ impl Table {
         Table::SetupSecrets,
         Table::JoinTokens,
         Table::Enrolments,
+        Table::Groups,
+        Table::GroupNames,
+        Table::GroupMembers,
+        Table::ServiceAccounts,
+        Table::ServiceAccountNames,
+        Table::Secrets,
+        Table::SecretNames,
+        Table::SessionOwners,
+        Table::TokenOwners,
     ];
 }
 

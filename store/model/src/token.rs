@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use crate::ids::Id;
+
 /// What every MCP token begins with.
 pub const TOKEN_PREFIX: &str = "mcpctl_pat_";
 /// What every session bearer begins with. The gateway never takes one of these.
@@ -27,6 +29,12 @@ impl TokenHash {
     /// The hash of a bearer as it stands on the wire.
     pub fn of(bearer: &str) -> TokenHash {
         TokenHash(Sha256::digest(bearer.as_bytes()).into())
+    }
+
+    /// Half of the hash as an id: what a session is called by where its hash would say too much.
+    pub fn short_id(&self) -> Id {
+        let (first, _) = self.0.split_at(16);
+        Id::from_slice(first).expect("16 bytes are an id")
     }
 
     /// Compares in a time that does not depend on where the two differ.

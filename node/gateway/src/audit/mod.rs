@@ -243,7 +243,7 @@ fn with<'a>(permit: &'a Permit, about: About<'a>) -> Record<'a> {
         server: about.server,
         tool: about.tool,
         method: about.method,
-        user_name: Some(permit.owner().email.as_str()),
+        user_name: Some(&permit.owner().who),
         token_name: Some(&permit.token().name),
         token_sha: Some(segment::hex_text(&permit.hash().0)),
         ..Record::default()

@@ -93,6 +93,9 @@ async fn a_session_ends_with_its_time_and_with_its_user() {
         .patch("users/alice@test.com", json!({"disabled": false}))
         .await
         .is(200);
+    // Disabling closed it for good: enabling lets her log in again, it does not bring back what was open.
+    alice.get("projects").await.refuses(401, "not_authenticated");
+    let alice = alice.bearer(&node.session_of(off.text("id").parse().unwrap()));
     alice.get("projects").await.is(200);
     node.clock.pass_ms(SESSION_MS);
     node.renew();

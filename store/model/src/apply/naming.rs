@@ -3,7 +3,7 @@
 use super::Step;
 use crate::command::Refusal;
 use crate::ids::Id;
-use crate::records::{Origin, Project, RbacDefinition, Server, User};
+use crate::records::{Group, Origin, Project, RbacDefinition, Secret, Server, ServiceAccount, User};
 use crate::tables::{self, Stored, Table};
 
 /// A record that people call by name.
@@ -40,6 +40,11 @@ named!(User, UserEmails, "user", |r| r.email.as_str());
 named!(Project, ProjectNames, "project", |r| r.name.as_str());
 named!(Server, ServerNames, "server", |r| r.name.as_str());
 named!(RbacDefinition, RbacNames, "rbac", |r| &r.name);
+named!(Group, GroupNames, "group", |r| r.name.as_str());
+named!(ServiceAccount, ServiceAccountNames, "serviceaccount", |r| r
+    .name
+    .as_str());
+named!(Secret, SecretNames, "secret", |r| r.name.as_str());
 
 impl Step<'_> {
     pub(super) fn named<T: Named>(&self, name: &str) -> Result<T, Refusal> {

@@ -1,7 +1,7 @@
 //! Definitions: who is granted what.
 
 use super::{Cut, Step};
-use crate::authority::subject_prefix;
+use crate::authority::{grants_of, subject_prefix, subjects_of_user};
 use crate::command::{Refusal, Reply};
 use crate::ids::Id;
 use crate::names::Name;
@@ -15,6 +15,8 @@ pub const TOKEN_DEFINITION_PREFIX: &str = "mcptoken-";
 pub const DEFINITION_LINES_MAX: usize = 1_000;
 /// Users that are looked through for another administrator.
 const USERS_PER_SCAN: usize = 1_000;
+/// Rule 8.
+const NO_ADMIN_LEFT: &str = "this would leave the cluster without an administrator";
 
 impl Step<'_> {
     pub(super) fn write_rbac(
@@ -29,6 +31,8 @@ impl Step<'_> {
         let before: Option<RbacDefinition> = self.named(name.as_str()).ok();
         let verb = if before.is_some() { Verb::Update } else { Verb::Create };
         self.rights().need(verb, Resource::Rbac, name.as_str())?;
+        // `edit` keeps definitions in order; handing rights on is what `admin` adds to it.
+        self.rights().need(Verb::Grant, Resource::Rbac, name.as_str())?;
         refuse_reserved(name)?;
         if subjects.len() > DEFINITION_LINES_MAX || role_bindings.len() > DEFINITION_LINES_MAX {
             let why = "a definition has at most 1,000 subjects and 1,000 bindings".to_owned();
@@ -100,10 +104,9 @@ impl Step<'_> {
         }
         self.index_subjects(before);
         self.save(before);
-        let why = "this would leave the cluster without an administrator".to_owned();
         Err(Refusal::Invalid {
             field: "roleBindings".to_owned(),
-            why,
+            why: NO_ADMIN_LEFT.to_owned(),
         })
     }
 
@@ -137,24 +140,55 @@ impl Step<'_> {
             .extend(id.and_then(|id| Id::from_slice(&id)));
     }
 
-    /// Whether `user` is the only one left who administers everything.
-    pub(super) fn is_last_admin(&self, user: &User) -> bool {
-        self.is_admin(user) && !self.any_admin_but(Some(user.id))
+    /// Takes a subject that is no more out of every definition. One that granted to nobody else goes with it.
+    pub(super) fn strip_subject(&mut self, subject: &Subject) {
+        loop {
+            let prefix = subject_prefix(subject);
+            let rows = self
+                .tables
+                .scan(Table::RbacSubjects, &prefix, None, DEFINITION_LINES_MAX);
+            if rows.is_empty() {
+                return;
+            }
+            for (key, _) in rows {
+                self.tables.remove(Table::RbacSubjects, &key);
+                let Some(mut definition) = tables::load::<RbacDefinition>(self.tables, &key[prefix.len()..]) else {
+                    continue;
+                };
+                definition.subjects.retain(|s| s != subject);
+                if definition.subjects.is_empty() {
+                    self.drop_named(&definition);
+                } else {
+                    self.change(definition);
+                }
+            }
+        }
+    }
+
+    /// Refuses a change after which nobody would administer everything. `counts` says which of a user's subjects still do.
+    pub(super) fn keep_an_admin(&self, field: &str, counts: impl Fn(&User, &Subject) -> bool) -> Result<(), Refusal> {
+        if self.any_admin(counts) {
+            return Ok(());
+        }
+        Err(Refusal::Invalid {
+            field: field.to_owned(),
+            why: NO_ADMIN_LEFT.to_owned(),
+        })
     }
 
     fn has_an_admin(&self) -> bool {
-        self.any_admin_but(None)
+        self.any_admin(|_, _| true)
     }
 
-    fn is_admin(&self, user: &User) -> bool {
-        !user.disabled && crate::authority::grants_of_user(self.tables, user).is_admin_of_all()
-    }
-
-    fn any_admin_but(&self, except: Option<Id>) -> bool {
+    fn any_admin(&self, counts: impl Fn(&User, &Subject) -> bool) -> bool {
+        let is_admin = |user: &User| {
+            let mut subjects = subjects_of_user(self.tables, user).into_iter();
+            !user.disabled && subjects.any(|s| counts(user, &s) && grants_of(self.tables, &s).is_admin_of_all())
+        };
         let mut after: Option<Vec<u8>> = None;
         loop {
             let some: Vec<User> = tables::list(self.tables, after.as_deref(), USERS_PER_SCAN);
-            if some.iter().any(|u| Some(u.id) != except && self.is_admin(u)) {
+            if some.iter().any(is_admin) {
                 return true;
             }
             match some.last() {

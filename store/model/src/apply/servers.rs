@@ -6,6 +6,7 @@ use crate::ids::Id;
 use crate::names::Name;
 use crate::rbac::{Action, Resource, Verb};
 use crate::records::{Project, Server, ServerSpec, Transport};
+use crate::secrets::referred;
 use crate::tables::{self, Table};
 
 /// Projects that are looked through at a time when a server is deleted.
@@ -16,6 +17,7 @@ impl Step<'_> {
         self.about(format!("server {name}"));
         self.rights().need(Verb::Create, Resource::Servers, name.as_str())?;
         self.may_run(spec, None)?;
+        self.may_refer(spec, None)?;
         let origin = self.origin();
         let id = self.add(&Server {
             id,
@@ -37,6 +39,7 @@ impl Step<'_> {
         self.rights().need(Verb::Update, Resource::Servers, name.as_str())?;
         let mut server: Server = self.named_at(name.as_str(), if_version)?;
         self.may_run(spec, Some(&server.spec))?;
+        self.may_refer(spec, Some(&server.spec))?;
         server.spec = spec.clone();
         let id = self.change(server);
         self.effects.policy_changed = true;
@@ -63,6 +66,20 @@ impl Step<'_> {
             self.rights().need_action(Action::Exec)?;
         }
         Ok(())
+    }
+
+    /// Whoever says where a secret goes can read it, so referring to one, or changing anything about how a server is reached
+    /// that refers to one, needs `run` on it. Whether there is such a secret is not asked: a server may be written first.
+    fn may_refer(&self, spec: &ServerSpec, before: Option<&ServerSpec>) -> Result<(), Refusal> {
+        let referred = referred(&spec.transport).map_err(|(field, why)| Refusal::Invalid {
+            field,
+            why: why.to_string(),
+        })?;
+        if before.is_some_and(|before| before.transport == spec.transport) {
+            return Ok(());
+        }
+        let mut names = referred.keys();
+        names.try_for_each(|name| self.rights().need(Verb::Use, Resource::Secrets, name.as_str()))
     }
 
     fn detach_everywhere(&mut self, server: Id) {

@@ -2,6 +2,7 @@
 
 use super::rbac::TOKEN_DEFINITION_PREFIX;
 use super::{Cut, Step};
+use crate::authority::token_may_take;
 use crate::command::{Command, Refusal, Reply, TokenGrant};
 use crate::ids::Id;
 use crate::rbac::{Resource, RoleBinding, Subject, Verb};
@@ -11,6 +12,8 @@ use crate::token::TokenHash;
 
 /// Bindings of one token.
 pub const TOKEN_BINDINGS_MAX: usize = 200;
+/// Tokens that are revoked at a time together with their owner.
+const TOKENS_PER_OWNER_SCAN: usize = 1_000;
 
 impl Step<'_> {
     pub(super) fn issue_token(&mut self, command: &Command) -> Result<Reply, Refusal> {
@@ -31,7 +34,7 @@ impl Step<'_> {
         let full_name = format!("{project}/{name}");
         self.about(format!("mcptoken {full_name}"));
         self.rights().need(Verb::Create, Resource::McpTokens, &full_name)?;
-        let Some(owner) = self.rights().user() else {
+        let Some(owner) = self.rights().principal() else {
             return Err(Refusal::NotAuthenticated);
         };
         let project: Project = self.named(project.as_str())?;
@@ -67,6 +70,7 @@ impl Step<'_> {
             &name_key(project.id, name.as_str()),
             id.to_bytes().to_vec(),
         );
+        self.tables.put(Table::TokenOwners, &owner_key(owner, *id), Vec::new());
         if let Some(key) = expiry_key(&token) {
             self.tables.put(Table::Expiries, &key, Vec::new());
         }
@@ -124,6 +128,8 @@ impl Step<'_> {
 
     /// Ends a token's life: status, tombstone, bindings, memory, streams. Its name is the caller's business.
     pub(super) fn take_away(&mut self, mut token: McpToken, status: TokenStatus) {
+        self.tables
+            .remove(Table::TokenOwners, &owner_key(token.owner, token.id));
         if let Some(key) = expiry_key(&token) {
             self.tables.remove(Table::Expiries, &key);
         }
@@ -143,6 +149,26 @@ impl Step<'_> {
         self.effects.cuts.push(Cut::Token(token.hash));
     }
 
+    /// Revokes every active token of a user or service account.
+    pub(super) fn revoke_tokens_of(&mut self, owner: Id) {
+        let prefix = owner.to_bytes();
+        loop {
+            let some = self
+                .tables
+                .scan(Table::TokenOwners, &prefix, None, TOKENS_PER_OWNER_SCAN);
+            for (key, _) in &some {
+                self.tables.remove(Table::TokenOwners, key);
+                if let Some(token) = tables::load::<McpToken>(self.tables, &key[prefix.len()..]) {
+                    self.free_name(&token);
+                    self.take_away(token, TokenStatus::Revoked);
+                }
+            }
+            if some.len() < TOKENS_PER_OWNER_SCAN {
+                return;
+            }
+        }
+    }
+
     /// The token, if the actor may take it away: its owner may, and whoever may delete it.
     fn token_to_remove(&mut self, id: Id) -> Result<McpToken, Refusal> {
         let unknown = || Refusal::NotFound {
@@ -158,7 +184,7 @@ impl Step<'_> {
 
     fn may_remove(&self, token: &McpToken, full_name: &str) -> Result<(), Refusal> {
         let rights = self.rights();
-        if !rights.is_token() && rights.user() == Some(token.owner) {
+        if !rights.is_token() && rights.principal() == Some(token.owner) {
             return Ok(());
         }
         rights.need(Verb::Delete, Resource::McpTokens, full_name)
@@ -201,6 +227,7 @@ impl Step<'_> {
             TokenGrant::Clone => self.rights().cloned_for_token(),
             TokenGrant::Bindings(bindings) => {
                 bindings.iter().try_for_each(|b| self.rights().need_cover(b))?;
+                bindings.iter().try_for_each(refuse_action)?;
                 bindings.clone()
             }
         };
@@ -238,6 +265,17 @@ impl Step<'_> {
     }
 }
 
+/// What an action reaches has no project.
+fn refuse_action(binding: &RoleBinding) -> Result<(), Refusal> {
+    match binding {
+        RoleBinding::Action(action) if !token_may_take(*action) => Err(Refusal::Invalid {
+            field: "roleBindings".to_owned(),
+            why: format!("a token reaches its own project only, so it cannot have {binding}"),
+        }),
+        RoleBinding::Action(_) | RoleBinding::On { .. } => Ok(()),
+    }
+}
+
 /// The name of the definition that holds a token's bindings.
 pub fn definition_name(token: Id) -> String {
     format!("{TOKEN_DEFINITION_PREFIX}{token}")
@@ -247,6 +285,13 @@ pub fn definition_name(token: Id) -> String {
 pub fn name_key(project: Id, name: &str) -> Vec<u8> {
     let mut key = project.to_bytes().to_vec();
     key.extend_from_slice(name.as_bytes());
+    key
+}
+
+/// The key under which an active token is found by its owner.
+fn owner_key(owner: Id, token: Id) -> Vec<u8> {
+    let mut key = owner.to_bytes().to_vec();
+    key.extend_from_slice(&token.to_bytes());
     key
 }
 

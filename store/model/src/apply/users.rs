@@ -1,15 +1,20 @@
-//! Users and their sessions.
+//! Users and their passwords.
 
 use super::{Cut, Step};
-use crate::command::{Refusal, Reply};
+use crate::authority::grants_of_user;
+use crate::command::{Actor, Refusal, Reply};
 use crate::ids::Id;
 use crate::names::Email;
-use crate::rbac::{Resource, Verb};
-use crate::records::{Session, User};
+use crate::rbac::{Resource, Subject, Verb};
+use crate::records::{ServiceAccount, SetupSecret, User};
 use crate::tables::{self, Table};
 use crate::token::TokenHash;
 
+/// Setup secrets that are looked through: `init` makes one for a cluster.
+const SETUP_SECRETS_MAX: usize = 100;
+
 impl Step<'_> {
+    /// Whoever makes a user chooses who gets what is bound to that e-mail already, so they must hold all of it.
     pub(super) fn create_user(
         &mut self,
         id: Id,
@@ -19,70 +24,132 @@ impl Step<'_> {
     ) -> Result<Reply, Refusal> {
         self.about(format!("user {email}"));
         self.rights().need(Verb::Create, Resource::Users, email.as_str())?;
+        self.refuse_principal_id(id)?;
         let (name, password_hash, origin) = (name.to_owned(), password_hash.cloned(), self.origin());
-        let id = self.add(&User {
+        let user = User {
             id,
             email: email.clone(),
             name,
             password_hash,
             disabled: false,
             origin,
-        })?;
+        };
+        self.rights().need_all_of(&grants_of_user(self.tables, &user))?;
+        let id = self.add(&user)?;
         self.effects.policy_changed = true;
         Ok(Reply::Created { id })
     }
 
-    pub(super) fn set_user_disabled(&mut self, email: &Email, disabled: bool) -> Result<Reply, Refusal> {
+    pub(super) fn update_user(
+        &mut self,
+        email: &Email,
+        name: Option<&String>,
+        disabled: Option<bool>,
+        if_version: Option<u64>,
+    ) -> Result<Reply, Refusal> {
         self.about(format!("user {email}"));
         self.rights().need(Verb::Update, Resource::Users, email.as_str())?;
-        let mut user: User = self.named(email.as_str())?;
-        if disabled && self.is_last_admin(&user) {
-            let why = "the last administrator cannot be disabled".to_owned();
-            return Err(Refusal::Invalid {
-                field: "disabled".to_owned(),
-                why,
-            });
+        let mut user: User = self.named_at(email.as_str(), if_version)?;
+        if let Some(disabled) = disabled {
+            self.may_disable(&user, disabled)?;
+            user.disabled = disabled;
         }
-        user.disabled = disabled;
+        if let Some(name) = name {
+            user.name.clone_from(name);
+        }
         let id = self.change(user);
         self.effects.policy_changed = true;
-        if disabled {
+        if disabled == Some(true) {
+            self.close_sessions_of(id, None);
             self.restricts = true;
             self.effects.cuts.push(Cut::Owner(id));
         }
         Ok(Reply::Updated { id })
     }
 
-    pub(super) fn open_session(&mut self, hash: TokenHash, user: Id, expires_ms: u64) -> Result<Reply, Refusal> {
-        self.rights().need_system()?;
-        let user: User = tables::by_id(self.tables, user).ok_or(Refusal::NotAuthenticated)?;
-        self.about(format!("session of {}", user.email));
-        if user.disabled {
-            return Err(Refusal::NotAuthenticated);
-        }
-        let origin = self.origin();
-        self.save(&Session {
-            hash,
-            user: user.id,
-            expires_ms,
-            origin,
-        });
-        Ok(Reply::SessionOpened)
+    pub(super) fn delete_user(&mut self, email: &Email, if_version: Option<u64>) -> Result<Reply, Refusal> {
+        self.about(format!("user {email}"));
+        self.rights().need(Verb::Delete, Resource::Users, email.as_str())?;
+        let user: User = self.named_at(email.as_str(), if_version)?;
+        self.keep_an_admin("user", |other, _| other.id != user.id)?;
+        self.strip_subject(&Subject::User(email.clone()));
+        self.drop_setup_secrets(user.id);
+        self.leave_groups(user.id);
+        self.close_sessions_of(user.id, None);
+        self.revoke_tokens_of(user.id);
+        self.drop_named(&user);
+        self.effects.policy_changed = true;
+        self.effects.cuts.push(Cut::Owner(user.id));
+        self.restricts = true;
+        Ok(Reply::Deleted { id: user.id })
     }
 
-    pub(super) fn close_session(&mut self, hash: TokenHash) -> Result<Reply, Refusal> {
-        // Whoever comes after the first to close it is told the same, and waits for the same.
-        self.restricts = true;
-        let Some(session) = tables::load::<Session>(self.tables, &hash.0) else {
-            return Ok(Reply::SessionClosed);
+    /// One's own. That the old one was right was verified on the record of `seen_version`.
+    pub(super) fn change_password(
+        &mut self,
+        password_hash: &str,
+        seen_version: u64,
+        keep: TokenHash,
+    ) -> Result<Reply, Refusal> {
+        let Actor::User(id) = self.actor else {
+            return Err(Refusal::Invalid {
+                field: "password".to_owned(),
+                why: "only a user in a session has one to change".to_owned(),
+            });
         };
-        let user: Option<User> = tables::by_id(self.tables, session.user);
-        let email = user.map_or_else(|| session.user.to_string(), |u| u.email.to_string());
-        self.about(format!("session of {email}"));
-        if self.rights().user() != Some(session.user) {
-            self.rights().need(Verb::Delete, Resource::Sessions, &email)?;
+        let user: User = tables::by_id(self.tables, id).ok_or(Refusal::NotAuthenticated)?;
+        self.about(format!("password of user {}", user.email));
+        let user: User = self.named_at(user.email.as_str(), Some(seen_version))?;
+        Ok(self.set_password(user, password_hash, Some(keep)))
+    }
+
+    /// Rule 4: who sets somebody's password can log in as them, so they must hold all that they confer.
+    pub(super) fn reset_password(&mut self, email: &Email, password_hash: &str) -> Result<Reply, Refusal> {
+        self.about(format!("password of user {email}"));
+        self.rights().need(Verb::Update, Resource::Users, email.as_str())?;
+        let user: User = self.named(email.as_str())?;
+        self.rights().need_all_of(&grants_of_user(self.tables, &user))?;
+        Ok(self.set_password(user, password_hash, None))
+    }
+
+    fn set_password(&mut self, mut user: User, password_hash: &str, keep: Option<TokenHash>) -> Reply {
+        self.drop_setup_secrets(user.id);
+        user.password_hash = Some(password_hash.to_owned());
+        let id = self.change(user);
+        self.close_sessions_of(id, keep);
+        self.restricts = true;
+        Reply::Updated { id }
+    }
+
+    /// A setup secret is for who has no password yet.
+    fn drop_setup_secrets(&mut self, user: Id) {
+        let some: Vec<SetupSecret> = tables::list(self.tables, None, SETUP_SECRETS_MAX);
+        for secret in some.iter().filter(|secret| secret.user == user) {
+            self.tables.remove(Table::SetupSecrets, &secret.hash.0);
         }
-        self.tables.remove(Table::Sessions, &hash.0);
-        Ok(Reply::SessionClosed)
+    }
+
+    /// Disabling must leave an administrator. Enabling hands back all that the user holds, so the actor must hold it too.
+    fn may_disable(&self, user: &User, disabled: bool) -> Result<(), Refusal> {
+        if disabled {
+            return self.keep_an_admin("disabled", |other, _| other.id != user.id);
+        }
+        if user.disabled {
+            self.rights().need_all_of(&grants_of_user(self.tables, user))?;
+        }
+        Ok(())
+    }
+
+    /// Owners are told by their id alone, so a user and a service account never share one.
+    pub(super) fn refuse_principal_id(&self, id: Id) -> Result<(), Refusal> {
+        let taken = tables::by_id::<User>(self.tables, id).is_some()
+            || tables::by_id::<ServiceAccount>(self.tables, id).is_some();
+        if taken {
+            return Err(Refusal::Invalid {
+                field: "id".to_owned(),
+                why: "this id was used before".to_owned(),
+            });
+        }
+        Ok(())
     }
 }

@@ -3,241 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use mcp_model::command::{Actor, Command, Envelope, JoinRefusal, Outcome, Refusal, Reply, TokenGrant};
+use mcp_model::command::{Actor, Command, Envelope, JoinRefusal, Outcome, Refusal, Reply};
 use mcp_model::frame::{self, Framed};
-use mcp_model::ids::{CommandId, Id, NodeId};
-use mcp_model::names::{Email, Name};
+use mcp_model::ids::{CommandId, NodeId};
 use mcp_model::records::*;
 use mcp_model::token::TokenHash;
 
+use super::samples::{commands, email, id, name, node, origin, project_spec, server_specs, tool_list};
 use super::{expect_file, here};
-
-fn id(n: u128) -> Id {
-    Id::from_u128(n)
-}
-
-fn name(text: &str) -> Name {
-    Name::parse(text).unwrap()
-}
-
-fn email() -> Email {
-    Email::parse("a@b.c").unwrap()
-}
-
-fn origin() -> Origin {
-    Origin {
-        created_ms: 1,
-        created_by: "a@b.c".into(),
-        version: 3,
-    }
-}
-
-fn project_spec() -> ProjectSpec {
-    ProjectSpec {
-        description: "d".into(),
-        servers: vec![id(5)],
-        gated: true,
-        proxy_model: Some("m".into()),
-        tool_naming: ToolNaming::Plain,
-        instructions: Some("i".into()),
-    }
-}
-
-fn server_specs() -> Vec<ServerSpec> {
-    let pairs = BTreeMap::from([("K".to_owned(), "V".to_owned())]);
-    let spec = |transport| ServerSpec {
-        description: "d".into(),
-        transport,
-        connect_ms: 1,
-        response_ms: 300,
-        stateful: true,
-        pin_tools: false,
-    };
-    vec![
-        spec(Transport::Stdio {
-            command: "c".into(),
-            args: vec!["a".into()],
-            env: pairs.clone(),
-            cwd: Some("/".into()),
-        }),
-        spec(Transport::Http {
-            url: "http://x/".into(),
-            headers: pairs.clone(),
-        }),
-        spec(Transport::Sse {
-            url: "http://x/".into(),
-            headers: pairs,
-        }),
-    ]
-}
-
-fn tool_list() -> ToolList {
-    let offer = Offer {
-        tools: "[]".into(),
-        prompts: "[]".into(),
-        resources: "[]".into(),
-        templates: "[]".into(),
-        capabilities: "{}".into(),
-        instructions: None,
-    };
-    let health = Health::Unhealthy { reason: "r".into() };
-    ToolList {
-        server: id(5),
-        digest: [1; 32],
-        offer: Some(offer),
-        health,
-        fetched_ms: 9,
-        version: 3,
-    }
-}
-
-fn node() -> NodeRecord {
-    NodeRecord {
-        id: NodeId(6),
-        name: name("n"),
-        peer_address: "h:1".into(),
-        api_url: "http://h:2".into(),
-        gateway_url: "http://h:3".into(),
-        origin: origin(),
-    }
-}
-
-fn commands() -> Vec<Command> {
-    let hash = TokenHash([7; 32]);
-    let subjects = ["User:a@b.c", "Group:g", "ServiceAccount:s", &format!("McpToken:{hash}")];
-    let bindings = [
-        "role:view,resource:servers,name:x*",
-        "role:admin,resource:*",
-        "action:exec",
-    ];
-    let bindings: Vec<_> = bindings.iter().map(|b| b.parse().unwrap()).collect();
-    let issue = |grant| Command::IssueToken {
-        id: id(4),
-        name: name("ci"),
-        project: name("p"),
-        hash,
-        shown_prefix: "mcpctl_pat_abcd".into(),
-        description: "d".into(),
-        expires_ms: Some(99),
-        grant,
-        replace: true,
-    };
-    let mut all = vec![
-        Command::InitCluster {
-            cluster_id: id(1),
-            admin: id(2),
-            email: email(),
-            password_hash: Some("h".into()),
-            rbac: id(3),
-        },
-        Command::CreateUser {
-            id: id(2),
-            email: email(),
-            name: "n".into(),
-            password_hash: None,
-        },
-        Command::SetUserDisabled {
-            email: email(),
-            disabled: true,
-        },
-        Command::OpenSession {
-            hash,
-            user: id(2),
-            expires_ms: 5,
-        },
-        Command::CloseSession { hash },
-        Command::CreateProject {
-            id: id(4),
-            name: name("p"),
-            spec: project_spec(),
-        },
-        Command::UpdateProject {
-            name: name("p"),
-            spec: project_spec(),
-            if_version: Some(3),
-        },
-        Command::DeleteProject {
-            name: name("p"),
-            if_version: None,
-        },
-        Command::DeleteServer {
-            name: name("s"),
-            if_version: None,
-        },
-        Command::WriteRbac {
-            id: id(4),
-            name: name("r"),
-            subjects: subjects.iter().map(|s| s.parse().unwrap()).collect(),
-            role_bindings: bindings.clone(),
-            if_version: None,
-        },
-        Command::DeleteRbac {
-            name: name("r"),
-            if_version: None,
-        },
-        issue(TokenGrant::Clone),
-        issue(TokenGrant::Bindings(bindings)),
-        Command::RevokeToken { id: id(4) },
-        Command::DeleteToken { id: id(4) },
-        Command::ExpireToken {
-            id: id(4),
-            expires_ms: 99,
-        },
-        Command::PublishTools { list: tool_list() },
-        Command::RegisterNode { node: node() },
-        Command::RetireNode { node: NodeId(6) },
-        Command::RecordTokenUse {
-            uses: vec![(id(4), 77)],
-        },
-    ];
-    for spec in server_specs() {
-        all.push(Command::CreateServer {
-            id: id(4),
-            name: name("s"),
-            spec: spec.clone(),
-        });
-        all.push(Command::UpdateServer {
-            name: name("s"),
-            spec,
-            if_version: None,
-        });
-    }
-    all.extend(cluster_commands());
-    all
-}
-
-fn cluster_commands() -> [Command; 6] {
-    let hash = TokenHash([7; 32]);
-    [
-        Command::KeepAuthority {
-            certificate: vec![1, 2],
-            sealed_key: vec![3, 4],
-        },
-        Command::OfferSetup { hash, user: email() },
-        Command::UseSetup {
-            hash,
-            user: email(),
-            password_hash: "h".into(),
-        },
-        Command::OfferJoin {
-            id: id(4),
-            hash,
-            voter: true,
-            expires_ms: 99,
-        },
-        Command::EnrolNode {
-            secret: hash,
-            request: [5; 32],
-            node: NodeId(6),
-            name: name("n"),
-            peer_address: "h:1".into(),
-        },
-        Command::SetNodeRole {
-            node: NodeId(6),
-            voter: false,
-        },
-    ]
-}
 
 fn line<T: Framed + PartialEq + std::fmt::Debug>(out: &mut String, kind: &str, value: &T) {
     let bytes = frame::encode(value);
@@ -263,6 +36,15 @@ fn commands_keep_their_bytes() {
             },
         );
     }
+    let by_account = Envelope {
+        id: CommandId(9),
+        now_ms: 1_000,
+        actor: Actor::ServiceAccount(id(2)),
+        command: Command::CloseSession {
+            hash: TokenHash([7; 32]),
+        },
+    };
+    line(&mut out, "CloseSession", &by_account);
     expect_file(&here("golden").join("commands.txt"), &out);
 }
 
@@ -417,6 +199,29 @@ fn records_keep_their_bytes() {
             },
         );
     }
+    let group = Group {
+        id: id(4),
+        name: name("g"),
+        description: "d".into(),
+        members: vec![id(2)],
+        origin: origin(),
+    };
+    line(&mut out, "Group", &group);
+    let account = ServiceAccount {
+        id: id(4),
+        name: name("s"),
+        description: "d".into(),
+        origin: origin(),
+    };
+    line(&mut out, "ServiceAccount", &account);
+    let secret = Secret {
+        id: id(4),
+        name: name("x"),
+        description: "d".into(),
+        values: BTreeMap::from([("k".to_owned(), vec![0, 255])]),
+        origin: origin(),
+    };
+    line(&mut out, "Secret", &secret);
     expect_file(&here("golden").join("records.txt"), &out);
 }
 

@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod ceiling;
 mod golden;
 mod property;
+mod rules;
+mod samples;
+
 mod stories;
+mod world;
 
 use std::path::{Path, PathBuf};
 

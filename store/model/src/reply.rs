@@ -1,0 +1,74 @@
+//! What is answered to a command.
+
+use serde::{Deserialize, Serialize};
+
+use crate::frame::Framed;
+use crate::ids::Id;
+use crate::rbac::RoleBinding;
+use crate::refusal::Refusal;
+
+/// What became of a command.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The log index at which it was carried out: the first time, when it was repeated.
+    pub index: u64,
+    /// The answer.
+    pub reply: Reply,
+    /// Whether it took a right away: then it is answered only when no replica can admit that right any more.
+    pub restricts: bool,
+}
+
+impl Framed for Outcome {
+    const KIND: u8 = 101;
+}
+
+/// The answer to a command. Append-only.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// Nothing was changed.
+    Refused(Refusal),
+    /// There is a cluster now.
+    ClusterInitialised,
+    /// A record was made.
+    Created {
+        /// Its id.
+        id: Id,
+    },
+    /// A record was changed.
+    Updated {
+        /// Its id.
+        id: Id,
+    },
+    /// A record is gone.
+    Deleted {
+        /// Its id.
+        id: Id,
+    },
+    /// A session was opened.
+    SessionOpened,
+    /// A session is over, or was none.
+    SessionClosed,
+    /// A token is let in.
+    TokenIssued {
+        /// Its id.
+        id: Id,
+        /// The id of the token of that name that was revoked for it.
+        replaced: Option<Id>,
+        /// What it may do.
+        bindings: Vec<RoleBinding>,
+    },
+    /// A token is refused from now on.
+    TokenRevoked {
+        /// Its id.
+        id: Id,
+        /// It was refused before.
+        already: bool,
+    },
+    /// Bookkeeping was done.
+    Noted,
+    /// A machine was taken in.
+    NodeEnrolled {
+        /// Whether it is to vote.
+        voter: bool,
+    },
+}
