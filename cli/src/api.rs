@@ -284,6 +284,12 @@ impl Api {
             Miss::Unable(problem) => format!("{url}: {}", problem.detail),
         });
         let reasons: Vec<String> = reasons.collect();
+        if reasons.iter().any(|why| why.contains("UnknownIssuer")) {
+            let why = format!("no node is trusted: {}", reasons.join("; "));
+            return Failure::new(what, why).next(
+                "if the nodes use the cluster's own authority, copy ca.crt from the data directory of one and give it: --cacert FILE",
+            );
+        }
         Failure::new(what, format!("no node answers: {}", reasons.join("; ")))
             .next("check that the nodes run and that the URLs are right: mcpctl config view")
     }

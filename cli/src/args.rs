@@ -1,6 +1,7 @@
 //! The command line, word by word: here what all commands share, in one module per family what is theirs.
 
 mod auth;
+mod cluster;
 mod config;
 mod create;
 mod objects;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use auth::{Auth, CanIArgs, LoginArgs};
+pub(crate) use cluster::{Cluster, JoinTokenArgs, NodeArgs, RemoveNodeArgs};
 pub(crate) use config::Config;
 pub(crate) use create::{Create, CreateProject, CreateRbac, CreateServer, CreateToken, CreateUser};
 pub(crate) use objects::{DescribeArgs, GetArgs, RemoveArgs};
@@ -64,7 +66,8 @@ pub(crate) enum Command {
     /// Open a session and keep it in the context
     #[command(after_help = "Examples:\n  \
         mcpctl login --server http://127.0.0.1:3100 --email admin@example.com\n  \
-        printf %s \"$PASSWORD\" | mcpctl login --email admin@example.com --password-stdin")]
+        printf %s \"$PASSWORD\" | mcpctl login --email admin@example.com --password-stdin\n  \
+        mcpctl login --server https://127.0.0.1:3100 --cacert ca.crt --email admin@mcpnode.local --setup-secret-file setup.secret")]
     Login(LoginArgs),
     /// End the session
     #[command(after_help = "Example:\n  mcpctl logout")]
@@ -95,6 +98,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  mcpctl revoke mcptoken ci -p demo\n  mcpctl revoke mcptoken ci -p demo --no-wait"
     )]
     Revoke(RemoveArgs),
+    /// Who is in the cluster: status, joining, voting, removal
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// Check an MCP endpoint
     #[command(subcommand)]
     Test(Test),

@@ -1,6 +1,8 @@
 //! `mcpctl login`, `logout`, `whoami`, `auth can-i`.
 
-use mcp_api::auth::{CanI, LoginAnswer, LoginRequest, WhoAmI};
+use std::path::Path;
+
+use mcp_api::auth::{CanI, LoginAnswer, LoginRequest, SetupRequest, WhoAmI};
 use mcp_api::write::{Removed, Written};
 use reqwest::Method;
 
@@ -23,19 +25,11 @@ pub(crate) async fn login(global: &Global, args: &LoginArgs) -> Result<Exit, Fai
         Some(email) => email.clone(),
         None => password::ask_line("E-mail: ")?,
     };
-    let password = match args.password_stdin {
-        true => password::from_stdin()?,
-        false => password::ask(&format!("Password of {email}: "))?,
+    let api = Api::with(&settings)?;
+    let answer = match &args.setup_secret_file {
+        None => open_session(&api, &email, args.password_stdin).await?,
+        Some(file) => set_up(&api, &email, file, args.password_stdin).await?,
     };
-    let request = LoginRequest {
-        email: email.clone(),
-        password: password.to_string(),
-    };
-    let what = format!("log in as {email}");
-    let answer = Api::with(&settings)?
-        .post::<LoginAnswer>(&what, Method::POST, "auth/login", &request)
-        .await?;
-    let answer = answer.map_err(|problem| Failure::of_problem(&what, &problem))?.body;
 
     let mut config = Config::load()?;
     let context = config.context_mut(&settings.context);
@@ -43,8 +37,9 @@ pub(crate) async fn login(global: &Global, args: &LoginArgs) -> Result<Exit, Fai
     context.user = Some(answer.user.email.clone());
     context.session = Some(answer.token.clone());
     context.session_expires_at = Some(answer.expires_at.clone());
-    if settings.cacert.is_some() {
-        context.cacert.clone_from(&settings.cacert);
+    if let Some(file) = &settings.cacert {
+        // The next command may be run elsewhere.
+        context.cacert = Some(std::path::absolute(file).unwrap_or_else(|_| file.clone()));
     }
     config.current_context.get_or_insert_with(|| settings.context.clone());
     config.save()?;
@@ -57,6 +52,46 @@ pub(crate) async fn login(global: &Global, args: &LoginArgs) -> Result<Exit, Fai
         eprintln!("note: MCPCTL_SESSION is set and goes before this session; unset it to use the new one");
     }
     Ok(Exit::Done)
+}
+
+async fn open_session(api: &Api, email: &str, from_stdin: bool) -> Result<LoginAnswer, Failure> {
+    let password = match from_stdin {
+        true => password::from_stdin()?,
+        false => password::ask(&format!("Password of {email}: "))?,
+    };
+    let request = LoginRequest {
+        email: email.to_owned(),
+        password: password.to_string(),
+    };
+    let what = format!("log in as {email}");
+    let answer = api
+        .post::<LoginAnswer>(&what, Method::POST, "auth/login", &request)
+        .await?;
+    Ok(answer.map_err(|problem| Failure::of_problem(&what, &problem))?.body)
+}
+
+/// Sets the first password. The secret is dead afterwards.
+async fn set_up(api: &Api, email: &str, file: &Path, from_stdin: bool) -> Result<LoginAnswer, Failure> {
+    let secret = password::from_file(file)?;
+    let password = match from_stdin {
+        true => password::from_stdin()?,
+        false => password::ask_new(email)?,
+    };
+    let request = SetupRequest {
+        email: email.to_owned(),
+        setup_secret: secret.to_string(),
+        password: password.to_string(),
+    };
+    let what = format!("set the first password of {email}");
+    let answer = api
+        .post::<LoginAnswer>(&what, Method::POST, "auth/setup", &request)
+        .await?;
+    let answer = answer.map_err(|problem| Failure::of_problem(&what, &problem))?.body;
+    eprintln!(
+        "the password is set, and the setup secret is dead: {} can go",
+        file.display()
+    );
+    Ok(answer)
 }
 
 fn warn_about_plain_http(settings: &Settings) {

@@ -77,8 +77,8 @@ fn set_context(global: &Global, name: &str, servers: &[String], project: Option<
     if let Some(project) = project {
         context.project = Some(project.clone()).filter(|p| !p.is_empty());
     }
-    if global.cacert.is_some() {
-        context.cacert.clone_from(&global.cacert);
+    if let Some(file) = &global.cacert {
+        context.cacert = Some(std::path::absolute(file).unwrap_or_else(|_| file.clone()));
     }
     config.current_context.get_or_insert_with(|| name.to_owned());
     config.save()?;

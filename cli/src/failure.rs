@@ -110,7 +110,11 @@ fn exit_of(problem: &Problem) -> Exit {
         return Exit::Error;
     };
     match code {
-        Code::NotAuthenticated | Code::BadCredentials | Code::Forbidden | Code::HostNotAllowed => Exit::NotAllowed,
+        Code::NotAuthenticated
+        | Code::BadCredentials
+        | Code::Forbidden
+        | Code::HostNotAllowed
+        | Code::OriginNotAllowed => Exit::NotAllowed,
         Code::NotFound => Exit::NotFound,
         Code::NoLeader | Code::NoLease | Code::NotProposed | Code::IndexNotReached => Exit::NoLeader,
         Code::OutcomeUnknown => Exit::Uncertain,
@@ -118,6 +122,7 @@ fn exit_of(problem: &Problem) -> Exit {
         | Code::NoSuchRoute
         | Code::MethodNotAllowed
         | Code::NameTaken
+        | Code::WouldLoseQuorum
         | Code::VersionMismatch
         | Code::TooLarge
         | Code::UnsupportedMediaType

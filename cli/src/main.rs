@@ -7,6 +7,7 @@ mod api;
 mod args;
 mod auth;
 mod clock;
+mod cluster;
 mod config;
 mod contexts;
 mod create;
@@ -60,6 +61,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Delete(args) => remove::delete(global, args).await,
         Command::Revoke(args) => remove::revoke(global, args).await,
         Command::Test(Test::Mcp(args)) => test_mcp::test_mcp(global, args).await,
+        Command::Cluster(what) => cluster::cluster(global, what).await,
         Command::Config(what) => contexts::config(global, what),
         Command::Completion(args) => {
             let mut script = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
@@ -31,6 +32,28 @@ pub(crate) fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
     let line = prompt_line(&mut tty, prompt)?;
     eprintln!();
     Ok(line)
+}
+
+/// Asks for a new password on the terminal, twice.
+pub(crate) fn ask_new(email: &str) -> Result<Zeroizing<String>, Failure> {
+    let password = ask(&format!("New password of {email}: "))?;
+    let again = ask("The same again: ")?;
+    if *password != *again {
+        return Err(Failure::usage("cannot set the password", "the two are not the same").next("run the command again"));
+    }
+    Ok(password)
+}
+
+/// Reads the secret that a file holds.
+pub(crate) fn from_file(file: &Path) -> Result<Zeroizing<String>, Failure> {
+    let what = || format!("cannot read {}", file.display());
+    let opened = File::open(file).map_err(|error| Failure::usage(what(), error.to_string()))?;
+    let mut text = Zeroizing::new(String::new());
+    opened
+        .take(PASSWORD_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::usage(what(), error.to_string()))?;
+    Ok(Zeroizing::new(text.trim().to_owned()))
 }
 
 /// Asks for a line on the terminal.

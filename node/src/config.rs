@@ -1,99 +1,117 @@
-//! `mcpnode.toml`: what an operator decides about one node. Environment and flags win over it.
+//! `mcpnode.toml`: what an operator decides about one node. The environment wins over the file, and flags over both.
 
-use std::net::SocketAddr;
+mod layers;
+mod template;
+
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use ipnet::IpNet;
 use mcp_model::names::Name;
 use mcp_model::timers::Timers;
-use serde::{Deserialize, Serialize};
 
-use crate::args::ServeArgs;
+use self::layers::Layers;
+use crate::args::{NodeArgs, ServeArgs};
 
-/// The whole file. Unknown keys are refused: a misspelt limit must not be a missing one.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Ports of the three listeners where nothing else is said.
+pub(crate) const GATEWAY_PORT: u16 = 3200;
+pub(crate) const API_PORT: u16 = 3100;
+pub(crate) const PEER_PORT: u16 = 3300;
+
+/// What one node is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
     /// What people call this node.
     pub(crate) name: Name,
-    /// Where it keeps its data; made by `mcpnode dev`.
+    /// Where it keeps its data; made by `mcpnode init`, `join` or `dev`.
     pub(crate) data_dir: PathBuf,
     /// The MCP listener.
-    #[serde(default = "Listener::gateway")]
     pub(crate) gateway: Listener,
     /// The API's listener.
-    #[serde(default = "Listener::api")]
     pub(crate) api: Listener,
     /// The peers' listener.
-    #[serde(default)]
     pub(crate) peers: Peers,
     /// Leases and elections. The same on every node.
-    #[serde(default)]
-    pub(crate) timers: TimersConfig,
-    /// How a new cluster begins. Ignored once there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) bootstrap: Option<Bootstrap>,
+    pub(crate) timers: Timers,
 }
 
 /// A listener that clients reach.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listener {
-    /// `address:port`. Loopback unless told otherwise.
+    /// Where it binds. Loopback unless told otherwise.
     pub(crate) listen: SocketAddr,
-    /// What others call it, if not `http://<listen>`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What others call it, if not by its address.
     pub(crate) url: Option<String>,
-    /// Host names that are answered. Loopback names always are; anything else is a rebinding attack until it is named here.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// How it is encrypted.
+    pub(crate) tls: Tls,
+    /// Host names that are answered beside loopback names, its own address and its URL's. One too few is refused; one too
+    /// many lets a web page reach it under a name of its own (DNS rebinding).
     pub(crate) allowed_hosts: Vec<String>,
     /// Origins whose pages may call. None is the safe value.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) allowed_origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed. None is the safe value: one too many lets clients choose their address.
+    pub(crate) trusted_proxies: Vec<IpNet>,
 }
 
-impl Listener {
-    fn on(port: u16) -> Listener {
-        let listen = SocketAddr::from(([127, 0, 0, 1], port));
-        Listener {
-            listen,
-            url: None,
-            allowed_hosts: Vec::new(),
-            allowed_origins: Vec::new(),
-        }
-    }
-
-    fn gateway() -> Listener {
-        Listener::on(3200)
-    }
-
-    fn api() -> Listener {
-        Listener::on(3100)
-    }
-
-    /// The URL under which others reach it.
-    pub(crate) fn url(&self) -> String {
-        self.url.clone().unwrap_or_else(|| format!("http://{}", self.listen))
-    }
+/// How a listener is encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Tls {
+    /// With a certificate of the cluster's own authority, renewed by the node.
+    Auto,
+    /// With a certificate from these files, read again when they change.
+    Files {
+        /// PEM: the certificate and its chain.
+        cert: PathBuf,
+        /// PEM: its private key.
+        key: PathBuf,
+    },
+    /// Not at all: behind something that terminates TLS.
+    Off,
 }
 
-/// The peers' listener.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The peers' listener: always mutual TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peers {
-    /// `address:port`.
+    /// Where it binds.
     pub(crate) listen: SocketAddr,
     /// What peers connect to, if not `listen`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) advertise: Option<String>,
 }
 
-impl Default for Peers {
-    fn default() -> Peers {
-        Peers {
-            listen: SocketAddr::from(([127, 0, 0, 1], 3300)),
-            advertise: None,
+impl Listener {
+    /// A listener on this address with everything else as it is unless told otherwise.
+    pub(crate) fn on(listen: SocketAddr, tls: Tls) -> Listener {
+        Listener {
+            listen,
+            url: None,
+            tls,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
         }
+    }
+
+    /// The URL under which others reach it; `host` stands in where it binds to every address.
+    pub(crate) fn url(&self, host: &str) -> String {
+        let scheme = if self.tls == Tls::Off { "http" } else { "https" };
+        let own = || match self.listen.ip().is_unspecified() {
+            true => format!("{scheme}://{host}:{}", self.listen.port()),
+            false => format!("{scheme}://{}", self.listen),
+        };
+        self.url.clone().unwrap_or_else(own)
+    }
+
+    /// Loopback names, the listener's own address, its URL's host, and what the operator adds.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        let own = match self.listen.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        let named = self.url.as_deref().and_then(host_of_url);
+        let loopback = mcpd::hosts::LOOPBACK.into_iter().map(str::to_owned);
+        let mut hosts: Vec<String> = loopback.chain([own]).chain(named).collect();
+        hosts.extend(self.allowed_hosts.iter().cloned());
+        hosts
     }
 }
 
@@ -102,197 +120,341 @@ impl Peers {
     pub(crate) fn address(&self) -> String {
         self.advertise.clone().unwrap_or_else(|| self.listen.to_string())
     }
-}
 
-/// Every timer may be left out.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TimersConfig {
-    lease_ms: Option<u64>,
-    renew_every_ms: Option<u64>,
-    margin_ms: Option<u64>,
-    rho_ppm: Option<u64>,
-    heartbeat_ms: Option<u64>,
-    leader_silence_ms: Option<u64>,
-    jitter_ms: Option<u64>,
-    round_ms: Option<u64>,
-}
-
-impl TimersConfig {
-    /// The timers, if they can work together.
-    pub(crate) fn resolve(&self) -> anyhow::Result<Timers> {
-        let usual = Timers::default();
-        let timers = Timers {
-            lease_ms: self.lease_ms.unwrap_or(usual.lease_ms),
-            renew_every_ms: self.renew_every_ms.unwrap_or(usual.renew_every_ms),
-            margin_ms: self.margin_ms.unwrap_or(usual.margin_ms),
-            rho_ppm: self.rho_ppm.unwrap_or(usual.rho_ppm),
-            heartbeat_ms: self.heartbeat_ms.unwrap_or(usual.heartbeat_ms),
-            leader_silence_ms: self.leader_silence_ms.unwrap_or(usual.leader_silence_ms),
-            jitter_ms: self.jitter_ms.unwrap_or(usual.jitter_ms),
-            round_ms: self.round_ms.unwrap_or(usual.round_ms),
-        };
-        timers.check().context("[timers] cannot work")?;
-        Ok(timers)
+    /// The host of that.
+    pub(crate) fn host(&self) -> String {
+        let address = self.address();
+        address
+            .rsplit_once(':')
+            .map_or(address.clone(), |(host, _)| host.to_owned())
     }
 }
 
-/// How a new cluster begins.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Bootstrap {
-    /// Every first voter, this node included.
-    pub(crate) members: Vec<Member>,
-    /// The first administrator.
-    pub(crate) admin_email: String,
-    /// The file that holds their first password.
-    pub(crate) admin_secret_file: PathBuf,
-}
-
-/// A first voter.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Member {
-    /// Its id, 16 hexadecimal digits.
-    pub(crate) id: String,
-    /// Its name.
-    pub(crate) name: Name,
-    /// Where its peers connect to.
-    pub(crate) address: String,
-}
-
 impl Config {
+    /// The URL of this node's API.
+    pub(crate) fn api_url(&self) -> String {
+        self.api.url(&self.peers.host())
+    }
+
+    /// The URL of this node's gateway.
+    pub(crate) fn gateway_url(&self) -> String {
+        self.gateway.url(&self.peers.host())
+    }
+
+    /// Every host that a client may call this node's listeners: what their certificate names.
+    pub(crate) fn certified_hosts(&self) -> Vec<String> {
+        let mut hosts = [self.gateway.hosts(), self.api.hosts(), vec![self.peers.host()]].concat();
+        hosts.push(self.name.to_string());
+        hosts
+            .iter_mut()
+            .for_each(|host| *host = host.trim_matches(['[', ']']).to_owned());
+        hosts.retain(|host| host != "*" && !host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()));
+        hosts.sort();
+        hosts.dedup();
+        hosts
+    }
+
+    /// The file as `init`, `join` and `dev` write it: complete, with the meaning of every key.
+    pub(crate) fn to_toml(&self) -> String {
+        template::render(self)
+    }
+
     /// Reads the file and puts environment and flags on top.
     pub(crate) fn load(args: &ServeArgs) -> anyhow::Result<Config> {
-        let mut config = Config::read(&args.config)?;
-        if let Some(dir) = &args.data_dir {
-            config.data_dir.clone_from(dir);
-        }
-        let original = legacy_listen()?;
-        for (what, value, slot) in [
-            (
-                "--gateway-listen",
-                args.gateway_listen.as_ref().or(original.as_ref()),
-                &mut config.gateway.listen,
-            ),
-            ("--api-listen", args.api_listen.as_ref(), &mut config.api.listen),
-            ("--peer-listen", args.peer_listen.as_ref(), &mut config.peers.listen),
-        ] {
-            if let Some(text) = value {
-                *slot = text
-                    .parse()
-                    .with_context(|| format!("{what} {text:?} is not ADDRESS:PORT, such as 127.0.0.1:3200"))?;
-            }
-        }
-        warn_of_the_unneeded();
-        Ok(config)
+        let mut layers = Layers::of_file(&args.config)?;
+        layers.environment(std::env::vars());
+        let given = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string());
+        layers.flag("data_dir", "--data-dir", given(&args.data_dir));
+        layers.flag("gateway.listen", "--gateway-listen", args.gateway_listen.clone());
+        layers.flag("api.listen", "--api-listen", args.api_listen.clone());
+        layers.flag("peers.listen", "--peer-listen", args.peer_listen.clone());
+        Config::of(layers)
+    }
+
+    /// What `init` and `join` are told about the node that they make.
+    pub(crate) fn of_new(args: &NodeArgs, dir: &Path, usual_name: &str) -> anyhow::Result<Config> {
+        let mut layers = Layers::of_text(dir.join(crate::home::CONFIG_FILE), "")?;
+        layers.flag("name", "the machine's name", Some(usual_name.to_owned()));
+        layers.environment(std::env::vars());
+        layers.flag("data_dir", "--data-dir", Some(dir.display().to_string()));
+        layers.flag("name", "--name", args.name.clone());
+        layers.flag("gateway.listen", "--gateway-listen", args.gateway_listen.clone());
+        layers.flag("gateway.url", "--gateway-url", args.gateway_url.clone());
+        layers.flag("gateway.tls", "--tls", args.tls.clone());
+        layers.flag("api.listen", "--api-listen", args.api_listen.clone());
+        layers.flag("api.url", "--api-url", args.api_url.clone());
+        layers.flag("api.tls", "--tls", args.tls.clone());
+        layers.flag("peers.listen", "--peer-listen", args.peer_listen.clone());
+        layers.flag("peers.advertise", "--advertise", args.advertise.clone());
+        Config::of(layers)
     }
 
     /// Reads the file alone.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Config> {
-        let text = std::fs::read_to_string(path).with_context(|| {
-            format!(
-                "{} cannot be read: name the file with --config, or try `mcpnode dev`",
-                path.display()
-            )
-        })?;
-        let mut config: Config = toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
-        if config.data_dir.as_os_str().is_empty() {
-            bail!("{}: data_dir must not be empty", path.display());
+        Config::of(Layers::of_file(path)?)
+    }
+
+    fn of(mut layers: Layers) -> anyhow::Result<Config> {
+        let name = layers.required(
+            "name",
+            "a name such as node-1: a-z, 0-9 and -, at most 63 characters",
+            |text| Name::parse(text).ok(),
+        );
+        let data_dir = layers.path("data_dir");
+        if data_dir.is_none() {
+            layers.missing("data_dir", "a directory");
         }
-        // Paths in the file are meant from the file.
-        let base = std::path::absolute(path)?
-            .parent()
-            .map_or_else(PathBuf::new, Path::to_owned);
-        config.data_dir = base.join(&config.data_dir);
-        if let Some(bootstrap) = &mut config.bootstrap {
-            bootstrap.admin_secret_file = base.join(&bootstrap.admin_secret_file);
-        }
-        Ok(config)
+        let gateway = listener(&mut layers, "gateway", GATEWAY_PORT);
+        let api = listener(&mut layers, "api", API_PORT);
+        let peers = peers(&mut layers);
+        let timers = timers(&mut layers);
+        layers.refuse()?;
+        Ok(Config {
+            name: name.expect("a missing name is a fault"),
+            data_dir: data_dir.expect("a missing directory is a fault"),
+            gateway,
+            api,
+            peers,
+            timers,
+        })
     }
 }
 
-/// `MCPLOCAL_HTTP_HOST` and `MCPLOCAL_HTTP_PORT` of the original.
-fn legacy_listen() -> anyhow::Result<Option<String>> {
-    let (host, port) = (
-        std::env::var("MCPLOCAL_HTTP_HOST").ok(),
-        std::env::var("MCPLOCAL_HTTP_PORT").ok(),
+fn listener(layers: &mut Layers, section: &str, port: u16) -> Listener {
+    let key = |name: &str| format!("{section}.{name}");
+    let listen = layers.address(&key("listen"), port);
+    let url = layers.parsed(
+        &key("url"),
+        "http://HOST[:PORT] or https://HOST[:PORT], without a path",
+        url,
     );
-    if host.is_none() && port.is_none() {
-        return Ok(None);
-    }
-    let host = host.unwrap_or_else(|| "127.0.0.1".to_owned());
-    let host = if host == "localhost" {
-        "127.0.0.1".to_owned()
-    } else {
-        host
+    let mode = layers.parsed(&key("tls"), "auto, files or off", |mode| match mode {
+        "auto" | "files" | "off" => Some(mode.to_owned()),
+        _ => None,
+    });
+    let (cert, key_file) = (layers.path(&key("cert_file")), layers.path(&key("key_file")));
+    let tls = match (mode.as_deref(), cert, key_file) {
+        (Some("files"), Some(cert), Some(key)) => Tls::Files { cert, key },
+        (Some("files"), cert, _) => {
+            let lacking = if cert.is_none() { "cert_file" } else { "key_file" };
+            layers.missing(&key(lacking), "a PEM file, because tls is \"files\"");
+            Tls::Off
+        }
+        (Some("off"), None, None) => Tls::Off,
+        (_, None, None) => Tls::Auto,
+        (_, cert, _) => {
+            let idle = if cert.is_some() { "cert_file" } else { "key_file" };
+            layers.fault(&key(idle), "has a meaning only with tls = \"files\"");
+            Tls::Off
+        }
     };
-    let port = port.unwrap_or_else(|| "3200".to_owned());
-    let host: std::net::IpAddr = host
-        .parse()
-        .with_context(|| format!("MCPLOCAL_HTTP_HOST {host:?} is not an IP address"))?;
-    let port: u16 = port
-        .parse()
-        .with_context(|| format!("MCPLOCAL_HTTP_PORT {port:?} is not a port"))?;
-    Ok(Some(SocketAddr::new(host, port).to_string()))
+    Listener {
+        listen,
+        url,
+        tls,
+        allowed_hosts: layers.list(&key("allowed_hosts"), "host names without scheme and port", host),
+        allowed_origins: layers.list(&key("allowed_origins"), "origins such as https://app.example", origin),
+        trusted_proxies: layers.list(
+            &key("trusted_proxies"),
+            "IP addresses or networks such as 10.0.0.0/8",
+            network,
+        ),
+    }
 }
 
-fn warn_of_the_unneeded() {
-    let unneeded = [
-        "MCPLOCAL_MCPD_URL",
-        "MCPLOCAL_TOKEN_POSITIVE_TTL_MS",
-        "MCPLOCAL_TOKEN_NEGATIVE_TTL_MS",
-    ];
-    let set: Vec<&str> = unneeded
-        .into_iter()
-        .filter(|name| std::env::var_os(name).is_some())
-        .collect();
-    if !set.is_empty() {
-        tracing::warn!(
-            variables = set.join(" "),
-            "no longer needed: every node decides from its own replica"
+fn peers(layers: &mut Layers) -> Peers {
+    let listen = layers.address("peers.listen", PEER_PORT);
+    let advertise = layers.parsed(
+        "peers.advertise",
+        "HOST:PORT, as the other nodes reach this one",
+        host_and_port,
+    );
+    if advertise.is_none() && listen.ip().is_unspecified() {
+        layers.missing(
+            "peers.advertise",
+            &format!("HOST:PORT, because peers.listen {listen} is no address to connect to"),
         );
     }
+    Peers { listen, advertise }
+}
+
+fn timers(layers: &mut Layers) -> Timers {
+    let mut timers = Timers::default();
+    for (name, most, slot) in [
+        ("lease_ms", 60_000, &mut timers.lease_ms),
+        ("renew_every_ms", 30_000, &mut timers.renew_every_ms),
+        ("margin_ms", 10_000, &mut timers.margin_ms),
+        ("rho_ppm", 200_000, &mut timers.rho_ppm),
+        ("heartbeat_ms", 10_000, &mut timers.heartbeat_ms),
+        ("leader_silence_ms", 30_000, &mut timers.leader_silence_ms),
+        ("jitter_ms", 10_000, &mut timers.jitter_ms),
+        ("round_ms", 10_000, &mut timers.round_ms),
+    ] {
+        let least = if name == "rho_ppm" { 0 } else { 1 };
+        if let Some(number) = layers.number(&format!("timers.{name}"), least..=most) {
+            *slot = number;
+        }
+    }
+    if let Err(unfit) = timers.check() {
+        layers.fault("timers", &format!("cannot work together: {unfit}"));
+    }
+    timers
+}
+
+fn url(text: &str) -> Option<String> {
+    let text = text.trim_end_matches('/');
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+    let uri: hyper::Uri = text.parse().ok()?;
+    let whole = uri.authority()?.as_str() == rest && !rest.contains('@');
+    whole.then(|| text.to_owned())
+}
+
+/// The host of a URL, in brackets if it is an IPv6 address.
+pub(crate) fn host_of_url(url: &str) -> Option<String> {
+    let uri: hyper::Uri = url.parse().ok()?;
+    uri.host().map(str::to_owned)
+}
+
+fn host(text: &str) -> Option<String> {
+    let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
+    let with_port = text.split(':').count() == 2;
+    let right = text == "*" || (!text.is_empty() && text.chars().all(right) && !with_port);
+    right.then(|| text.to_ascii_lowercase())
+}
+
+fn origin(text: &str) -> Option<String> {
+    (text == "*").then(|| text.to_owned()).or_else(|| url(text))
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn host_and_port(text: &str) -> Option<String> {
+    let (host_part, port) = text.rsplit_once(':')?;
+    let bare = host_part.trim_matches(['[', ']']);
+    let somewhere = bare
+        .parse::<IpAddr>()
+        .map_or(!bare.is_empty(), |ip| !ip.is_unspecified());
+    let right = somewhere && host(host_part).is_some() && host_part != "*" && port.parse::<u16>().is_ok_and(|p| p > 0);
+    right.then(|| text.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> anyhow::Result<Config> {
-        let dir = tempfile::tempdir()?;
-        let path = dir.path().join("mcpnode.toml");
-        std::fs::write(&path, text)?;
-        Config::read(&path)
+    fn layers(text: &str) -> Layers {
+        Layers::of_text("/etc/mcpnode/mcpnode.toml".into(), text).unwrap()
     }
+
+    fn faults(text: &str, env: &[(&str, &str)]) -> String {
+        let mut layers = layers(text);
+        layers.environment(env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+        format!("{:#}", Config::of(layers).unwrap_err())
+    }
+
+    const HEAD: &str = "name = \"one\"\ndata_dir = \"data\"\n";
 
     #[test]
     fn a_short_file_gets_the_defaults() {
-        let config = read("name = \"one\"\ndata_dir = \"data\"\n").unwrap();
+        let config = Config::of(layers(HEAD)).unwrap();
         assert_eq!(config.gateway.listen.to_string(), "127.0.0.1:3200");
-        assert_eq!(config.api.url(), "http://127.0.0.1:3100");
+        assert_eq!(config.api_url(), "https://127.0.0.1:3100");
         assert_eq!(config.peers.address(), "127.0.0.1:3300");
-        assert!(config.data_dir.is_absolute(), "paths are meant from the file");
-        assert_eq!(config.timers.resolve().unwrap(), Timers::default());
+        assert_eq!(
+            config.data_dir,
+            Path::new("/etc/mcpnode/data"),
+            "paths are meant from the file"
+        );
+        assert_eq!((config.api.tls, config.timers), (Tls::Auto, Timers::default()));
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
-        let head = "name = \"one\"\ndata_dir = \"data\"\n";
-        for (text, named) in [
-            ("data_dir = \"x\"\n".to_owned(), "name"),
-            ("name = \"One\"\ndata_dir = \"x\"\n".to_owned(), "begins and ends"),
-            (format!("{head}colour = 1\n"), "colour"),
-            (format!("{head}[gateway]\nlisten = \"localhost\"\n"), "listen"),
-            (format!("{head}[timers]\nlease = 5\n"), "lease"),
+    fn every_fault_is_told_at_once_with_key_value_origin_and_range() {
+        let text = format!(
+            "{HEAD}colour = 1\n[gateway]\nlisten = \"localhost\"\ntls = \"on\"\n[api]\ntrusted_proxies = [\"10.0.0.0/8\", \"x\"]\n\
+             [timers]\nlease_ms = 99999999\nlease = 5\n"
+        );
+        let said = faults(&text, &[("MCPNODE_API_LISTEN", "3100")]);
+        for line in [
+            "colour = 1 in /etc/mcpnode/mcpnode.toml: there is no such key",
+            "gateway.listen = \"localhost\" in /etc/mcpnode/mcpnode.toml: must be ADDRESS:PORT, such as 127.0.0.1:3200",
+            "gateway.tls = \"on\" in /etc/mcpnode/mcpnode.toml: must be auto, files or off",
+            "api.listen = \"3100\" from MCPNODE_API_LISTEN: must be ADDRESS:PORT",
+            "api.trusted_proxies = \"x\" in /etc/mcpnode/mcpnode.toml: must be IP addresses or networks",
+            "timers.lease_ms = 99999999 in /etc/mcpnode/mcpnode.toml: must be 1 to 60000",
+            "timers.lease = 5 in /etc/mcpnode/mcpnode.toml: there is no such key; the keys of [timers] are heartbeat_ms,",
         ] {
-            let error = format!("{:#}", read(&text).unwrap_err());
-            assert!(error.contains(named), "{error}");
+            assert!(said.contains(line), "{line}\n--\n{said}");
         }
-        let timers = read(&format!("{head}[timers]\nlease_ms = 900\nrenew_every_ms = 200\n"))
-            .unwrap()
-            .timers;
-        let error = format!("{:#}", timers.resolve().unwrap_err());
-        assert!(error.contains("lease_ms 900"), "{error}");
+        assert!(faults("", &[]).contains("name is missing") && faults("", &[]).contains("data_dir is missing"));
+        assert!(
+            faults(&format!("{HEAD}[timers]\nlease_ms = 900\nrenew_every_ms = 200\n"), &[]).contains("lease_ms 900")
+        );
+    }
+
+    #[test]
+    fn settings_that_do_not_go_together_are_refused() {
+        for (section, said) in [
+            ("[api]\ntls = \"files\"\ncert_file = \"a\"\n", "api.key_file is missing"),
+            ("[api]\ncert_file = \"a\"\n", "only with tls = \"files\""),
+            ("[peers]\nlisten = \"0.0.0.0:3300\"\n", "peers.advertise is missing"),
+            (
+                "[peers]\nadvertise = \"0.0.0.0:3300\"\n",
+                "as the other nodes reach this one",
+            ),
+            ("[api]\nurl = \"https://gate.example/x\"\n", "without a path"),
+            ("[api]\nallowed_hosts = [\"a:1\"]\n", "without scheme and port"),
+        ] {
+            let all = faults(&format!("{HEAD}{section}"), &[]);
+            assert!(all.contains(said), "{section}: {all}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file_and_the_originals_names_count() {
+        let text = format!("{HEAD}[gateway]\nlisten = \"127.0.0.1:1\"\nallowed_hosts = [\"a\"]\n");
+        let of = |env: &[(&str, &str)], flag: Option<&str>| {
+            let mut layers = layers(&text);
+            layers.environment(env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+            layers.flag("gateway.listen", "--gateway-listen", flag.map(str::to_owned));
+            Config::of(layers).unwrap()
+        };
+        let listen = |config: Config| config.gateway.listen.to_string();
+        let original = [("MCPLOCAL_HTTP_PORT", "2"), ("MCPLOCAL_CACHE_DIR", "/var/cache")];
+        assert_eq!(listen(of(&original, None)), "127.0.0.1:2");
+        assert_eq!(
+            listen(of(&[("MCPLOCAL_HTTP_HOST", "localhost"), original[0]], None)),
+            "127.0.0.1:2"
+        );
+        assert_eq!(of(&original, None).data_dir, Path::new("/var/cache"));
+        let both = [
+            original[0],
+            ("MCPNODE_GATEWAY_LISTEN", "127.0.0.1:3"),
+            ("MCPNODE_GATEWAY_ALLOWED_HOSTS", "b, C"),
+        ];
+        assert_eq!(of(&both, None).gateway.allowed_hosts, ["b", "c"]);
+        assert_eq!(listen(of(&both, None)), "127.0.0.1:3");
+        assert_eq!(listen(of(&both, Some("127.0.0.1:4"))), "127.0.0.1:4");
+    }
+
+    #[test]
+    fn what_init_writes_reads_back() {
+        let text = format!(
+            "{HEAD}[gateway]\nlisten = \"0.0.0.0:1\"\ntls = \"off\"\nallowed_origins = [\"https://app.example\"]\n\
+             [api]\nurl = \"https://gate.example\"\ntls = \"files\"\ncert_file = \"c.pem\"\nkey_file = \"/k.pem\"\n\
+             trusted_proxies = [\"10.0.0.0/8\", \"::1\"]\n[peers]\nlisten = \"0.0.0.0:3300\"\nadvertise = \"n1.example:3300\"\n\
+             [timers]\nlease_ms = 2500\n"
+        );
+        let config = Config::of(layers(&text)).unwrap();
+        assert_eq!(config.gateway_url(), "http://n1.example:1");
+        assert!(config.api.hosts().contains(&"gate.example".to_owned()));
+        let back = Config::of(layers(&config.to_toml())).unwrap();
+        assert_eq!(back, config);
+        let plain = Config::of(layers(HEAD)).unwrap();
+        assert_eq!(Config::of(layers(&plain.to_toml())).unwrap(), plain);
     }
 }

@@ -120,9 +120,7 @@ async fn all_listed(api: &Api, layout: &Layout, session: &str) {
 /// Logs in and makes what is not there yet: the demo server, the project, the token.
 async fn hand_over(api: &Api, layout: &Layout, pids: Vec<u32>) -> anyhow::Result<Handed> {
     let api_urls: Vec<String> = layout.replicas.iter().map(Replica::api_url).collect();
-    let session = api
-        .login(&api_urls[0], layout::ADMIN_EMAIL, &layout.admin_secret()?)
-        .await?;
+    let session = log_in(api, layout, &api_urls[0]).await?;
     let kept = layout.kept_token()?;
     let token = match kept {
         Some(token) => token,
@@ -144,6 +142,19 @@ async fn hand_over(api: &Api, layout: &Layout, pids: Vec<u32>) -> anyhow::Result
         token,
         pids,
     })
+}
+
+/// The first time with the setup secret, as an operator would, and from then on with the password that this sets.
+async fn log_in(api: &Api, layout: &Layout, base: &str) -> anyhow::Result<String> {
+    let password = layout.admin_secret()?;
+    if let Some(secret) = layout.setup_secret() {
+        let session = api.set_up(base, layout::ADMIN_EMAIL, &secret, &password).await?;
+        layout.setup_done()?;
+        if let Some(session) = session {
+            return Ok(session);
+        }
+    }
+    api.login(base, layout::ADMIN_EMAIL, &password).await
 }
 
 /// The replicas, in this process or in their own.

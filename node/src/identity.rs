@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use mcp_model::ids::{Id, NodeId};
@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 /// Layout of a data directory. A newer one is refused.
 const FORMAT: u32 = 1;
-const FILE: &str = "node.json";
-const DATA_KEY_FILE: &str = "data.key";
+/// Says that a directory is a node's, and whose.
+pub(crate) const FILE: &str = "node.json";
+pub(crate) const DATA_KEY_FILE: &str = "data.key";
 
 /// The name badge of a data directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,6 +24,9 @@ pub(crate) struct Identity {
     node_id: String,
     /// Set once the stores were opened: from then on an empty store is a lost one.
     pub(crate) had_data: bool,
+    /// Set once the cluster has removed this node: its id never comes back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) removed: bool,
 }
 
 impl Identity {
@@ -32,6 +36,7 @@ impl Identity {
             cluster_id: cluster.to_string(),
             node_id: node.to_string(),
             had_data: false,
+            removed: false,
         }
     }
 
@@ -51,7 +56,7 @@ impl Identity {
         let path = dir.join(FILE);
         let text = fs::read_to_string(&path).with_context(|| {
             format!(
-                "{} cannot be read: `mcpnode dev` makes data directories",
+                "{} cannot be read: `mcpnode init` and `mcpnode join` make data directories",
                 path.display()
             )
         })?;
@@ -75,15 +80,11 @@ impl Identity {
 
 /// The key that seals what must not stand in the store in the clear. The same on every node of a cluster.
 pub(crate) fn load_data_key(dir: &Path) -> anyhow::Result<[u8; 32]> {
-    let path = data_key_path(dir);
+    let path = dir.join(DATA_KEY_FILE);
     let bytes = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
     bytes
         .try_into()
         .map_err(|_| anyhow::anyhow!("{} is not a data key: it must hold 32 bytes", path.display()))
-}
-
-pub(crate) fn data_key_path(dir: &Path) -> PathBuf {
-    dir.join(DATA_KEY_FILE)
 }
 
 /// Writes a file that only its owner reads: beside its place, to the disk, then renamed.

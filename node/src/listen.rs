@@ -1,16 +1,22 @@
 //! Listeners: accepting connections, bounding what a client can make us hold, and draining on the way out.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
 use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::proxies;
 
 /// Longest header block, bytes. Longer: 431.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
@@ -29,8 +35,16 @@ pub(crate) async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpL
     bound.with_context(|| format!("the {what} listener cannot bind {address}: is another mcpnode running there?"))
 }
 
-/// Serves `router` on `listener` until `stop` turns true, then lets what is running finish.
-pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+/// A listener with what stands in front of its requests.
+pub(crate) struct Door {
+    pub(crate) listener: TcpListener,
+    /// `None`: plain HTTP.
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) trusted_proxies: Arc<[IpNet]>,
+}
+
+/// Serves `router` on a listener until `stop` turns true, then lets what is running finish.
+pub(crate) async fn serve(door: Door, router: Router, mut stop: watch::Receiver<bool>) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -45,15 +59,22 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = door.listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
             Ok((stream, from)) => {
-                let connection = connection(&builder, stream, from, router.clone());
-                let watched = graceful.watch(connection);
-                // How a client leaves is the client's business.
-                tokio::spawn(async move { watched.await.unwrap_or(()) });
+                // Without it a small answer waits for the client's delayed acknowledgement.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY");
+                }
+                let service = Service {
+                    router: router.clone(),
+                    from,
+                    trusted_proxies: Arc::clone(&door.trusted_proxies),
+                };
+                let (builder, watcher, tls) = (builder.clone(), graceful.watcher(), door.tls.clone());
+                tokio::spawn(connection(builder, watcher, tls, stream, service));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -61,28 +82,52 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch
             }
         }
     }
-    drop(listener);
+    drop(door);
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::info!("some answers were still under way when the node stopped");
     }
 }
 
-fn connection(
-    builder: &auto::Builder<TokioExecutor>,
+/// One connection from its first byte to its last. How a client leaves is the client's business.
+async fn connection(
+    builder: auto::Builder<TokioExecutor>,
+    watcher: Watcher,
+    tls: Option<TlsAcceptor>,
     stream: TcpStream,
-    from: SocketAddr,
-    router: Router,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> + Send + 'static
-{
-    // Without it a small answer waits for the client's delayed acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
+    service: Service,
+) {
+    let Some(tls) = tls else {
+        let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        return watcher.watch(serving.into_owned()).await.unwrap_or(());
+    };
+    match tokio::time::timeout(HEADER_WAIT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            watcher.watch(serving.into_owned()).await.unwrap_or(());
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(from = %service.from, %error, "a client did not get through the TLS handshake")
+        }
+        Err(_) => {}
     }
-    let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+}
+
+/// The router, for one connection.
+#[derive(Clone)]
+struct Service {
+    router: Router,
+    from: SocketAddr,
+    trusted_proxies: Arc<[IpNet]>,
+}
+
+impl hyper::service::Service<hyper::Request<Incoming>> for Service {
+    type Response = axum::response::Response;
+    type Error = std::convert::Infallible;
+    type Future = <Router as tower_service::Service<hyper::Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
+        let from = proxies::client(&self.trusted_proxies, self.from, request.headers());
         request.extensions_mut().insert(ConnectInfo(from));
-        tower_service::Service::call(&mut router.clone(), request)
-    });
-    builder
-        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-        .into_owned()
+        tower_service::Service::call(&mut self.router.clone(), request)
+    }
 }

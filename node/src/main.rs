@@ -1,25 +1,34 @@
 //! `mcpnode`: gateway, replica and control plane of an MCP gateway cluster, in one program.
 //!
-//! In the order in which one would tell it: `args` and `config` say what an operator wants; `identity` and `certs` who this
-//! node is; `serve` starts everything and stops it again; `ports` connect what must not know each other; `upkeep` is what a
-//! cluster does for itself; `ready` and `metrics` say how it is; `listen` accepts clients; `dev` runs a whole cluster; `demo`
+//! In the order in which one would tell it: `args` and `config` say what an operator wants; `init` makes the first node of a
+//! cluster and `founding` begins it, `join` makes another, `home` is the directory of either; `identity` and `certs` are who a
+//! node is, `certificates` and `tls` how it goes on showing it; `serve` starts everything and stops it again; `ports` connect what must not know each other; `upkeep` is what a
+//! cluster does for itself; `ready` and `metrics` say how it is; `listen` accepts clients, some
+//! of them through `proxies`; `dev` runs a whole cluster; `demo`
 //! and `child` are what stands behind the gateway there; `clock` and `random` are where time and chance come from.
 
 mod args;
+mod certificates;
 mod certs;
 mod child;
 mod clock;
 mod config;
 mod demo;
 mod dev;
+mod founding;
+mod home;
 mod identity;
+mod init;
+mod join;
 mod listen;
 mod metrics;
 mod ports;
+mod proxies;
 mod random;
 mod ready;
 mod serve;
 mod signals;
+mod tls;
 mod upkeep;
 
 use std::io::IsTerminal;
@@ -55,22 +64,30 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve(args) => {
-            let config = Config::load(&args)?;
-            let stop = tokio::sync::watch::Sender::new(false);
-            let stopped = stop.subscribe();
-            tokio::spawn(async move {
-                signals::stop().await;
-                stop.send_replace(true);
-                // The sender must outlive the node.
-                std::future::pending::<()>().await;
-            });
-            Box::pin(serve::run(config, stopped)).await
+        Command::Serve(args) => Box::pin(serve_until_stopped(Config::load(&args)?)).await,
+        Command::Init(args) => init::run(&args),
+        Command::Join(args) => {
+            let Some(config) = Box::pin(join::guest::run(&args)).await? else {
+                return Ok(());
+            };
+            Box::pin(serve_until_stopped(config)).await
         }
         Command::Dev(args) => Box::pin(dev::run(args)).await,
         Command::DemoServer => demo::run().await,
         Command::Child { .. } => Ok(()),
     }
+}
+
+async fn serve_until_stopped(config: Config) -> anyhow::Result<()> {
+    let stop = tokio::sync::watch::Sender::new(false);
+    let stopped = stop.subscribe();
+    tokio::spawn(async move {
+        signals::stop().await;
+        stop.send_replace(true);
+        // The sender must outlive the node.
+        std::future::pending::<()>().await;
+    });
+    Box::pin(serve::run(config, stopped)).await
 }
 
 /// `RUST_LOG` chooses; otherwise what an operator wants to know.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use mcp_gateway::cluster::{Cluster, PortFuture, Unavailable};
 use mcp_model::clock::Clock;
 use mcp_model::command::{Actor, Command, Envelope};
-use mcp_model::ids::{CommandId, Id};
+use mcp_model::ids::{CommandId, Id, NodeId};
 use mcp_model::records::ToolList;
-use mcp_raft::{Node, WaitFor, WriteFailed};
+use mcp_raft::{Node, Standing, WaitFor, WriteFailed};
 use mcpd::{ClusterStatus, MemberRole, Pending, Writer};
 use tokio::sync::Semaphore;
 
@@ -105,6 +105,19 @@ impl Writer for ApiPort {
 
     fn read_index(&self) -> Pending<'_, Result<u64, mcpd::WriteFailed>> {
         Box::pin(async { self.node.read_index().await.map_err(failed) })
+    }
+
+    fn step_down(&self, node: NodeId) -> Pending<'_, Result<(), mcpd::WriteFailed>> {
+        Box::pin(async move { self.node.step_down(node).await.map_err(failed) })
+    }
+
+    fn stands(&self, node: NodeId, standing: mcpd::Standing, limit: Duration) -> Pending<'_, bool> {
+        let standing = match standing {
+            mcpd::Standing::Voter => Standing::Voter,
+            mcpd::Standing::Learner => Standing::Learner,
+            mcpd::Standing::Gone => Standing::Gone,
+        };
+        Box::pin(self.node.stands(node, standing, limit))
     }
 
     fn cluster_status(&self) -> ClusterStatus {

@@ -14,6 +14,7 @@ use mcp_raft::Node;
 use mcp_store::Replica;
 use serde_json::json;
 
+use crate::certificates;
 use crate::metrics::Exported;
 
 /// What `/readyz` and `/metrics` look at.
@@ -67,6 +68,11 @@ impl Vitals {
                 "averageFlushUs": health.average_flush_us,
                 "failed": health.failed,
             },
+            "certificates": certificates::ends(&self.data_dir)
+                .into_iter()
+                .map(|(file, ends_ms)| (file.to_owned(), json!({ "ends": ends_ms.map(mcp_api::show_time) })))
+                .collect::<serde_json::Map<_, _>>(),
+            "removed": self.replica.gate().is_removed(),
             "servers": self.gateway.server_states().len(),
         });
         format!("{report:#}\n")

@@ -1,23 +1,33 @@
 //! One node, from its configuration to its last breath.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use ipnet::IpNet;
 use mcp_gateway::{Gateway, GatewayConfig};
 use mcp_model::clock::Clock;
-use mcp_model::ids::NodeId;
-use mcp_raft::{Node, NodeOptions, PeerTls};
+use mcp_model::ids::{Id, NodeId};
+use mcp_model::records::ClusterRecord;
+use mcp_model::tables;
+use mcp_raft::{Node, NodeOptions, PeerTls, Standing};
 use mcp_store::log::{RaftLog, Ticks};
 use mcp_store::{Replica, ReplicaOptions};
-use mcpd::hosts::{AllowedHosts, LOOPBACK};
-use tokio::sync::watch;
+use mcpd::hosts::AllowedHosts;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
+use crate::certificates::{Keeper, Listeners};
 use crate::clock::SystemClock;
-use crate::config::{Config, Listener};
+use crate::config::Config;
+use crate::founding::Founding;
 use crate::identity::{self, Identity};
+use crate::join::host::Host;
 use crate::ports::{ApiPort, GatewayPort};
 use crate::ready::Vitals;
 use crate::upkeep::Upkeep;
@@ -28,23 +38,46 @@ const LOG_FILE: &str = "raft-log.redb";
 const DRAIN_NOTICE: Duration = Duration::from_millis(200);
 /// How long calls under way may take to finish before this node gives its lease back.
 const CALLS_WAIT: Duration = Duration::from_millis(500);
+/// How long a node that was removed may go on talking to the others, so that they can finish without it.
+const REMOVAL_NOTICE: Duration = Duration::from_secs(4);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Runs a node until `stop` turns true.
 pub(crate) async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let name = config.name.clone();
-    let started = Started::start(config)
+    let data_dir = config.data_dir.clone();
+    let (started, failures) = Started::start(config)
         .await
         .with_context(|| format!("node {name} cannot start"))?;
-    while !*stop.borrow_and_update() {
-        // Nobody is left to ask for it: stop as well.
-        if stop.changed().await.is_err() {
-            break;
-        }
-    }
+    let ended = tokio::select! {
+        // Where nobody is left to ask for it, it stops as well.
+        _ = stop.wait_for(|stop| *stop) => Ok(()),
+        why = failure(failures) => Err(why),
+        () = started.removed() => Err(remember_removal(&data_dir)),
+    };
     started.stop().await;
     tracing::info!(node = %name, "stopped");
-    Ok(())
+    ended
+}
+
+/// A node that was removed says so, and so does its directory from now on.
+fn remember_removal(data_dir: &Path) -> anyhow::Error {
+    let noted = Identity::load(data_dir).and_then(|mut identity| {
+        identity.removed = true;
+        identity.save(data_dir)
+    });
+    if let Err(error) = noted {
+        tracing::warn!(error = format!("{error:#}"), "the removal could not be noted");
+    }
+    was_removed(data_dir)
+}
+
+fn was_removed(data_dir: &Path) -> anyhow::Error {
+    anyhow::anyhow!(
+        "this node was removed from its cluster, and its id never comes back. To use the machine again: move {} away, make a \
+         token on any node with `mcpctl cluster join-token`, and run `mcpnode join`",
+        data_dir.display()
+    )
 }
 
 struct Started {
@@ -57,23 +90,29 @@ struct Started {
 }
 
 impl Started {
-    async fn start(config: Config) -> anyhow::Result<Started> {
+    async fn start(config: Config) -> anyhow::Result<(Started, mpsc::Receiver<anyhow::Error>)> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let timers = config.timers.resolve()?;
+        let timers = config.timers;
         let mut identity = Identity::load(&config.data_dir)?;
+        if identity.removed {
+            return Err(was_removed(&config.data_dir));
+        }
         let (me, cluster) = (identity.node()?, identity.cluster()?);
-        let data_key = identity::load_data_key(&config.data_dir)?;
+        let data_key = Zeroizing::new(identity::load_data_key(&config.data_dir)?);
+        let tls = peer_tls(&config)?;
+        let certificates = Listeners::open(&config)?;
 
         let gateway_listener = listen::bind("gateway", config.gateway.listen).await?;
         let api_listener = listen::bind("API", config.api.listen).await?;
         let peer_listener = listen::bind("peer", config.peers.listen).await?;
 
-        let opening = (
-            config.data_dir.clone(),
-            identity.had_data,
-            timers.lease_ms,
-            Arc::clone(&clock),
-        );
+        let opening = Opening {
+            dir: config.data_dir.clone(),
+            cluster,
+            had_data: identity.had_data,
+            lease_ms: timers.lease_ms,
+            clock: Arc::clone(&clock),
+        };
         let (replica, log) = tokio::task::spawn_blocking(move || open(opening)).await??;
         identity.had_data = true;
         identity.save(&config.data_dir)?;
@@ -87,7 +126,6 @@ impl Started {
             snapshots: config.data_dir.join("snapshots"),
             random: Arc::new(random::number),
         };
-        let tls = peer_tls(&config)?;
         let node = Node::start(
             options,
             Arc::clone(&replica),
@@ -98,6 +136,13 @@ impl Started {
         )
         .await?;
         let node = Arc::new(node);
+        node.open_door(Arc::new(Host {
+            node: Arc::clone(&node),
+            replica: Arc::clone(&replica),
+            clock: Arc::clone(&clock),
+            cluster,
+            data_key: data_key.clone(),
+        }));
         let gateway = open_gateway(&config, me, &data_key, &node, &replica, &clock)?;
         let vitals = Arc::new(Vitals {
             node: Arc::clone(&node),
@@ -115,7 +160,8 @@ impl Started {
             clock: Arc::clone(&clock),
             random: random::fill,
             options: mcpd::Options {
-                allowed_hosts: AllowedHosts::new(hosts(&config.api)),
+                allowed_hosts: AllowedHosts::new(config.api.hosts()),
+                allowed_origins: config.api.allowed_origins.clone(),
             },
         });
         let api = api.merge(ready::router(Arc::clone(&vitals)));
@@ -123,30 +169,55 @@ impl Started {
         let listeners = watch::Sender::new(false);
         let background = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(listen::serve(gateway_listener, gateway.router(), listeners.subscribe()));
-        tasks.spawn(listen::serve(api_listener, api, listeners.subscribe()));
+        let on = |listener: TcpListener, tls: &Option<Arc<rustls::ServerConfig>>, proxies: &[IpNet]| listen::Door {
+            listener,
+            tls: tls.clone().map(TlsAcceptor::from),
+            trusted_proxies: proxies.into(),
+        };
+        let gateway_door = on(gateway_listener, &certificates.gateway, &config.gateway.trusted_proxies);
+        let api_door = on(api_listener, &certificates.api, &config.api.trusted_proxies);
+        tasks.spawn(listen::serve(gateway_door, gateway.router(), listeners.subscribe()));
+        tasks.spawn(listen::serve(api_door, api, listeners.subscribe()));
         let running = (gateway.clone(), background.clone());
         tasks.spawn(async move { running.0.run(running.1).await });
+        let keeper = Keeper {
+            node: Arc::clone(&node),
+            replica: Arc::clone(&replica),
+            clock: Arc::clone(&clock),
+            me,
+            data_key,
+            data_dir: config.data_dir.clone(),
+            hosts: config.certified_hosts(),
+        };
         let upkeep = Upkeep {
             node: Arc::clone(&node),
             replica,
             clock,
         };
         let own = background.clone();
+        tasks.spawn(async move { own.run_until_cancelled(keeper.run(certificates)).await.unwrap_or(()) });
+        let (failed, failures) = mpsc::channel(1);
+        let own = background.clone();
         tasks.spawn(async move {
-            tokio::select! {
-                () = keep_up(upkeep, identity, config) => {}
-                () = own.cancelled() => {}
-            }
+            let kept = Box::pin(keep_up(upkeep, identity, config, failed));
+            own.run_until_cancelled(kept).await.unwrap_or(());
         });
-        Ok(Started {
+        let started = Started {
             node,
             gateway,
             vitals,
             background,
             tasks,
             listeners,
-        })
+        };
+        Ok((started, failures))
+    }
+
+    /// Resolves when this node was removed and the others had time to hear what it has to say about that.
+    async fn removed(&self) {
+        self.node.removed().await;
+        let me = self.node.status().me;
+        self.node.stands(me, Standing::Gone, REMOVAL_NOTICE).await;
     }
 
     /// Not ready, nothing new, no lease, no leadership, no upstreams, no connections: in this order.
@@ -170,18 +241,35 @@ impl Started {
     }
 }
 
-type Opening = (std::path::PathBuf, bool, u64, Arc<dyn Clock>);
+/// Resolves when this node cannot be what it was made for.
+async fn failure(mut failures: mpsc::Receiver<anyhow::Error>) -> anyhow::Error {
+    match failures.recv().await {
+        Some(error) => error,
+        // It is what it was made for.
+        None => std::future::pending().await,
+    }
+}
 
-fn open((dir, had_data, lease_ms, clock): Opening) -> anyhow::Result<(Arc<Replica>, RaftLog)> {
+struct Opening {
+    dir: PathBuf,
+    cluster: Id,
+    had_data: bool,
+    lease_ms: u64,
+    clock: Arc<dyn Clock>,
+}
+
+fn open(opening: Opening) -> anyhow::Result<(Arc<Replica>, RaftLog)> {
+    let Opening { dir, clock, .. } = opening;
     let options = ReplicaOptions {
-        lease_ms,
-        had_data,
+        lease_ms: opening.lease_ms,
+        had_data: opening.had_data,
         random: Arc::new(random::number),
     };
     let replica = Replica::open(&dir, options).context("the state cannot be opened")?;
+    refuse_another_cluster(&replica, opening.cluster, &dir)?;
     let ticks: Ticks = Arc::new(move || clock.reading().boot_ns);
     let path = dir.join(LOG_FILE);
-    let log = if had_data {
+    let log = if opening.had_data {
         RaftLog::open_existing(&path, ticks)
     } else {
         RaftLog::open_or_create(&path, ticks)
@@ -189,16 +277,24 @@ fn open((dir, had_data, lease_ms, clock): Opening) -> anyhow::Result<(Arc<Replic
     Ok((replica, log.context("the log cannot be opened")?))
 }
 
+fn refuse_another_cluster(replica: &Replica, cluster: Id, dir: &Path) -> anyhow::Result<()> {
+    let kept = replica.read(|t| tables::load::<ClusterRecord>(t, &[0]))?;
+    let other = kept.map(|kept| kept.cluster_id).filter(|kept| *kept != cluster);
+    let Some(other) = other else { return Ok(()) };
+    anyhow::bail!(
+        "the state in {} is that of cluster {other}, but node.json says {cluster}: the files of two nodes are mixed up. Put back \
+         the files that belong together, or move the directory away and join anew",
+        dir.display()
+    )
+}
+
 fn peer_tls(config: &Config) -> anyhow::Result<PeerTls> {
     let read = |file: &str| {
         let path = config.data_dir.join(file);
         std::fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))
     };
-    Ok(PeerTls::from_pem(
-        &read(certs::CA_FILE)?,
-        &read(certs::CERT_FILE)?,
-        &read(certs::KEY_FILE)?,
-    )?)
+    let own = Zeroizing::new(read(certs::PEER_FILE)?);
+    Ok(PeerTls::from_pem(&read(certs::CA_FILE)?, &own, &own)?)
 }
 
 fn open_gateway(
@@ -218,7 +314,7 @@ fn open_gateway(
         node: me,
         cluster_key: identity::derive_key(data_key, b"mcp session ids"),
         audit_dir: config.data_dir.join("audit"),
-        allowed_hosts: hosts(&config.gateway),
+        allowed_hosts: config.gateway.hosts(),
         allowed_origins: config.gateway.allowed_origins.clone(),
         child_command: vec![program, "child".to_owned(), "--".to_owned()],
         tls: mcp_wire::tls::client_config(&[]),
@@ -228,30 +324,30 @@ fn open_gateway(
     Ok(Gateway::open(gateway, Arc::clone(replica), Arc::clone(clock), port)?)
 }
 
-/// Loopback names, the listener's own address, and what the operator adds.
-fn hosts(listener: &Listener) -> Vec<String> {
-    let own = match listener.listen.ip() {
-        std::net::IpAddr::V4(ip) => ip.to_string(),
-        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+/// Begins the cluster, if that is still to be done, and says how this node is reached. Only the first can fail for good.
+async fn keep_up(upkeep: Upkeep, identity: Identity, config: Config, failed: mpsc::Sender<anyhow::Error>) {
+    if let Err(error) = begin(&upkeep, &identity, &config.data_dir).await {
+        // Whoever waits for it is gone only when the node stops.
+        failed.send(error).await.unwrap_or(());
+        return;
+    }
+    let registered = match identity.node() {
+        Ok(me) => upkeep.register(me, &config).await,
+        Err(error) => Err(error),
     };
-    let added = listener.allowed_hosts.iter().cloned();
-    LOOPBACK
-        .into_iter()
-        .map(str::to_owned)
-        .chain([own])
-        .chain(added)
-        .collect()
-}
-
-async fn keep_up(upkeep: Upkeep, identity: Identity, config: Config) {
-    let begun = async {
-        if let Some(bootstrap) = &config.bootstrap {
-            upkeep.bootstrap(&identity, bootstrap).await?;
-        }
-        upkeep.register(identity.node()?, &config).await
-    };
-    if let Err(error) = begun.await {
+    if let Err(error) = registered {
         tracing::error!(error = format!("{error:#}"), "this node is not part of a cluster");
     }
     upkeep.clone().expire().await;
+}
+
+async fn begin(upkeep: &Upkeep, identity: &Identity, data_dir: &Path) -> anyhow::Result<()> {
+    let Some(founding) = Founding::pending(data_dir)? else {
+        return Ok(());
+    };
+    upkeep
+        .begin(identity, &founding)
+        .await
+        .context("the cluster cannot begin")?;
+    Founding::done(data_dir)
 }

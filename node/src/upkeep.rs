@@ -7,13 +7,14 @@ use anyhow::Context;
 use mcp_model::clock::Clock;
 use mcp_model::command::{Command, Refusal, Reply};
 use mcp_model::ids::{Id, NodeId};
-use mcp_model::names::{Email, Name};
+use mcp_model::names::Name;
 use mcp_model::records::{ClusterRecord, NodeRecord, Origin};
 use mcp_model::tables::{self, Table};
-use mcp_raft::{Member, Node, WaitFor};
+use mcp_raft::{Begun, Member, Node, WaitFor};
 use mcp_store::Replica;
 
-use crate::config::{Bootstrap, Config};
+use crate::config::Config;
+use crate::founding::Founding;
 use crate::identity::Identity;
 use crate::ports::{OWN_WRITE, own};
 use crate::random;
@@ -32,42 +33,53 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
-    /// Begins the cluster if this node is to and nobody has: the membership, then the first administrator.
-    pub(crate) async fn bootstrap(&self, identity: &Identity, bootstrap: &Bootstrap) -> anyhow::Result<()> {
-        let members = bootstrap.members.iter().map(|member| {
-            let id: NodeId = member
-                .id
-                .parse()
-                .with_context(|| format!("[bootstrap] member id {:?}", member.id))?;
+    /// Begins the cluster as it was decided: the membership, the first administrator, the authority, the setup secret. Each
+    /// part is refused where it is there already, so an interrupted beginning is taken up again.
+    pub(crate) async fn begin(&self, identity: &Identity, founding: &Founding) -> anyhow::Result<()> {
+        let members = founding.members.iter().map(|founder| {
+            let id = founder.id.parse();
             Ok(Member {
-                id,
-                name: member.name.to_string(),
-                address: member.address.clone(),
+                id: id.with_context(|| format!("founding member id {:?}", founder.id))?,
+                name: founder.name.to_string(),
+                address: founder.address.clone(),
             })
         });
         let members = members.collect::<anyhow::Result<Vec<Member>>>()?;
-        if self.node.bootstrap(&members).await? {
-            tracing::info!(members = members.len(), "a new cluster begins");
+        match self.node.bootstrap(&members).await? {
+            Begun::Here => tracing::info!(members = members.len(), "a new cluster begins"),
+            Begun::Already => {}
+            Begun::Elsewhere(member) => anyhow::bail!(
+                "{} at {} is a member of a cluster already, so this node does not begin another: empty its data directory, make \
+                 a token there with `mcpctl cluster join-token`, and run `mcpnode join {}`",
+                member.name,
+                member.address,
+                member.address
+            ),
         }
-        if self.is_born()? {
-            return Ok(());
-        }
-        let secret = std::fs::read_to_string(&bootstrap.admin_secret_file)
-            .with_context(|| format!("{} cannot be read", bootstrap.admin_secret_file.display()))?;
-        let email = Email::parse(&bootstrap.admin_email).context("[bootstrap] admin_email")?;
-        let salt = random::bytes();
-        let hash = tokio::task::spawn_blocking(move || mcpd::passwords::hash_password(secret.trim(), salt)).await?;
-        let command = Command::InitCluster {
+        let (admin, authority) = (founding.admin()?, founding.authority()?);
+        let init = Command::InitCluster {
             cluster_id: identity.cluster()?,
             admin: self.new_id(),
-            email,
-            password_hash: Some(hash),
+            email: admin.clone(),
+            password_hash: None,
             rbac: self.new_id(),
         };
-        match self.write(command).await {
-            Reply::ClusterInitialised | Reply::Refused(Refusal::AlreadyInitialised) => Ok(()),
-            other => anyhow::bail!("the cluster cannot be initialised: {other:?}"),
+        let keep = Command::KeepAuthority {
+            certificate: authority.certificate,
+            sealed_key: authority.sealed_key,
+        };
+        let offer = Command::OfferSetup {
+            hash: founding.setup_hash()?,
+            user: admin,
+        };
+        for command in [init, keep, offer] {
+            let kind = command.kind();
+            match self.write(command).await {
+                Reply::ClusterInitialised | Reply::Noted | Reply::Refused(Refusal::AlreadyInitialised) => {}
+                other => anyhow::bail!("the cluster cannot be initialised: {kind}: {other:?}"),
+            }
         }
+        Ok(())
     }
 
     fn is_born(&self) -> anyhow::Result<bool> {
@@ -88,7 +100,7 @@ impl Upkeep {
             created_by: String::new(),
             version: 0,
         };
-        let (peer_address, api_url, gateway_url) = (config.peers.address(), config.api.url(), config.gateway.url());
+        let (peer_address, api_url, gateway_url) = (config.peers.address(), config.api_url(), config.gateway_url());
         let record = NodeRecord {
             id: me,
             name,

@@ -4,10 +4,12 @@
 //! that asks before it disturbs, leases that are not heartbeats, write batches, forwarding, and deadlines everywhere.
 //!
 //! In the order in which one would tell it: [`types`] are what travels; [`logs`] and [`machine`] connect openraft to the
-//! store; [`tls`], [`link`], [`rpc`], [`server`] and [`network`] are how peers talk; [`office`] is what this process knows of
-//! its own leadership, [`reach`] what it knows of the others; [`campaign`] is how it comes to lead; [`rounds`] and [`renew`]
-//! how leases are granted and held; [`write`] how commands get into the log; [`barrier`] when a revoke may be called
-//! effective; [`node`] puts all of it together, and [`watchdog`] looks after the disk.
+//! store; [`tls`], [`link`], [`rpc`], [`server`] and [`network`] are how peers talk, [`strangers`] what is said of others, and
+//! [`door`] where they may ask to be let in; [`office`] is what this process knows of its own leadership, [`reach`] what it
+//! knows of the others; [`campaign`] is how it comes to lead; [`rounds`] and [`renew`] how leases are granted and held;
+//! [`write`] how commands get into the log; [`barrier`] when a revoke may be called effective; [`members`] makes the membership
+//! what was decided; [`outside`] is what a node is handed and says of itself; [`node`] puts all of it together, and
+//! [`watchdog`] looks after the disk.
 
 #![allow(
     clippy::result_large_err,
@@ -16,23 +18,30 @@
 
 mod barrier;
 mod campaign;
+mod door;
 mod link;
 mod logs;
 mod machine;
+mod members;
 mod network;
 mod node;
 mod office;
+mod outside;
 mod reach;
 mod renew;
 mod rounds;
 mod rpc;
 mod server;
+mod strangers;
 pub mod tls;
 mod types;
 mod watchdog;
 mod write;
 
-pub use node::{KEPT_ENTRIES, Member, MemberStatus, Node, NodeOptions, SNAPSHOT_ENTRIES, StartError, Status};
+pub use door::{Answering, Doorkeeper, JOIN_PATH};
+pub use members::Standing;
+pub use node::Node;
+pub use outside::{Begun, KEPT_ENTRIES, Member, MemberStatus, NodeOptions, SNAPSHOT_ENTRIES, StartError, Status};
 pub use rpc::WaitFor;
 pub use tls::PeerTls;
 pub use write::{WriteFailed, Written};

@@ -17,7 +17,7 @@ use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_rustls::TlsConnector;
 
 use crate::rpc::{BODY_BYTES_MAX, CLUSTER_HEADER, FROM_HEADER, HEAD_BYTES_HEADER, TO_HEADER};
@@ -41,10 +41,21 @@ pub(crate) enum LinkError {
     NotConnected(NodeId, String),
     #[error("peer {0} did not answer in time")]
     Timeout(NodeId),
-    #[error("peer {0} refused: {1}")]
+    #[error("peer {0} refused: {why}", why = why(.1))]
     Refused(NodeId, StatusCode),
     #[error("peer {0} answered nonsense")]
     Nonsense(NodeId),
+}
+
+/// What a peer means by a status.
+fn why(status: &StatusCode) -> String {
+    match *status {
+        StatusCode::MISDIRECTED_REQUEST => {
+            "it belongs to another cluster, or is another node than this one takes it for".to_owned()
+        }
+        StatusCode::GONE => "this node was removed from the cluster".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 impl Slot {
@@ -72,6 +83,8 @@ pub(crate) struct Badge {
     pub(crate) cluster: String,
     pub(crate) me: NodeId,
     pub(crate) tls: PeerTls,
+    /// Set when a peer says that this node was removed.
+    pub(crate) removed: watch::Sender<bool>,
 }
 
 /// The way to one peer. Connects when it is needed and again after a failure.
@@ -159,7 +172,12 @@ impl Link {
         let exchanged = tokio::time::timeout(wait, self.send(lane, request)).await;
         let bytes = match exchanged {
             Ok(Ok(bytes)) => bytes,
-            Ok(Err(error @ LinkError::Refused(..))) => return Err(error),
+            Ok(Err(error @ LinkError::Refused(_, status))) => {
+                if status == StatusCode::GONE {
+                    self.badge.removed.send_replace(true);
+                }
+                return Err(error);
+            }
             Ok(Err(error)) => {
                 slot.forget();
                 return Err(error);

@@ -1,9 +1,8 @@
 //! One node of the cluster, as everybody else sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use mcp_model::clock::{Clock, Reading};
@@ -11,33 +10,30 @@ use mcp_model::command::Envelope;
 use mcp_model::ids::NodeId;
 use mcp_model::records::Retirement;
 use mcp_model::tables;
-use mcp_model::timers::{Timers, TimersUnfit};
-use mcp_store::log::{LogError, RaftLog};
-use mcp_store::{Replica, StoreError};
-use openraft::{Config, ServerState, SnapshotPolicy};
+use mcp_model::timers::Timers;
+use mcp_store::Replica;
+use mcp_store::log::RaftLog;
+use openraft::{Config, SnapshotPolicy};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::door::{self, Doorkeeper};
 use crate::link::{Badge, Lane, Link};
 use crate::logs::Logs;
 use crate::machine::Machine;
+use crate::members::{self, Standing};
 use crate::network::Links;
 use crate::office::Office;
+use crate::outside::{Begun, Member, MemberStatus, NodeOptions, StartError, Status};
 use crate::reach::Reach;
 use crate::rounds::{self, Rounds};
-use crate::rpc::{ASK, CAMPAIGN, Index, PeerState, READ_INDEX, WaitFor};
-use crate::tls::PeerTls;
+use crate::rpc::{ASK, Index, PeerState, READ_INDEX, WaitFor};
+use crate::strangers::Strangers;
+use crate::tls::{PeerTls, TlsError};
 use crate::types::{Metrics, Peer, Raft, Stored};
 use crate::write::{self, Queued, WriteFailed, Written};
 use crate::{campaign, reach, renew, server, watchdog};
 
-/// Entries of log after which a snapshot is due, as a rule.
-pub const SNAPSHOT_ENTRIES: u64 = 10_000;
-/// Entries that stay behind a snapshot for those who lag, as a rule.
-pub const KEPT_ENTRIES: u64 = 1_000;
-/// How long a leader that stops waits for somebody to follow it.
-const HAND_OVER_WAIT: Duration = Duration::from_millis(1_500);
 /// How long the disk may take when a node stops.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// The pause after a read index that failed.
@@ -45,87 +41,9 @@ const RETRY: Duration = Duration::from_millis(25);
 /// How long a read index may take, tries included.
 const READ_INDEX_WAIT: Duration = Duration::from_millis(1_000);
 /// How long peers are asked whether there is a cluster already.
-const ASK_WAIT: Duration = Duration::from_millis(500);
+pub(crate) const ASK_WAIT: Duration = Duration::from_millis(500);
 /// Retired nodes that are read at a time.
 const RETIRED_PER_SCAN: usize = 1_000;
-
-/// What a node needs to start.
-pub struct NodeOptions {
-    /// Names the cluster in every message.
-    pub cluster: String,
-    /// This node.
-    pub me: NodeId,
-    /// Leases and elections.
-    pub timers: Timers,
-    /// Entries of log after which a snapshot is due: [`SNAPSHOT_ENTRIES`] but in tests.
-    pub snapshot_entries: u64,
-    /// Entries that stay behind a snapshot for those who lag: [`KEPT_ENTRIES`] but in tests.
-    pub kept_entries: u64,
-    /// Where snapshots go.
-    pub snapshots: PathBuf,
-    /// Draws numbers: jitter.
-    pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
-}
-
-/// A first voter of a new cluster.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// Its id.
-    pub id: NodeId,
-    /// For people.
-    pub name: String,
-    /// `host:port` of its peer listener.
-    pub address: String,
-}
-
-/// Why a node cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The timers cannot work together.
-    #[error(transparent)]
-    Timers(#[from] TimersUnfit),
-    /// The log cannot be used.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The state cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Consensus refuses to begin.
-    #[error("consensus cannot start: {0}")]
-    Raft(String),
-}
-
-/// Where the cluster is, as this node sees it.
-#[derive(Debug, Clone)]
-pub struct Status {
-    /// This node.
-    pub me: NodeId,
-    /// Who leads, if anybody.
-    pub leader: Option<NodeId>,
-    /// The term.
-    pub term: u64,
-    /// Index of the last log entry.
-    pub last_log: u64,
-    /// Index up to which the auth view is complete.
-    pub auth_index: u64,
-    /// Everybody in the configuration.
-    pub members: Vec<MemberStatus>,
-}
-
-/// One node of the configuration.
-#[derive(Debug, Clone)]
-pub struct MemberStatus {
-    /// Its id.
-    pub id: NodeId,
-    /// For people.
-    pub name: String,
-    /// `host:port` of its peer listener.
-    pub address: String,
-    /// Whether it votes.
-    pub voter: bool,
-    /// Index up to which the leader knows its log to match. Known on the leader only.
-    pub matched: Option<u64>,
-}
 
 /// When a leader was last heard.
 #[derive(Default)]
@@ -160,6 +78,13 @@ pub(crate) struct Core {
     pub(crate) reach: Reach,
     pub(crate) rounds: Rounds,
     pub(crate) batches: mpsc::Sender<Queued>,
+    pub(crate) tls: PeerTls,
+    pub(crate) strangers: Strangers,
+    /// Places for machines that ask to be let in.
+    pub(crate) guests: Arc<Semaphore>,
+    pub(crate) doorkeeper: OnceLock<Arc<dyn Doorkeeper>>,
+    /// Set once this node knows that it was removed.
+    removed: watch::Sender<bool>,
     links: Links,
     fit: AtomicBool,
     renewing: AtomicBool,
@@ -202,6 +127,18 @@ impl Core {
         self.membership.borrow().membership().get_node(&node.0).is_some()
     }
 
+    /// Whether the appended or the applied configuration has it.
+    pub(crate) fn is_member(&self, node: NodeId) -> bool {
+        let appended = self
+            .metrics
+            .borrow()
+            .membership_config
+            .membership()
+            .get_node(&node.0)
+            .is_some();
+        appended || self.is_applied_member(node)
+    }
+
     /// Whoever was removed and may still hold a lease. `None`: the state cannot be read, and the gate is shut.
     pub(crate) fn retired(&self) -> Option<Vec<NodeId>> {
         let read = self.replica.read(|t| {
@@ -227,7 +164,20 @@ impl Core {
 
     /// Whether this node's disk is good enough to lead.
     pub(crate) fn is_fit(&self) -> bool {
-        self.fit.load(Ordering::Acquire) && !self.leaving.load(Ordering::Acquire)
+        let removed = self.replica.gate().is_removed();
+        self.fit.load(Ordering::Acquire) && !self.leaving.load(Ordering::Acquire) && !removed
+    }
+
+    /// From here on nothing that this node sends keeps the others loyal to it.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        self.raft.runtime_config().heartbeat(false);
+    }
+
+    /// The opposite.
+    pub(crate) fn stay(&self) {
+        self.leaving.store(false, Ordering::Release);
+        self.raft.runtime_config().heartbeat(self.is_fit());
     }
 
     /// Whether this node still asks for leases: not once it has begun to stop.
@@ -300,11 +250,13 @@ impl Node {
             &options.snapshots,
         )?;
         let membership = machine.membership();
-        let acceptor = TlsAcceptor::from(Arc::clone(&tls.server));
+        replica.belongs_to(options.me)?;
+        let removed = watch::Sender::new(false);
         let links = Links::new(Badge {
             cluster: options.cluster.clone(),
             me: options.me,
-            tls,
+            tls: tls.clone(),
+            removed: removed.clone(),
         });
         let config = config(&options)?;
         let raft = Raft::new(options.me.0, Arc::new(config), links.clone(), logs.clone(), machine).await;
@@ -327,6 +279,11 @@ impl Node {
             reach: Reach::default(),
             rounds,
             batches,
+            tls,
+            strangers: Strangers::default(),
+            guests: Arc::new(Semaphore::new(door::GUESTS_MAX)),
+            doorkeeper: OnceLock::new(),
+            removed,
             links,
             fit: AtomicBool::new(true),
             renewing: AtomicBool::new(true),
@@ -338,26 +295,55 @@ impl Node {
         core.spawn(observe(Arc::clone(&core)));
         core.spawn(rounds::run(Arc::clone(&core), asked));
         core.spawn(write::run(Arc::clone(&core), queued));
-        core.spawn(server::run(Arc::clone(&core), listener, acceptor));
+        core.spawn(server::run(Arc::clone(&core), listener));
         core.spawn(campaign::run(Arc::clone(&core)));
         core.spawn(renew::run(Arc::clone(&core)));
         core.spawn(watchdog::run(Arc::clone(&core)));
         core.spawn(reach::run(Arc::clone(&core)));
+        core.spawn(members::run(Arc::clone(&core)));
+        core.spawn(notice_removal(Arc::clone(&core)));
         Ok(Node { core })
     }
 
-    /// Begins a cluster of `members`, unless this node or one of them has a membership already. Says whether it did.
-    pub async fn bootstrap(&self, members: &[Member]) -> Result<bool, StartError> {
+    /// Lets machines ask to be let in. Until then they are told to come back.
+    pub fn open_door(&self, keeper: Arc<dyn Doorkeeper>) {
+        // A door that is open stays as it is.
+        self.core.doorkeeper.get_or_init(|| keeper);
+    }
+
+    /// Puts another certificate of the same authority in the place of this node's, for connections from now on.
+    pub fn replace_certificate(&self, chain: &[u8], key: &[u8]) -> Result<(), TlsError> {
+        self.core.tls.replace(chain, key)
+    }
+
+    /// Resolves when this node knows that it was removed from the cluster: it admits nobody any more.
+    pub async fn removed(&self) {
+        let mut removed = self.core.removed.subscribe();
+        // The sender lives as long as the core.
+        let _removed = removed.wait_for(|removed| *removed).await;
+    }
+
+    /// Has another node lead, if `node` does. Its removal is not to be waited for by the one who goes.
+    pub async fn step_down(&self, node: NodeId) -> Result<(), WriteFailed> {
+        Box::pin(members::step_down(&self.core, node)).await
+    }
+
+    /// Waits until the membership that this node knows has `node` where it is to stand. `false`: not within `limit`.
+    pub async fn stands(&self, node: NodeId, standing: Standing, limit: Duration) -> bool {
+        members::stands(&self.core, node, standing, limit).await
+    }
+
+    /// Begins a cluster of `members`, unless this node or one of them has a membership already.
+    pub async fn bootstrap(&self, members: &[Member]) -> Result<Begun, StartError> {
         let raft_error = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
         if self.core.raft.is_initialized().await.map_err(|e| raft_error(&e))? {
-            return Ok(false);
+            return Ok(Begun::Already);
         }
         for member in members.iter().filter(|m| m.id != self.core.me) {
             let link = self.core.links.to(member.id, &member.address);
             let state: Result<PeerState, _> = link.call(Lane::Fast, ASK, &(), ASK_WAIT).await;
             if state.is_ok_and(|state| state.has_membership) {
-                tracing::info!(member = %member.name, "there is a cluster already: this node waits to be let in");
-                return Ok(false);
+                return Ok(Begun::Elsewhere(member.clone()));
             }
         }
         let nodes: BTreeMap<u64, Peer> = members
@@ -373,7 +359,7 @@ impl Node {
             })
             .collect();
         self.core.raft.initialize(nodes).await.map_err(|e| raft_error(&e))?;
-        Ok(true)
+        Ok(Begun::Here)
     }
 
     /// Gets a command into the log and carried out, through whoever leads.
@@ -478,7 +464,7 @@ impl Node {
         // In this order: a renewal that is under way belongs to the incarnation that ends here.
         core.renewing.store(false, Ordering::Release);
         core.replica.hand_back_lease();
-        self.hand_over().await;
+        Box::pin(members::hand_over(core)).await;
         core.stop.send_replace(true);
         // A disk that hangs must not keep the program: what was acknowledged is on it already, or on the others'.
         let ended = tokio::time::timeout(STOP_WAIT, core.raft.shutdown()).await;
@@ -495,38 +481,6 @@ impl Node {
             tracing::warn!("the state was not flushed: it is rebuilt from the log at the next start");
         }
     }
-
-    /// Asks the most caught-up peer to lead, if this node does, and waits until it does.
-    async fn hand_over(&self) {
-        let core = &self.core;
-        let metrics = core.metrics.borrow().clone();
-        if metrics.state != ServerState::Leader {
-            return;
-        }
-        let voters: BTreeSet<u64> = metrics
-            .membership_config
-            .voter_ids()
-            .filter(|id| *id != core.me.0)
-            .collect();
-        let replication = metrics.replication.unwrap_or_default();
-        let best = replication
-            .iter()
-            .filter(|(id, _)| voters.contains(id))
-            .max_by_key(|(_, matched)| **matched);
-        let Some(heir) = best.map(|(id, _)| NodeId(*id)) else {
-            return;
-        };
-        // Nothing may reach the followers any more, or they stay loyal: no heartbeats, no rounds, no writes.
-        core.leaving.store(true, Ordering::Release);
-        core.raft.runtime_config().heartbeat(false);
-        let Some(link) = core.link(heir) else { return };
-        let asked: Result<(), _> = link.call(Lane::Fast, CAMPAIGN, &(), ASK_WAIT).await;
-        if asked.is_ok() {
-            let mut metrics = core.metrics.clone();
-            let followed = metrics.wait_for(|m| m.current_leader.is_some_and(|id| id != core.me.0));
-            let _in_time = tokio::time::timeout(HAND_OVER_WAIT, followed).await;
-        }
-    }
 }
 
 /// Follows the metrics to see when this node begins to lead, and when it ends.
@@ -540,6 +494,23 @@ async fn observe(core: Arc<Core>) {
             () = core.stopped() => return,
         }
     }
+}
+
+/// Takes notice of this node's own removal, whether it stands in its state or a peer says so: then it may have been out of
+/// reach when the others went on without it.
+async fn notice_removal(core: Arc<Core>) {
+    let (mut index, mut told) = (core.replica.auth_index_watch(), core.removed.subscribe());
+    while !core.replica.gate().is_removed() {
+        tokio::select! {
+            changed = index.changed() => if changed.is_err() { return },
+            told = told.wait_for(|removed| *removed) => {
+                drop(told);
+                core.replica.be_removed();
+            }
+        }
+    }
+    tracing::error!("this node was removed from the cluster: it admits nobody any more");
+    core.removed.send_replace(true);
 }
 
 fn config(options: &NodeOptions) -> Result<Config, StartError> {

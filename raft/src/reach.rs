@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use mcp_model::ids::NodeId;
 
-use crate::link::Lane;
+use crate::link::{Lane, LinkError};
 use crate::node::Core;
 use crate::rpc::{ASK, PeerState};
 
@@ -21,6 +21,15 @@ const ANSWER_WAIT: Duration = Duration::from_millis(500);
 pub(crate) struct Reach(Mutex<HashMap<NodeId, bool>>);
 
 impl Reach {
+    /// Says it when a member begins to answer, or ceases to: once.
+    fn tell(&self, node: NodeId, error: Option<&LinkError>) {
+        match (self.of(node), error) {
+            (None | Some(true), Some(error)) => tracing::warn!(%node, %error, "a member does not answer"),
+            (Some(false), None) => tracing::info!(%node, "a member answers again"),
+            (Some(false), Some(_)) | (None | Some(true), None) => {}
+        }
+    }
+
     /// `None`: it was not asked yet.
     pub(crate) fn of(&self, node: NodeId) -> Option<bool> {
         self.0
@@ -40,6 +49,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             async move {
                 let link = core.link(id)?;
                 let answer: Result<PeerState, _> = link.call(Lane::Fast, ASK, &(), ANSWER_WAIT).await;
+                core.reach.tell(id, answer.as_ref().err());
                 Some((id, answer.is_ok()))
             }
         });

@@ -69,10 +69,10 @@ async fn ask(core: &Core, leader: NodeId, incarnation: Incarnation, request: Req
 }
 
 /// Answers a renewal. Its arrival is noted first, with a fresh clock; then comes a round that begins after it. Only nodes of the
-/// applied configuration are granted anything.
+/// applied configuration are granted anything, and none that was removed.
 pub(crate) async fn grant(core: &Core, node: NodeId) -> Index {
     core.office.note_arrival(node, &*core.clock);
-    if !core.is_applied_member(node) {
+    if !core.is_applied_member(node) || core.is_retired(node) {
         return Index::NotLeader;
     }
     rounds::join(&core.rounds).await

@@ -30,6 +30,7 @@ pub(crate) const CAMPAIGN: &str = "/peer/campaign";
 pub(crate) const RENEW: &str = "/peer/renew";
 pub(crate) const READ_INDEX: &str = "/peer/read-index";
 pub(crate) const CONFIRM: &str = "/peer/confirm";
+pub(crate) const RESIGN: &str = "/peer/resign";
 pub(crate) const WRITE: &str = "/peer/write";
 
 /// What a node says of itself before somebody campaigns.

@@ -1,5 +1,6 @@
 //! What a node answers to its peers.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,15 +19,19 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::node::Core;
 use crate::rpc::*;
 use crate::types::{Peer, SnapshotFile, TypeConfig, Vote};
-use crate::{campaign, renew, rounds, tls, write};
+use crate::{campaign, door, members, renew, rounds, tls, write};
 
 /// How long a peer may take to prove who it is.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
+/// Connections that may be proving who they are at a time.
+const HANDSHAKES_MAX: usize = 128;
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests of one peer that are worked on at once.
@@ -35,16 +40,22 @@ const STREAMS_MAX: u32 = 1_024;
 const HEAD_BYTES_MAX: usize = 1024 * 1024;
 
 /// Accepts peers until the node stops.
-pub(crate) async fn run(core: Arc<Core>, listener: TcpListener, acceptor: TlsAcceptor) {
+pub(crate) async fn run(core: Arc<Core>, listener: TcpListener) {
+    let shaking = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = core.stopped() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
-                tokio::spawn(serve(Arc::clone(&core), acceptor.clone(), stream));
-            }
+            Ok((stream, from)) => match Arc::clone(&shaking).try_acquire_owned() {
+                Ok(place) => {
+                    tokio::spawn(serve(Arc::clone(&core), stream, from, place));
+                }
+                Err(_) => core
+                    .strangers
+                    .turned_away(&*core.clock, from.ip(), &"too many connect at once"),
+            },
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -53,14 +64,30 @@ pub(crate) async fn run(core: Arc<Core>, listener: TcpListener, acceptor: TlsAcc
     }
 }
 
-async fn serve(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream) {
+async fn serve(core: Arc<Core>, stream: TcpStream, from: SocketAddr, place: OwnedSemaphorePermit) {
     stream.set_nodelay(true).unwrap_or(());
-    let shaken = tokio::time::timeout(HANDSHAKE_WAIT, acceptor.accept(stream)).await;
-    let stream = match shaken {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::warn!(%error, "a peer was turned away"),
-        Err(_) => return,
-    };
+    let shaken = tokio::time::timeout(HANDSHAKE_WAIT, shake_hands(&core, stream)).await;
+    drop(place);
+    match shaken {
+        Ok(Ok((stream, false))) => serve_peer(core, stream).await,
+        Ok(Ok((stream, true))) => door::serve(core, stream, from).await,
+        Ok(Err(error)) => core.strangers.turned_away(&*core.clock, from.ip(), &error),
+        Err(_) => core
+            .strangers
+            .turned_away(&*core.clock, from.ip(), &"it did not say who it is in time"),
+    }
+}
+
+/// Who has no certificate yet, and says so, is let as far as the door (`true`). Everybody else shows one.
+async fn shake_hands(core: &Core, stream: TcpStream) -> std::io::Result<(TlsStream<TcpStream>, bool)> {
+    let begun = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    let spoken = begun.client_hello().alpn();
+    let at_the_door = spoken.is_some_and(|mut all| all.any(|one| one == tls::JOIN_ALPN));
+    let config = if at_the_door { &core.tls.door } else { &core.tls.server };
+    Ok((begun.into_stream(Arc::clone(config)).await?, at_the_door))
+}
+
+async fn serve_peer(core: Arc<Core>, stream: TlsStream<TcpStream>) {
     let certs = stream.get_ref().1.peer_certificates();
     let Some(cert) = certs
         .and_then(<[_]>::first)
@@ -109,14 +136,22 @@ fn caller(core: &Core, cert: &CertificateDer<'_>, headers: &HeaderMap) -> Result
         return Err(StatusCode::MISDIRECTED_REQUEST);
     }
     let from: NodeId = header(FROM_HEADER).parse().map_err(|_| StatusCode::FORBIDDEN)?;
-    if !tls::names(cert, from) || core.is_retired(from) {
+    if !tls::names(cert, from) {
         return Err(StatusCode::FORBIDDEN);
+    }
+    if core.is_retired(from) {
+        return Err(StatusCode::GONE);
     }
     Ok(from)
 }
 
 async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Result<Bytes, StatusCode> {
-    match request.uri().path() {
+    let path = request.uri().path();
+    // Whoever follows a leader that this node does not know yet must be heard; what changes something is for members.
+    if matches!(path, CAMPAIGN | RESIGN | READ_INDEX | WRITE) && !core.is_member(from) {
+        return Err(StatusCode::FORBIDDEN);
+    }
+    match path {
         APPEND => append(core, read(request).await?).await,
         VOTE => {
             let vote: VoteRequest<u64> = read(request).await?;
@@ -136,6 +171,7 @@ async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Re
             let _renewal: Renewal = read(request).await?;
             written(&renew::grant(core, from).await)
         }
+        RESIGN => written(&members::resign(core).await),
         READ_INDEX => written(&rounds::join(&core.rounds).await),
         CONFIRM => written(&confirm(core, read(request).await?).await),
         WRITE => {

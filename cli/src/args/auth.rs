@@ -1,5 +1,7 @@
 //! Logging in, and asking about rights.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 #[derive(Args)]
@@ -10,6 +12,9 @@ pub(crate) struct LoginArgs {
     /// Read the password from standard input instead of asking for it
     #[arg(long)]
     pub(crate) password_stdin: bool,
+    /// The first time: set the password with the secret in this file, which `mcpnode init` wrote. It works once
+    #[arg(long, value_name = "FILE")]
+    pub(crate) setup_secret_file: Option<PathBuf>,
     /// API URLs of the nodes, kept in the context
     #[arg(long, value_name = "URL[,URL]", value_delimiter = ',')]
     pub(crate) server: Vec<String>,

@@ -23,6 +23,26 @@ impl std::fmt::Debug for LoginRequest {
     }
 }
 
+/// A first password, set with the secret that `mcpnode init` wrote. Opens a session as well. Its `Debug` leaves both out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SetupRequest {
+    /// Who.
+    pub email: String,
+    /// `mcpctl_setup_…`: it works once.
+    pub setup_secret: String,
+    /// Their password from now on.
+    pub password: String,
+}
+
+impl std::fmt::Debug for SetupRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SetupRequest")
+            .field("email", &self.email)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The session that a login opens: the one answer that shows its bearer. Its `Debug` leaves it out.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -73,11 +73,13 @@ pub enum Code {
     OutcomeUnknown,
     IndexNotReached,
     StoreFailed,
+    OriginNotAllowed,
+    WouldLoseQuorum,
 }
 
 impl Code {
     /// All of them.
-    pub const ALL: [Code; 20] = [
+    pub const ALL: [Code; 22] = [
         Code::BadRequest,
         Code::NotAuthenticated,
         Code::BadCredentials,
@@ -98,6 +100,8 @@ impl Code {
         Code::OutcomeUnknown,
         Code::IndexNotReached,
         Code::StoreFailed,
+        Code::OriginNotAllowed,
+        Code::WouldLoseQuorum,
     ];
 
     /// The code as text, its HTTP status and its title.
@@ -123,6 +127,8 @@ impl Code {
             Code::OutcomeUnknown => ("outcome_unknown", 504, "whether the change was made is not known"),
             Code::IndexNotReached => ("index_not_reached", 503, "this node is behind"),
             Code::StoreFailed => ("store_failed", 500, "this node's store failed"),
+            Code::OriginNotAllowed => ("origin_not_allowed", 403, "pages of this origin may not call"),
+            Code::WouldLoseQuorum => ("would_lose_quorum", 409, "too few voters would be left to decide"),
         }
     }
 

@@ -1,14 +1,16 @@
 //! Logging in and out, and who one is.
 
 use http::StatusCode;
-use mcp_api::auth::{LoginAnswer, LoginRequest, UserRef, WhoAmI};
+use mcp_api::auth::{LoginAnswer, LoginRequest, SetupRequest, UserRef, WhoAmI};
 use mcp_api::problem::Code;
 use mcp_api::rbac::RoleBindingBody;
 use mcp_api::show_time;
 use mcp_api::write::Removed;
 use mcp_model::command::{Actor, Command};
 use mcp_model::names::Email;
-use mcp_model::token::PlainSession;
+use mcp_model::records::{SetupSecret, User};
+use mcp_model::tables;
+use mcp_model::token::{PlainSession, PlainSetup, SETUP_PREFIX};
 use zeroize::Zeroizing;
 
 use crate::answer::Answer;
@@ -44,6 +46,60 @@ pub(crate) async fn login(call: Call) -> Result<Answer, Fault> {
     let user = user.filter(|u| right && !u.disabled).ok_or_else(wrong)?;
     api.throttle.succeeded(email.as_str(), call.peer);
 
+    open_session(&call, user).await
+}
+
+/// Sets the first password of the first administrator, once, and opens a session. Whoever knows the secret of `init` may.
+pub(crate) async fn setup(call: Call) -> Result<Answer, Fault> {
+    let Parsed { value, mut faults } = body::parse::<SetupRequest>(&call.body)?;
+    let (secret, password) = (Zeroizing::new(value.setup_secret), Zeroizing::new(value.password));
+    let email = faults.check("email", Email::parse(&value.email));
+    users::check_new_password(&mut faults, &password);
+    let secret = PlainSetup::parse(secret.trim());
+    if secret.is_none() {
+        faults.add(
+            "setupSecret",
+            format!("it is the line in the file that mcpnode init wrote: {SETUP_PREFIX}…"),
+        );
+    }
+    faults.refuse()?;
+    let (email, secret) = (email.expect(READ), secret.expect(READ));
+    let api = &call.api;
+    slow_down(&call, &email)?;
+    api.catch_up().await?;
+    let hash = secret.hash();
+    let known = api.read(move |t| tables::load::<SetupSecret>(t, &hash.0)).await?;
+    api.vouch()?;
+    known.filter(|known| known.hash.same_as(&hash)).ok_or_else(used_up)?;
+    let command = Command::UseSetup {
+        hash,
+        user: email.clone(),
+        password_hash: api.hasher.hash(password, api.random()).await?,
+    };
+    let id = api.random_command_id();
+    let written = api.propose(id, Actor::System, command, WaitFor::Committed).await;
+    let written = written.map_err(|fault| match fault.code() {
+        Code::NotAuthenticated => used_up(),
+        _ => fault,
+    })?;
+    api.throttle.succeeded(email.as_str(), call.peer);
+    tracing::info!(user = %email, index = written.index, "first password set: the setup secret is dead");
+    api.reach(written.index, limits::INDEX_WAIT).await?;
+    let name = email.to_string();
+    let user = api.read(move |t| users::find(t, &name)).await?;
+    open_session(&call, user.ok_or_else(used_up)?).await
+}
+
+fn used_up() -> Fault {
+    Fault::new(
+        Code::BadCredentials,
+        "the setup secret is not that of this user in this cluster, or it was used already",
+    )
+    .hint("if it was used: mcpctl login --email EMAIL, with the password that was set then")
+}
+
+async fn open_session(call: &Call, user: User) -> Result<Answer, Fault> {
+    let api = &call.api;
     let session = PlainSession::from_bytes(&Zeroizing::new(api.random()));
     let expires_ms = api.clock.wall_ms() + limits::SESSION_MS;
     let command = Command::OpenSession {

@@ -102,7 +102,7 @@ impl Call {
             .map(|(_, value)| value.as_str())
     }
 
-    fn param(&self, key: &str) -> &str {
+    pub(crate) fn param(&self, key: &str) -> &str {
         self.params
             .iter()
             .find(|(k, _)| k == key)
@@ -124,6 +124,7 @@ impl Call {
                 admitted.name = admitted.object_name(resource).await?;
                 admitted.caller.rights.need(verb, resource, &admitted.name)?;
             }
+            Right::Cluster => admitted.caller.rights.need_cluster()?,
             Right::Token(verb) => admitted.token = Some(admitted.object_token(verb).await?),
         }
         Ok(admitted)

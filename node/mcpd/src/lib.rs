@@ -26,6 +26,7 @@ mod write;
 
 mod auth;
 mod can_i;
+mod cluster;
 mod mcptokens;
 mod nodes;
 mod projects;
@@ -34,5 +35,5 @@ mod servers;
 mod tools;
 mod users;
 
-pub use port::{ClusterStatus, Member, MemberRole, Pending, WaitFor, WriteFailed, Writer, Written};
+pub use port::{ClusterStatus, Member, MemberRole, Pending, Standing, WaitFor, WriteFailed, Writer, Written};
 pub use router::{Options, Parts, router};

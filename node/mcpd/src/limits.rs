@@ -47,3 +47,11 @@ pub const SERVER_ENTRIES_MAX: usize = 200;
 pub const SERVER_DEADLINE_MS_MAX: u64 = 3_600_000;
 /// Faults that are listed in one answer.
 pub const FAULTS_MAX: usize = 32;
+/// How long a join token lets in if nothing is said.
+pub const JOIN_TTL: &str = "1h";
+/// How long at most, ms: 7 days.
+pub const JOIN_TTL_MS_MAX: u64 = 7 * 86_400_000;
+/// Longest wait until the membership says what was decided.
+pub const SETTLE_WAIT: Duration = Duration::from_secs(5);
+/// Nodes that are looked through.
+pub const NODES_MAX: usize = 1_000;

@@ -82,6 +82,17 @@ pub struct ClusterStatus {
     pub members: Vec<Member>,
 }
 
+/// Where a node is to stand in the membership.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It votes.
+    Voter,
+    /// It follows.
+    Learner,
+    /// It is no member.
+    Gone,
+}
+
 /// Writes, and what only the leader knows.
 pub trait Writer: Send + Sync + 'static {
     /// Has a command carried out: here or by the leader. A second write of the same command id gets the answer of the first.
@@ -93,4 +104,10 @@ pub trait Writer: Send + Sync + 'static {
 
     /// The cluster as this node sees it. Answers at once.
     fn cluster_status(&self) -> ClusterStatus;
+
+    /// Has another node lead, if `node` does.
+    fn step_down(&self, node: NodeId) -> Pending<'_, Result<(), WriteFailed>>;
+
+    /// Waits until the membership has `node` where it is to stand. `false`: not within `limit`.
+    fn stands(&self, node: NodeId, standing: Standing, limit: Duration) -> Pending<'_, bool>;
 }

@@ -49,6 +49,8 @@ pub struct Parts {
 pub struct Options {
     /// Host names that are served.
     pub allowed_hosts: AllowedHosts,
+    /// Origins whose pages may call; `*` allows every one. None is the safe value.
+    pub allowed_origins: Vec<String>,
 }
 
 /// The control plane at work.
@@ -61,6 +63,7 @@ pub(crate) struct Api {
     pub(crate) throttle: Throttle,
     pub(crate) unknown_bearers: Semaphore,
     hosts: AllowedHosts,
+    origins: Vec<String>,
 }
 
 impl Api {
@@ -74,6 +77,7 @@ impl Api {
             throttle: Throttle::default(),
             unknown_bearers: Semaphore::new(limits::UNKNOWN_BEARERS_MAX),
             hosts: parts.options.allowed_hosts,
+            origins: parts.options.allowed_origins,
         }
     }
 
@@ -168,6 +172,7 @@ async fn answer(api: &Arc<Api>, route: &'static Route, request: Request) -> Resu
         return Err(Fault::new(Code::HostNotAllowed, "this host name is not served here")
             .hint("add it to allowed_hosts of the API listener"));
     }
+    refuse_foreign_pages(api, &head)?;
     let params = params(&mut head).await?;
     let query = query(route, &head)?;
     // A bearer of no known shape is refused before anything is read; the rest is decided after the body has arrived.
@@ -198,6 +203,21 @@ async fn answer(api: &Arc<Api>, route: &'static Route, request: Request) -> Resu
         }
         (Access::For(..), None) => Err(Fault::not_authenticated("the request carries no bearer")),
     }
+}
+
+/// A browser says which page calls. Nothing else does.
+fn refuse_foreign_pages(api: &Api, head: &Head) -> Result<(), Fault> {
+    let mut given = head.headers.get_all(http::header::ORIGIN).iter();
+    let allowed = |origin: &HeaderValue| {
+        api.origins
+            .iter()
+            .any(|one| one == "*" || one.as_bytes() == origin.as_bytes())
+    };
+    if given.all(allowed) {
+        return Ok(());
+    }
+    Err(Fault::new(Code::OriginNotAllowed, "pages of this origin may not call")
+        .hint("add it to allowed_origins of the API listener"))
 }
 
 /// Admits the caller on a state that is as new as the request asks for.

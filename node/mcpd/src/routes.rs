@@ -6,7 +6,8 @@
 use std::fmt;
 
 use http::Method;
-use mcp_api::auth::{CanI, Introspection, LoginAnswer, LoginRequest, WhoAmI};
+use mcp_api::auth::{CanI, Introspection, LoginAnswer, LoginRequest, SetupRequest, WhoAmI};
+use mcp_api::cluster::{JoinTokenBody, NewJoinToken, NodeChanged};
 use mcp_api::nodes::{ClusterBody, NodeBody};
 use mcp_api::projects::{ProjectBody, ProjectChange, ProjectSpecBody, ProjectTool};
 use mcp_api::rbac::{RbacBody, RbacSpec};
@@ -22,7 +23,7 @@ use crate::call::{Admitted, Call};
 use crate::fault::Fault;
 use crate::openapi::{self, Document, Shape};
 use crate::port::Pending;
-use crate::{auth, can_i, mcptokens, nodes, projects, rbac, servers, tools, users};
+use crate::{auth, can_i, cluster, mcptokens, nodes, projects, rbac, servers, tools, users};
 
 /// What a caller of a route must hold. Decided before the handler runs; what depends on the body is decided again, by the
 /// handler where it can be and by the state always.
@@ -36,6 +37,8 @@ pub enum Right {
     Some(Verb, Resource),
     /// The verb on the token that the path names, or owning it.
     Token(Verb),
+    /// The action `cluster`, held by somebody who is no token.
+    Cluster,
 }
 
 /// The right as people write it.
@@ -52,6 +55,7 @@ impl fmt::Display for Right {
             Right::Some(verb, resource) => {
                 write!(f, "role:{},resource:{}", verb.least_role().as_str(), resource.as_str())
             }
+            Right::Cluster => f.write_str("action:cluster (never a token's)"),
             Right::Token(verb) => write!(
                 f,
                 "role:{},resource:mcptokens,name:{{project}}/{{name}}, or owning it",
@@ -189,10 +193,11 @@ macro_rules! route {
 /// Every route of `/api/v1`.
 pub static ROUTES: &[Route] = &{
     use Resource::{McpTokens, Nodes, Projects, Rbac, Servers, Users};
-    use Right::{Caller, On, Some, Token};
+    use Right::{Caller, Cluster, On, Some, Token};
     use Verb::{Create, Delete, See, Update};
     [
         route!(POST "/auth/login", Open, auth::login, "Open a session", takes LoginRequest, One LoginAnswer),
+        route!(POST "/auth/setup", Open, auth::setup, "Set the first password", takes SetupRequest, One LoginAnswer),
         route!(POST "/auth/logout", Caller, auth::logout, "End the caller's session", Change Removed),
         route!(GET "/auth/whoami", Caller, auth::whoami, "Show who the caller is", One WhoAmI),
         route!(GET "/auth/can-i", Caller, can_i::can_i, "Ask whether the caller may do something", One CanI)
@@ -200,6 +205,10 @@ pub static ROUTES: &[Route] = &{
         route!(GET "/version", Caller, nodes::version, "Show what answers", One VersionBody),
         route!(GET "/openapi.json", Caller, openapi::get, "Describe the API", One Document),
         route!(GET "/cluster/status", Some(See, Nodes), nodes::status, "Show the cluster", One ClusterBody),
+        route!(POST "/cluster/join-tokens", Cluster, cluster::join_token, "Let one machine join", takes NewJoinToken, Change JoinTokenBody),
+        route!(POST "/cluster/nodes/{name}/promote", Cluster, cluster::promote, "Let a node vote", Change NodeChanged),
+        route!(POST "/cluster/nodes/{name}/demote", Cluster, cluster::demote, "Let a node only follow", Change NodeChanged),
+        route!(DELETE "/cluster/nodes/{name}", Cluster, cluster::remove, "Remove a node for ever", Change NodeChanged),
         route!(GET "/nodes", Some(See, Nodes), nodes::list, "List nodes", Pages NodeBody),
         route!(GET "/nodes/{name}", On(See, Nodes), nodes::get, "Show a node", One NodeBody),
         route!(GET "/users", Some(See, Users), users::list, "List users", Pages UserBody),

@@ -11,7 +11,7 @@ use mcp_model::tables::{self, Table, Tables};
 use zeroize::Zeroizing;
 
 use crate::answer::Answer;
-use crate::body::{self, Parsed, READ};
+use crate::body::{self, Faults, Parsed, READ};
 use crate::call::Admitted;
 use crate::fault::Fault;
 use crate::port::Written;
@@ -44,13 +44,7 @@ pub(crate) async fn create(it: Admitted) -> Result<Answer, Fault> {
     faults.text("name", &value.name, limits::TEXT_BYTES_MAX);
     let password = value.password.map(Zeroizing::new);
     if let Some(password) = &password {
-        faults.text("password", password, limits::PASSWORD_BYTES_MAX);
-        if password.chars().count() < limits::PASSWORD_CHARS_MIN {
-            faults.add(
-                "password",
-                format!("at least {} characters", limits::PASSWORD_CHARS_MIN),
-            );
-        }
+        check_new_password(&mut faults, password);
     }
     faults.refuse()?;
     let email = email.expect(READ);
@@ -80,6 +74,17 @@ pub(crate) async fn change(it: Admitted) -> Result<Answer, Fault> {
     let disabled = value.disabled.expect(READ);
     let written = it.propose(Command::SetUserDisabled { email, disabled }).await?;
     changed(&it, written, StatusCode::OK).await
+}
+
+/// Whether it can be somebody's password.
+pub(crate) fn check_new_password(faults: &mut Faults, password: &str) {
+    faults.text("password", password, limits::PASSWORD_BYTES_MAX);
+    if password.chars().count() < limits::PASSWORD_CHARS_MIN {
+        faults.add(
+            "password",
+            format!("at least {} characters", limits::PASSWORD_CHARS_MIN),
+        );
+    }
 }
 
 async fn changed(it: &Admitted, written: Written, status: StatusCode) -> Result<Answer, Fault> {

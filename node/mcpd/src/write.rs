@@ -60,12 +60,16 @@ impl Api {
     }
 
     /// What people call the nodes of a receipt.
-    async fn receipt(&self, written: &Written) -> Result<Option<ReceiptBody>, Fault> {
+    async fn receipt(&self, written: &Written, gone: &[(NodeId, String)]) -> Result<Option<ReceiptBody>, Fault> {
         let Some(receipt) = &written.receipt else {
             return Ok(None);
         };
         let nodes = self.read(|t| tables::list::<NodeRecord>(t, None, NODES_MAX)).await?;
-        let names: BTreeMap<NodeId, String> = nodes.into_iter().map(|n| (n.id, n.name.to_string())).collect();
+        let names: BTreeMap<NodeId, String> = nodes
+            .into_iter()
+            .map(|n| (n.id, n.name.to_string()))
+            .chain(gone.iter().cloned())
+            .collect();
         Ok(Some(ReceiptBody::of(receipt, |node| names.get(&node).cloned())))
     }
 }
@@ -161,7 +165,18 @@ impl Admitted {
         status: StatusCode,
         object: impl Serialize,
     ) -> Result<Answer, Fault> {
-        let receipt = self.call.api.receipt(written).await?;
+        self.answer_naming(written, status, object, &[]).await
+    }
+
+    /// The same, where some nodes of the receipt are registered no more.
+    pub(crate) async fn answer_naming(
+        &self,
+        written: &Written,
+        status: StatusCode,
+        object: impl Serialize,
+        gone: &[(NodeId, String)],
+    ) -> Result<Answer, Fault> {
+        let receipt = self.call.api.receipt(written, gone).await?;
         let waited = written.restricts && self.call.wait()? == WaitFor::Effective;
         let effective = receipt.as_ref().is_some_and(|r| r.effective);
         let status = if waited && !effective {

@@ -50,6 +50,33 @@ impl Api {
         Ok(session.to_owned())
     }
 
+    /// Sets the first password. `None`: that was done before.
+    pub(super) async fn set_up(
+        &self,
+        base: &str,
+        email: &str,
+        secret: &str,
+        password: &str,
+    ) -> anyhow::Result<Option<String>> {
+        let body = mcp_api::auth::SetupRequest {
+            email: email.to_owned(),
+            setup_secret: secret.trim().to_owned(),
+            password: password.trim().to_owned(),
+        };
+        let url = format!("{base}/api/v1/auth/setup");
+        let (status, answer) = self.send(Method::POST, url, None, Some(&body)).await?;
+        if status == StatusCode::UNAUTHORIZED {
+            return Ok(None);
+        }
+        if !status.is_success() {
+            bail!(
+                "POST /api/v1/auth/setup: {status}: {}",
+                answer["detail"].as_str().unwrap_or_default()
+            );
+        }
+        Ok(answer["token"].as_str().map(str::to_owned))
+    }
+
     pub(super) async fn demo_is_listed(&self, base: &str, session: &str) -> bool {
         let url = format!("{base}/api/v1/projects/demo/tools");
         let listed = self.send(Method::GET, url, Some(session), None::<&()>).await;

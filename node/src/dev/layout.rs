@@ -5,20 +5,24 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use mcp_model::clock::Clock;
 use mcp_model::ids::{Id, NodeId};
-use mcp_model::names::Name;
-use mcp_model::token::{PlainToken, TOKEN_PREFIX};
+use mcp_model::names::{Email, Name};
+use mcp_model::token::{PlainSetup, PlainToken, TOKEN_PREFIX};
 
 use crate::certs::Authority;
-use crate::config::{Bootstrap, Config, Listener, Member, Peers};
-use crate::identity::{Identity, data_key_path, write_private};
+use crate::clock::SystemClock;
+use crate::config::{Config, Listener, Peers, Tls};
+use crate::founding::{Founder, Founding};
+use crate::home::{CONFIG_FILE, FOUNDING_FILE, SETUP_FILE};
+use crate::identity::{Identity, write_private};
+use crate::init::common_files;
 use crate::random;
 
 /// The administrator of a dev cluster.
 pub(super) const ADMIN_EMAIL: &str = "admin@dev.local";
 const ADMIN_SECRET_FILE: &str = "admin.secret";
 const TOKEN_FILE: &str = "demo.token";
-const CONFIG_FILE: &str = "mcpnode.toml";
 /// First port of each kind, when all that are needed are free.
 const USUAL_PORTS: [u16; 3] = [3200, 3100, 3300];
 /// Where other ports are looked for, and how often.
@@ -46,11 +50,11 @@ impl Replica {
     }
 
     pub(super) fn api_url(&self) -> String {
-        self.config.api.url()
+        self.config.api_url()
     }
 
     pub(super) fn gateway_url(&self) -> String {
-        self.config.gateway.url()
+        self.config.gateway_url()
     }
 
     pub(super) fn config_file(&self) -> PathBuf {
@@ -97,44 +101,51 @@ impl Layout {
 
     fn create(dir: &Path, count: u16, usual_ports: Option<File>) -> anyhow::Result<Layout> {
         let cluster = Id::from_u128(u128::from_ne_bytes(random::bytes()));
-        let authority = Authority::generate()?;
+        let now_ms = SystemClock.wall_ms();
+        let authority = Authority::generate(now_ms)?;
         let data_key: [u8; 32] = random::bytes();
         let ports = free_ports(count, usual_ports.is_some())?;
         let ids: Vec<NodeId> = (0..count).map(|_| random::node_id()).collect();
-        let members = (1..=count).zip(&ids).zip(&ports).map(|((n, id), ports)| {
-            Ok(Member {
+        let founders = (1..=count).zip(&ids).zip(&ports).map(|((n, id), ports)| {
+            Ok(Founder {
                 id: id.to_string(),
                 name: node_name(n)?,
                 address: loopback(ports[2]).to_string(),
             })
         });
-        let bootstrap = Bootstrap {
-            members: members.collect::<anyhow::Result<_>>()?,
-            admin_email: ADMIN_EMAIL.to_owned(),
-            admin_secret_file: dir.join(ADMIN_SECRET_FILE),
-        };
-        write_private(&bootstrap.admin_secret_file, new_secret().as_bytes())?;
+        let founders = founders.collect::<anyhow::Result<_>>()?;
+        let setup = PlainSetup::from_bytes(&random::bytes());
+        let founding = Founding::new(
+            founders,
+            &Email::parse(ADMIN_EMAIL)?,
+            &setup,
+            &authority.keep(&data_key),
+        );
+        write_private(&dir.join(SETUP_FILE), setup.expose().as_bytes())?;
+        write_private(&dir.join(ADMIN_SECRET_FILE), new_secret().as_bytes())?;
         let mut replicas = Vec::new();
         for ((n, id), ports) in (1..=count).zip(ids).zip(ports) {
             let dir = replica_dir(dir, n);
             std::fs::create_dir_all(&dir)?;
-            Identity::new(cluster, id).save(&dir)?;
-            authority.equip(&dir, id)?;
-            write_private(&data_key_path(&dir), &data_key)?;
             let config = Config {
                 name: node_name(n)?,
                 data_dir: dir.clone(),
-                gateway: listener(ports[0]),
-                api: listener(ports[1]),
+                gateway: Listener::on(loopback(ports[0]), Tls::Off),
+                api: Listener::on(loopback(ports[1]), Tls::Off),
                 peers: Peers {
                     listen: loopback(ports[2]),
                     advertise: None,
                 },
                 timers: Default::default(),
-                // The first one begins; the others wait to be spoken to.
-                bootstrap: (n == 1).then(|| bootstrap.clone()),
             };
-            write_private(&dir.join(CONFIG_FILE), toml::to_string_pretty(&config)?.as_bytes())?;
+            let mut files = authority.equip(id, &config.certified_hosts(), now_ms)?;
+            files.append(common_files(&config, &data_key));
+            if n == 1 {
+                // It begins; the others wait to be spoken to.
+                files.add(FOUNDING_FILE, founding.to_json()?.as_bytes());
+            }
+            files.write(&dir)?;
+            Identity::new(cluster, id).save(&dir)?;
             replicas.push(Replica { dir, config });
         }
         Ok(Layout {
@@ -147,6 +158,15 @@ impl Layout {
     pub(super) fn admin_secret(&self) -> anyhow::Result<String> {
         let file = self.dir.join(ADMIN_SECRET_FILE);
         std::fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))
+    }
+
+    /// The secret that sets the administrator's password, until it was used.
+    pub(super) fn setup_secret(&self) -> Option<String> {
+        std::fs::read_to_string(self.dir.join(SETUP_FILE)).ok()
+    }
+
+    pub(super) fn setup_done(&self) -> anyhow::Result<()> {
+        Ok(std::fs::remove_file(self.dir.join(SETUP_FILE))?)
     }
 
     /// The demo token of an earlier run.
@@ -175,15 +195,6 @@ fn node_name(n: u16) -> anyhow::Result<Name> {
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-fn listener(port: u16) -> Listener {
-    Listener {
-        listen: loopback(port),
-        url: None,
-        allowed_hosts: Vec::new(),
-        allowed_origins: Vec::new(),
-    }
 }
 
 /// A password that nobody has to remember.

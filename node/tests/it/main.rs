@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod child;
+mod cluster;
 mod dev;
+mod machines;
 
 use std::time::Duration;
 

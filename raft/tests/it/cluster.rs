@@ -182,17 +182,7 @@ impl Cluster {
             sites: Vec::new(),
         };
         for id in 1..=n {
-            let listen = free_address().await;
-            let gate = Gate::to(listen.clone()).await;
-            let dir = tempfile::tempdir().unwrap();
-            cluster.sites.push(Site {
-                id: NodeId(id),
-                dir,
-                listen,
-                gate,
-                running: None,
-            });
-            cluster.start(cluster.sites.len() - 1).await;
+            cluster.add(id).await;
         }
         let members: Vec<Member> = cluster
             .sites
@@ -203,12 +193,28 @@ impl Cluster {
                 address: s.gate.address.clone(),
             })
             .collect();
-        assert!(cluster.sites[0].node().bootstrap(&members).await.unwrap());
+        let begun = cluster.sites[0].node().bootstrap(&members).await.unwrap();
+        assert!(matches!(begun, mcp_raft::Begun::Here), "{begun:?}");
         cluster.seed().await;
         cluster
             .until("all hold a lease", |c| c.sites.iter().all(Site::admits))
             .await;
         cluster
+    }
+
+    /// Starts a node of which no other knows.
+    pub(crate) async fn add(&mut self, id: u64) {
+        let listen = free_address().await;
+        let gate = Gate::to(listen.clone()).await;
+        let dir = tempfile::tempdir().unwrap();
+        self.sites.push(Site {
+            id: NodeId(id),
+            dir,
+            listen,
+            gate,
+            running: None,
+        });
+        self.start(self.sites.len() - 1).await;
     }
 
     pub(crate) async fn start(&mut self, at: usize) {

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod leases;
+mod members;
 mod peers;
 mod regressions;
 mod writes;

@@ -12,7 +12,9 @@ use mcp_model::receipt::{Proof, Receipt, ReplicaReceipt};
 use mcp_model::records::{NodeRecord, Origin};
 use mcp_model::token::PlainSession;
 use mcp_store::{ApplyEntry, Replica, ReplicaOptions};
-use mcpd::{ClusterStatus, Member, MemberRole, Options, Parts, Pending, WaitFor, WriteFailed, Writer, Written};
+use mcpd::{
+    ClusterStatus, Member, MemberRole, Options, Parts, Pending, Standing, WaitFor, WriteFailed, Writer, Written,
+};
 
 pub(crate) const ADMIN: &str = "admin@test.com";
 pub(crate) const PASSWORD: &str = "correct horse battery";
@@ -126,6 +128,14 @@ impl Writer for DirectWriter {
                 _ => Ok(*self.next.lock().unwrap()),
             }
         })
+    }
+
+    fn step_down(&self, _: NodeId) -> Pending<'_, Result<(), WriteFailed>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn stands(&self, _: NodeId, _: Standing, _: Duration) -> Pending<'_, bool> {
+        Box::pin(async { true })
     }
 
     fn cluster_status(&self) -> ClusterStatus {

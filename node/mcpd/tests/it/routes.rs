@@ -15,9 +15,9 @@ fn concrete(path: &str) -> String {
         .replace("{id}", "01890a5d-ac96-774b-bcce-b302099a8057")
 }
 
-const OPEN: [&str; 1] = ["POST /api/v1/auth/login"];
+const OPEN: [&str; 2] = ["POST /api/v1/auth/login", "POST /api/v1/auth/setup"];
 /// What every caller may ask, because the answer is about the caller or holds only what the caller may see.
-const FOR_EVERY_CALLER: [&str; 8] = [
+const FOR_EVERY_CALLER: [&str; 9] = [
     "POST /api/v1/auth/logout",
     "GET /api/v1/auth/whoami",
     "GET /api/v1/auth/can-i",
@@ -26,6 +26,7 @@ const FOR_EVERY_CALLER: [&str; 8] = [
     "GET /api/v1/mcptokens",
     "GET /api/v1/mcptokens/introspect",
     "POST /api/v1/auth/login",
+    "POST /api/v1/auth/setup",
 ];
 
 #[tokio::test]
@@ -77,9 +78,13 @@ async fn no_route_answers_without_a_lease() {
     let node = Node::start();
     node.replica.hand_back_lease();
     for route in ROUTES {
-        let body = r#"{"email":"admin@test.com","password":"correct horse battery"}"#;
+        let secret = format!("mcpctl_setup_{}", "0".repeat(43));
+        let body = match route.path().ends_with("/setup") {
+            true => format!(r#"{{"email":"admin@test.com","password":"correct horse","setupSecret":"{secret}"}}"#),
+            false => r#"{"email":"admin@test.com","password":"correct horse battery"}"#.to_owned(),
+        };
         let reply = Client::admin(&node)
-            .send(route.method().as_str(), &concrete(route.path()), Some(body.to_owned()))
+            .send(route.method().as_str(), &concrete(route.path()), Some(body))
             .await
             .refuses(503, "no_lease");
         assert_eq!(reply.header("retry-after"), "1");

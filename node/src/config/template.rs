@@ -1,0 +1,188 @@
+//! The file that `init`, `join` and `dev` write. What is as usual stands there as a comment.
+
+use std::fmt::Write;
+
+use mcp_model::timers::Timers;
+use toml::Value;
+
+use super::{API_PORT, Config, GATEWAY_PORT, Listener, PEER_PORT, Tls};
+
+pub(super) fn render(config: &Config) -> String {
+    let mut out = String::new();
+    let name = text(config.name.as_str());
+    let dir = text(&config.data_dir.display().to_string());
+    let head = format!(
+        "# One node of an mcpnode cluster. Environment variables win over this file (MCPNODE_API_LISTEN is api.listen), and\n\
+         # flags over both. A key that does not exist is an error, and so is a value out of its range.\n\n\
+         # What people call this node.\nname = {name}\n\n\
+         # Its data: identity, certificates, data key, log, state, audit. For its owner's eyes only.\ndata_dir = {dir}\n"
+    );
+    out.push_str(&head);
+    out.push_str("\n# MCP, for AI clients: /projects/<project>/mcp\n[gateway]\n");
+    listener(&mut out, &config.gateway, GATEWAY_PORT);
+    out.push_str("\n# The API, for mcpctl\n[api]\n");
+    listener(&mut out, &config.api, API_PORT);
+    out.push_str("\n# The other nodes: always mutual TLS under the cluster's own authority\n[peers]\n");
+    setting(
+        &mut out,
+        "Where it binds. Loopback unless told otherwise.",
+        "listen",
+        text(&config.peers.listen.to_string()),
+        text(&format!("127.0.0.1:{PEER_PORT}")),
+    );
+    let address = text(&config.peers.address());
+    let usual = if config.peers.advertise.is_some() {
+        String::new()
+    } else {
+        address.clone()
+    };
+    setting(
+        &mut out,
+        "What the other nodes connect to, HOST:PORT.",
+        "advertise",
+        address,
+        usual,
+    );
+    timers(&mut out, &config.timers);
+    out
+}
+
+fn listener(out: &mut String, listener: &Listener, port: u16) {
+    setting(
+        out,
+        "Where it binds. Loopback unless told otherwise.",
+        "listen",
+        text(&listener.listen.to_string()),
+        text(&format!("127.0.0.1:{port}")),
+    );
+    let own = listener.url.as_deref().unwrap_or("https://gate.example");
+    let usual = if listener.url.is_some() { "" } else { own };
+    setting(
+        out,
+        "What clients call it, if not by its address: http(s)://HOST[:PORT].",
+        "url",
+        text(own),
+        if usual.is_empty() { String::new() } else { text(usual) },
+    );
+    let (mode, files) = match &listener.tls {
+        Tls::Auto => ("auto", None),
+        Tls::Files { cert, key } => ("files", Some((cert, key))),
+        Tls::Off => ("off", None),
+    };
+    setting(
+        out,
+        "auto: a certificate of the cluster's authority (ca.crt), renewed by the node. files: yours, read again when it\n\
+         # changes. off: plain HTTP, only behind something that terminates TLS.",
+        "tls",
+        text(mode),
+        text("auto"),
+    );
+    if let Some((cert, key)) = files {
+        setting(
+            out,
+            "With tls = \"files\", PEM.",
+            "cert_file",
+            text(&cert.display().to_string()),
+            String::new(),
+        );
+        setting(out, "", "key_file", text(&key.display().to_string()), String::new());
+    }
+    setting(
+        out,
+        "Host names that are answered beside loopback names, the address above and the URL's host. Too many invite DNS\n\
+         # rebinding; \"*\" is for a listener behind something that checks.",
+        "allowed_hosts",
+        list(&listener.allowed_hosts),
+        list::<&str>(&[]),
+    );
+    setting(
+        out,
+        "Web pages that may call, as origins. None is the safe value.",
+        "allowed_origins",
+        list(&listener.allowed_origins),
+        list::<&str>(&[]),
+    );
+    setting(
+        out,
+        "Proxies whose X-Forwarded-For is believed, as addresses or networks. None is the safe value.",
+        "trusted_proxies",
+        list(&listener.trusted_proxies),
+        list::<&str>(&[]),
+    );
+}
+
+fn timers(out: &mut String, timers: &Timers) {
+    out.push_str("\n# Leases and elections: the same on every node, and checked at start: a failover must fit into a lease\n[timers]\n");
+    let usual = Timers::default();
+    for (meaning, key, now, usual) in [
+        (
+            "How long a node may admit without the leader's word, ms: what a revoke waits for a dead node.",
+            "lease_ms",
+            timers.lease_ms,
+            usual.lease_ms,
+        ),
+        (
+            "How often it asks for it.",
+            "renew_every_ms",
+            timers.renew_every_ms,
+            usual.renew_every_ms,
+        ),
+        (
+            "Added to every wait for a lease to run out, ms. Too little is dangerous.",
+            "margin_ms",
+            timers.margin_ms,
+            usual.margin_ms,
+        ),
+        (
+            "How wrong the rate of a clock may be, parts per million. Too little is dangerous.",
+            "rho_ppm",
+            timers.rho_ppm,
+            usual.rho_ppm,
+        ),
+        (
+            "How often a leader is heard, ms.",
+            "heartbeat_ms",
+            timers.heartbeat_ms,
+            usual.heartbeat_ms,
+        ),
+        (
+            "Silence after which another is elected, ms.",
+            "leader_silence_ms",
+            timers.leader_silence_ms,
+            usual.leader_silence_ms,
+        ),
+        (
+            "Added to that at random, ms.",
+            "jitter_ms",
+            timers.jitter_ms,
+            usual.jitter_ms,
+        ),
+        (
+            "How long a round among the nodes takes at worst, ms.",
+            "round_ms",
+            timers.round_ms,
+            usual.round_ms,
+        ),
+    ] {
+        setting(out, meaning, key, now.to_string(), usual.to_string());
+    }
+}
+
+/// One key under its meaning; commented out if it says what is so anyway.
+fn setting(out: &mut String, meaning: &str, key: &str, value: String, usual: String) {
+    let comment = if value == usual { "# " } else { "" };
+    let meaning = if meaning.is_empty() {
+        String::new()
+    } else {
+        format!("# {meaning}\n")
+    };
+    writeln!(out, "{meaning}{comment}{key} = {value}").expect("a text takes text");
+}
+
+fn text(text: &str) -> String {
+    Value::String(text.to_owned()).to_string()
+}
+
+fn list<T: ToString>(all: &[T]) -> String {
+    Value::Array(all.iter().map(|one| Value::String(one.to_string())).collect()).to_string()
+}

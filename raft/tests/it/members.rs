@@ -1,0 +1,219 @@
+//! Who is in the cluster: what was decided is carried out by whoever leads, and whoever was removed notices.
+
+use std::time::Duration;
+
+use mcp_model::command::{Actor, Command, Reply};
+use mcp_model::ids::{Id, NodeId};
+use mcp_model::names::Name;
+use mcp_model::receipt::Proof;
+use mcp_model::records::{NodeRecord, Origin};
+use mcp_model::token::TokenHash;
+use mcp_raft::{Begun, Member, Standing, WaitFor, Written};
+
+use crate::cluster::{ADMIN, Cluster, LIMIT, Site, until};
+
+fn name(id: NodeId) -> Name {
+    Name::parse(&format!("n{}", id.0)).unwrap()
+}
+
+impl Cluster {
+    /// Notes the founding members, as each node does for itself.
+    async fn register_all(&self) {
+        for site in &self.sites {
+            let node = NodeRecord {
+                id: site.id,
+                name: name(site.id),
+                peer_address: site.gate.address.clone(),
+                api_url: String::new(),
+                gateway_url: String::new(),
+                origin: Origin {
+                    created_ms: 0,
+                    created_by: String::new(),
+                    version: 0,
+                },
+            };
+            let command = Command::RegisterNode { node };
+            let written = self.write(0, Actor::System, command, WaitFor::Committed).await;
+            assert_eq!(written.outcome.reply, Reply::Noted);
+        }
+    }
+
+    /// Lets a node in that runs already.
+    async fn enrol(&self, at: usize, voter: bool) {
+        let site = &self.sites[at];
+        let hash = TokenHash([u8::try_from(site.id.0).unwrap(); 32]);
+        let offer = Command::OfferJoin {
+            id: Id::from_u128(u128::from(site.id.0)),
+            hash,
+            voter,
+            expires_ms: 9_000,
+        };
+        self.write(0, Actor::User(ADMIN), offer, WaitFor::Committed).await;
+        let enrol = Command::EnrolNode {
+            secret: hash,
+            request: [0; 32],
+            node: site.id,
+            name: name(site.id),
+            peer_address: site.gate.address.clone(),
+        };
+        let written = self.write(0, Actor::System, enrol, WaitFor::Committed).await;
+        assert_eq!(written.outcome.reply, Reply::NodeEnrolled { voter });
+    }
+
+    async fn set_role(&self, through: usize, at: usize, voter: bool) {
+        let node = self.sites[at].id;
+        let command = Command::SetNodeRole { node, voter };
+        let written = self
+            .write(through, Actor::User(ADMIN), command, WaitFor::Committed)
+            .await;
+        assert_eq!(written.outcome.reply, Reply::Noted);
+    }
+
+    async fn retire(&self, through: usize, node: NodeId) -> Written {
+        let command = Command::RetireNode { node };
+        self.write(through, Actor::User(ADMIN), command, WaitFor::Effective)
+            .await
+    }
+
+    async fn stands(&self, seen_by: usize, at: usize, standing: Standing) {
+        let site = &self.sites[seen_by];
+        let there = site.node().stands(self.sites[at].id, standing, LIMIT).await;
+        assert!(there, "{:?}: {:?}", self.sites[at].id, site.node().status());
+    }
+}
+
+async fn notices(site: &Site) {
+    let noticed = tokio::time::timeout(LIMIT, site.node().removed()).await;
+    assert!(noticed.is_ok(), "{:?} does not notice that it was removed", site.id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_machine_becomes_three_and_a_learner_votes_only_when_it_is_told_to() {
+    let mut cluster = Cluster::of(1).await;
+    cluster.register_all().await;
+    cluster.issue(0, 1).await;
+    cluster.add(2).await;
+    cluster.add(3).await;
+    assert!(!cluster.sites[1].admits(), "nobody has let it in");
+    cluster.enrol(1, true).await;
+    cluster.stands(0, 1, Standing::Voter).await;
+    cluster.enrol(2, false).await;
+    cluster.stands(0, 2, Standing::Learner).await;
+    cluster
+        .until("all hold a lease and know the token", |c| {
+            c.sites.iter().all(Site::admits) && (0..3).all(|at| c.knows(at, 1))
+        })
+        .await;
+    cluster.set_role(1, 2, true).await;
+    cluster.stands(1, 2, Standing::Voter).await;
+    cluster.set_role(2, 1, false).await;
+    cluster.stands(2, 1, Standing::Learner).await;
+    // A learner's lease is waited for like anybody's.
+    let receipt = cluster.revoke(1, 1).await.receipt.unwrap();
+    assert_eq!((receipt.effective(), receipt.replicas.len()), (true, 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_removed_node_admits_nobody_from_the_moment_its_removal_is_effective() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.register_all().await;
+    cluster.issue(0, 1).await;
+    let leader = cluster.leader().unwrap();
+    let (leaves, stays) = ((leader + 1) % 3, (leader + 2) % 3);
+    let gone = cluster.sites[leaves].id;
+    let written = cluster.retire(stays, gone).await;
+    assert!(!cluster.sites[leaves].admits());
+    let receipt = written.receipt.unwrap();
+    assert!(receipt.effective(), "{receipt:?}");
+    let of_it = receipt.replicas.iter().find(|r| r.node == gone).unwrap();
+    assert_eq!(of_it.proof, Proof::Applied, "it has said so itself");
+    notices(&cluster.sites[leaves]).await;
+    cluster.stands(stays, leaves, Standing::Gone).await;
+    // Repeating it is answered, and the two that are left go on.
+    assert!(cluster.retire(leader, gone).await.receipt.unwrap().effective());
+    cluster.stop(leaves).await;
+    cluster.issue(stays, 2).await;
+    assert!(cluster.revoke(leader, 1).await.receipt.unwrap().effective());
+    // It comes back, and is told.
+    cluster.start(leaves).await;
+    notices(&cluster.sites[leaves]).await;
+    assert!(!cluster.sites[leaves].admits());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_was_removed_while_it_was_away_is_told_by_the_others() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.register_all().await;
+    let leader = cluster.leader().unwrap();
+    let (away, stays) = ((leader + 1) % 3, (leader + 2) % 3);
+    let gone = cluster.sites[away].id;
+    cluster.stop(away).await;
+    let receipt = cluster.retire(stays, gone).await.receipt.unwrap();
+    assert!(receipt.effective(), "{receipt:?}");
+    let of_it = receipt.replicas.iter().find(|r| r.node == gone).unwrap();
+    assert_eq!(of_it.proof, Proof::LeaseRanOut, "nobody else can speak for it");
+    cluster.stands(leader, away, Standing::Gone).await;
+    cluster.start(away).await;
+    notices(&cluster.sites[away]).await;
+    assert!(!cluster.sites[away].admits());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_leader_steps_down_before_it_is_removed() {
+    let cluster = Cluster::of(3).await;
+    cluster.register_all().await;
+    let leader = cluster.leader().unwrap();
+    let (through, gone) = ((leader + 1) % 3, cluster.sites[leader].id);
+    cluster.sites[through].node().step_down(gone).await.unwrap();
+    assert!(!cluster.sites[leader].node().leads());
+    let receipt = cluster.retire(through, gone).await.receipt.unwrap();
+    assert!(receipt.effective(), "{receipt:?}");
+    cluster.stands(through, leader, Standing::Gone).await;
+    notices(&cluster.sites[leader]).await;
+    cluster.issue(through, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_is_let_go_whom_the_others_need_to_decide() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.register_all().await;
+    let leader = cluster.leader().unwrap();
+    let (dead, needed) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.stop(dead).await;
+    until("the leader knows that one is dead", || {
+        cluster.sites[leader].node().is_reachable(cluster.sites[dead].id) == Some(false)
+    })
+    .await;
+    cluster.set_role(leader, needed, false).await;
+    let node = cluster.sites[leader].node();
+    let moved = node
+        .stands(cluster.sites[needed].id, Standing::Learner, Duration::from_secs(2))
+        .await;
+    assert!(!moved, "of two voters one would be dead");
+    cluster.issue(leader, 1).await;
+    cluster.start(dead).await;
+    cluster.stands(leader, needed, Standing::Learner).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_empty_node_begins_nothing_where_there_is_a_cluster() {
+    let mut cluster = Cluster::of(1).await;
+    cluster.add(2).await;
+    let members: Vec<Member> = cluster
+        .sites
+        .iter()
+        .map(|site| Member {
+            id: site.id,
+            name: name(site.id).to_string(),
+            address: site.gate.address.clone(),
+        })
+        .collect();
+    let begun = cluster.sites[1].node().bootstrap(&members).await.unwrap();
+    assert!(
+        matches!(&begun, Begun::Elsewhere(there) if there.id == cluster.sites[0].id),
+        "{begun:?}"
+    );
+    assert!(cluster.sites[1].node().status().members.is_empty());
+    let begun = cluster.sites[0].node().bootstrap(&members).await.unwrap();
+    assert!(matches!(begun, Begun::Already), "{begun:?}");
+}
