@@ -8,7 +8,7 @@ use mcp_api::Problem;
 use mcp_api::headers::IDEMPOTENCY_KEY;
 use mcp_api::list::List;
 use mcp_api::problem::Code;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, IF_MATCH};
 use reqwest::{Client, Method, Url, redirect};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,6 +31,9 @@ const WRITE_WAIT: Duration = Duration::from_secs(30);
 const ROUNDS_MS: u64 = 8_000;
 /// Pause between two rounds.
 const ROUND_PAUSE: Duration = Duration::from_millis(250);
+
+/// Where the nodes and certificates that a command uses are to be seen.
+pub(crate) const SEE_CONFIG: &str = "mcpctl config view";
 
 /// The API of a cluster.
 pub(crate) struct Api {
@@ -59,6 +62,8 @@ struct Ask<'a> {
     path: &'a str,
     body: Option<Vec<u8>>,
     key: Option<String>,
+    /// The version that the object must still have.
+    version: Option<&'a str>,
 }
 
 /// Why one node did not answer.
@@ -80,7 +85,7 @@ impl Api {
     pub(crate) fn with(settings: &Settings) -> Result<Api, Failure> {
         let extra = match &settings.cacert {
             Some(file) => mcp_wire::tls::read_certificates(file)
-                .map_err(|why| Failure::usage("cannot read the certificates to trust", why))?,
+                .map_err(|why| Failure::usage("cannot read the certificates to trust", why).next(SEE_CONFIG))?,
             None => Vec::new(),
         };
         let tls = mcp_wire::tls::client_config(&extra);
@@ -93,7 +98,7 @@ impl Api {
             let builder = if is_loopback(url) { builder.no_proxy() } else { builder };
             let http = builder
                 .build()
-                .map_err(|error| Failure::new("cannot set up HTTP", chain(&error)))?;
+                .map_err(|error| Failure::new("cannot set up HTTP", chain(&error)).next(SEE_CONFIG))?;
             Ok(Node { url: url.clone(), http })
         };
         let nodes = settings.servers.iter().map(node).collect::<Result<_, Failure>>()?;
@@ -117,6 +122,16 @@ impl Api {
 
     /// Reads one object.
     pub(crate) async fn get<T: DeserializeOwned>(&self, what: &str, path: &str) -> Result<T, Failure> {
+        let read = self.try_get(what, path).await?;
+        read.map_err(|problem| Failure::of_problem(what, &problem))
+    }
+
+    /// Reads one object. The caller looks at the problem.
+    pub(crate) async fn try_get<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        path: &str,
+    ) -> Result<Result<T, Problem>, Failure> {
         self.logged_in(what)?;
         let ask = Ask {
             what,
@@ -124,12 +139,18 @@ impl Api {
             path,
             body: None,
             key: None,
+            version: None,
         };
-        let answer = self
-            .send(&ask)
-            .await?
-            .map_err(|problem| Failure::of_problem(what, &problem))?;
-        Ok(answer.body)
+        Ok(self.send(&ask).await?.map(|answer| answer.body))
+    }
+
+    /// Reads one object that need not exist.
+    pub(crate) async fn find<T: DeserializeOwned>(&self, what: &str, path: &str) -> Result<Option<T>, Failure> {
+        match self.try_get(what, path).await? {
+            Ok(found) => Ok(Some(found)),
+            Err(problem) if problem.code == Code::NotFound.as_str() => Ok(None),
+            Err(problem) => Err(Failure::of_problem(what, &problem)),
+        }
     }
 
     /// Reads a list, all pages. `query` begins with `&` if it says anything.
@@ -174,6 +195,28 @@ impl Api {
         self.post(what, method, path, body).await
     }
 
+    /// Writes what must still have this version. The caller looks at the problem.
+    pub(crate) async fn write_over<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        version: &str,
+    ) -> Result<Result<Answer<T>, Problem>, Failure> {
+        self.logged_in(what)?;
+        let (body, key) = (encode(what, body)?, Some(random_key()?));
+        self.send(&Ask {
+            what,
+            method,
+            path,
+            body: Some(body),
+            key,
+            version: Some(version),
+        })
+        .await
+    }
+
     /// The same without a session: for the login itself.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
@@ -182,14 +225,14 @@ impl Api {
         path: &str,
         body: &impl Serialize,
     ) -> Result<Result<Answer<T>, Problem>, Failure> {
-        let body =
-            serde_json::to_vec(body).map_err(|error| Failure::new(format!("cannot {what}"), error.to_string()))?;
+        let (body, key) = (encode(what, body)?, Some(random_key()?));
         self.send(&Ask {
             what,
             method,
             path,
             body: Some(body),
-            key: Some(random_key()?),
+            key,
+            version: None,
         })
         .await
     }
@@ -248,6 +291,9 @@ impl Api {
         if let Some(key) = &ask.key {
             request = request.header(IDEMPOTENCY_KEY, key);
         }
+        if let Some(version) = ask.version {
+            request = request.header(IF_MATCH, format!("\"{version}\""));
+        }
         if let Some(body) = &ask.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
@@ -295,6 +341,11 @@ impl Api {
     }
 }
 
+fn encode(what: &str, body: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    let wrong = |e: serde_json::Error| Failure::new(format!("cannot {what}"), e.to_string()).next("mcpctl --help");
+    serde_json::to_vec(body).map_err(wrong)
+}
+
 fn read<T: DeserializeOwned>(ask: &Ask<'_>, status: u16, bytes: &[u8]) -> Result<Result<Answer<T>, Problem>, Failure> {
     let strange = |why: String| {
         Failure::new(
@@ -318,9 +369,10 @@ fn sensitive(session: &str) -> Option<HeaderValue> {
 }
 
 /// 128 random bits: one key for one run of one command.
-fn random_key() -> Result<String, Failure> {
+pub(crate) fn random_key() -> Result<String, Failure> {
     let mut bytes = [0u8; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::new("cannot draw a random number", error.to_string()))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new("cannot draw a random number", error.to_string()).next("try again"))?;
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 

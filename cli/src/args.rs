@@ -1,5 +1,6 @@
 //! The command line, word by word: here what all commands share, in one module per family what is theirs.
 
+mod apply;
 mod auth;
 mod cluster;
 mod config;
@@ -9,13 +10,20 @@ mod test;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::engine::ArgValueCandidates;
 
-pub(crate) use auth::{Auth, CanIArgs, LoginArgs};
+use crate::{complete, jsonpath};
+
+pub(crate) use apply::{ApplyArgs, DiffArgs, FilesArg};
+pub(crate) use auth::{Auth, CanIArgs, LoginArgs, PasswdArgs};
 pub(crate) use cluster::{Cluster, JoinTokenArgs, NodeArgs, RemoveNodeArgs};
 pub(crate) use config::Config;
-pub(crate) use create::{Create, CreateProject, CreateRbac, CreateServer, CreateToken, CreateUser};
-pub(crate) use objects::{DescribeArgs, GetArgs, RemoveArgs};
+pub(crate) use create::{
+    Create, CreateGroup, CreateProject, CreateRbac, CreateSecret, CreateServer, CreateServiceAccount, CreateSession,
+    CreateToken, CreateUser,
+};
+pub(crate) use objects::{DescribeArgs, EditArgs, ExplainArgs, GetArgs, RemoveArgs, RotateArgs, WaitArgs};
 pub(crate) use test::{Report, Test, TestMcpArgs};
 
 #[derive(Parser)]
@@ -32,7 +40,7 @@ pub(crate) use test::{Report, Test, TestMcpArgs};
         mcpctl revoke mcptoken ci -p demo\n\n\
         Exit codes:\n  \
         0 done, 1 error, 2 usage, 3 not found, 4 not logged in or not allowed, 5 no leader (nothing was changed),\n  \
-        6 outcome unknown, or committed but not yet effective everywhere (safe to repeat)"
+        6 outcome unknown, or committed but not yet effective everywhere (safe to repeat), 124 a wait timed out"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -49,15 +57,28 @@ pub(crate) struct Global {
         long,
         global = true,
         env = "MCPCTL_SERVER",
+        hide_env_values = true,
         value_name = "URL[,URL]",
         value_delimiter = ','
     )]
     pub(crate) api: Vec<String>,
     /// The context to use instead of the current one
-    #[arg(long, global = true, env = "MCPCTL_CONTEXT", value_name = "NAME")]
+    #[arg(
+        long,
+        global = true,
+        env = "MCPCTL_CONTEXT",
+        hide_env_values = true,
+        value_name = "NAME"
+    )]
     pub(crate) context: Option<String>,
     /// PEM file with certificates to trust besides the system's
-    #[arg(long, global = true, env = "MCPCTL_CACERT", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "MCPCTL_CACERT",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     pub(crate) cacert: Option<PathBuf>,
 }
 
@@ -70,17 +91,22 @@ pub(crate) enum Command {
         mcpctl login --server https://127.0.0.1:3100 --cacert ca.crt --email admin@mcpnode.local --setup-secret-file setup.secret")]
     Login(LoginArgs),
     /// End the session
-    #[command(after_help = "Example:\n  mcpctl logout")]
+    #[command(after_help = "Examples:\n  mcpctl logout\n  mcpctl logout --context prod")]
     Logout,
+    /// Change one's password, or set somebody else's; their sessions end
+    #[command(after_help = "Examples:\n  \
+        mcpctl passwd\n  printf '%s\\n' \"$NEW\" | mcpctl passwd alice@example.com --password-stdin")]
+    Passwd(PasswdArgs),
     /// Show who one is and what one was granted
-    #[command(after_help = "Example:\n  mcpctl whoami -o json")]
+    #[command(after_help = "Examples:\n  mcpctl whoami\n  mcpctl whoami -o 'jsonpath={.user.email}'")]
     Whoami(OutputArg),
     /// Ask about rights
     #[command(subcommand)]
     Auth(Auth),
     /// List objects, or show some
     #[command(after_help = "Examples:\n  \
-        mcpctl get mcptokens\n  mcpctl get mcptoken ci -p demo\n  mcpctl get project demo -o yaml\n  mcpctl get nodes -o wide")]
+        mcpctl get mcptokens\n  mcpctl get mcptoken ci -p demo\n  mcpctl get project demo -o yaml\n  mcpctl get nodes -o wide\n  \
+        mcpctl get projects -o 'jsonpath={.items[*].metadata.name}'")]
     Get(GetArgs),
     /// Show one object in detail
     #[command(after_help = "Examples:\n  mcpctl describe mcptoken ci -p demo\n  mcpctl describe server/time")]
@@ -88,6 +114,26 @@ pub(crate) enum Command {
     /// Make an object
     #[command(subcommand)]
     Create(Create),
+    /// Make objects as files say, or change them to that; what is so already stays untouched
+    ///
+    /// A file is the whole text of its objects: what it leaves out takes its default. Every fault of every document is
+    /// reported before anything is changed. Objects are written in the order in which they need each other.
+    #[command(after_help = "Examples:\n  \
+        mcpctl apply -f demo.yaml\n  mcpctl apply -f config/ -f - --dry-run < more.yaml\n  \
+        mcpctl get project demo -o yaml | mcpctl apply -f -\n  \
+        mcpctl apply -f token.yaml --token-out ci.token")]
+    Apply(ApplyArgs),
+    /// Show what apply would change: exit code 1 if there is something
+    #[command(after_help = "Examples:\n  mcpctl diff -f demo.yaml\n  mcpctl diff -R -f config/")]
+    Diff(DiffArgs),
+    /// Change an object in $EDITOR
+    #[command(after_help = "Examples:\n  mcpctl edit project demo\n  EDITOR='code --wait' mcpctl edit server/time")]
+    Edit(EditArgs),
+    /// Wait until an object is in a state: exit code 124 if that takes too long
+    #[command(after_help = "Examples:\n  \
+        mcpctl wait mcptoken ci -p demo --for revoked\n  mcpctl wait server time --for healthy --timeout 2m\n  \
+        mcpctl wait project demo --for delete\n  mcpctl wait node node-2 --for 'jsonpath={.role}=voter'")]
+    Wait(WaitArgs),
     /// Remove objects; whatever they let in is refused everywhere before this returns
     #[command(
         after_help = "Examples:\n  mcpctl delete mcptoken ci -p demo\n  mcpctl delete project demo\n  mcpctl delete server time git"
@@ -101,54 +147,91 @@ pub(crate) enum Command {
     /// Who is in the cluster: status, joining, voting, removal
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Replace what was given out: a token's bearer under the same name, a secret's value
+    #[command(after_help = "Examples:\n  \
+        TOK=$(mcpctl rotate mcptoken ci -p demo)\n  mcpctl rotate secret git --key token --from-file token.txt")]
+    Rotate(RotateArgs),
+    /// Say what the fields of a kind mean
+    #[command(after_help = "Examples:\n  mcpctl explain project\n  mcpctl explain rbac.roleBindings.role")]
+    Explain(ExplainArgs),
+    /// List the kinds of objects, with their names and verbs
+    #[command(after_help = "Examples:\n  mcpctl api-resources\n  mcpctl api-resources -o name")]
+    ApiResources(OutputArg),
     /// Check an MCP endpoint
     #[command(subcommand)]
     Test(Test),
     /// Contexts: which clusters there are
     #[command(subcommand)]
     Config(Config),
-    /// Print a completion script
-    #[command(after_help = "Example:\n  source <(mcpctl completion bash)")]
+    /// Print a completion script; it asks this program, so it knows every command and the names of objects
+    #[command(after_help = "Examples:\n  \
+        source <(mcpctl completion bash)\n  mcpctl completion zsh > ~/.zfunc/_mcpctl\n  \
+        mcpctl completion fish > ~/.config/fish/completions/mcpctl.fish")]
     Completion(CompletionArgs),
     /// Show the versions of this program and of the node
-    #[command(after_help = "Example:\n  mcpctl version")]
+    #[command(after_help = "Examples:\n  mcpctl version\n  mcpctl version -o json")]
     Version(OutputArg),
 }
 
 /// How data is printed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Format {
-    /// Columns
-    #[default]
+    /// Columns.
     Table,
-    /// More columns
+    /// More columns.
     Wide,
-    /// As the API answers
+    /// As the API answers.
     Json,
-    /// As `apply` takes it
+    /// As `apply` takes it.
     Yaml,
-    /// KIND/NAME
+    /// KIND/NAME.
     Name,
+    /// What a template picks.
+    JsonPath(&'static str),
+}
+
+/// The words for [`Format`].
+pub(crate) const FORMATS: [&str; 6] = ["table", "wide", "json", "yaml", "name", "jsonpath="];
+
+impl Format {
+    fn parse(text: &str) -> Result<Format, String> {
+        match text {
+            "table" => Ok(Format::Table),
+            "wide" => Ok(Format::Wide),
+            "json" => Ok(Format::Json),
+            "yaml" => Ok(Format::Yaml),
+            "name" => Ok(Format::Name),
+            _ => {
+                let template = text.strip_prefix("jsonpath=");
+                let template = template.ok_or_else(|| format!("the formats are {}TEMPLATE", FORMATS.join(", ")))?;
+                jsonpath::Template::parse(template)?;
+                // Once per run, and needed until its end.
+                Ok(Format::JsonPath(Box::leak(template.to_owned().into_boxed_str())))
+            }
+        }
+    }
 }
 
 #[derive(Args)]
 pub(crate) struct OutputArg {
-    /// How to print
-    #[arg(short, long, env = "MCPCTL_OUTPUT", value_enum, default_value_t)]
+    /// table, wide, json (as the API answers), yaml (as apply takes it), name, jsonpath=TEMPLATE
+    #[arg(short, long, env = "MCPCTL_OUTPUT", hide_env_values = true, value_parser = Format::parse, default_value = "table", value_name = "FORMAT",
+        add = ArgValueCandidates::new(complete::formats))]
     pub(crate) output: Format,
 }
 
 #[derive(Args)]
 pub(crate) struct ProjectArg {
     /// The project
-    #[arg(short, long, env = "MCPCTL_PROJECT", value_name = "NAME")]
+    #[arg(short, long, env = "MCPCTL_PROJECT", hide_env_values = true, value_name = "NAME", add = ArgValueCandidates::new(complete::projects))]
     pub(crate) project: Option<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct CompletionArgs {
     /// The shell
-    pub(crate) shell: clap_complete::Shell,
+    #[arg(value_parser = ["bash", "zsh", "fish"])]
+    pub(crate) shell: String,
 }
 
 #[cfg(test)]

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use mcp_api::auth::{CanI, LoginAnswer, LoginRequest, SetupRequest, WhoAmI};
+use mcp_api::users::{PasswordChange, PasswordReset};
 use mcp_api::write::{Removed, Written};
 use reqwest::Method;
+use zeroize::Zeroizing;
 
 use crate::api::{Answer, Api, encoded};
-use crate::args::{CanIArgs, Format, Global, LoginArgs, OutputArg};
+use crate::args::{CanIArgs, Format, Global, LoginArgs, OutputArg, PasswdArgs};
 use crate::config::Config;
 use crate::failure::{Exit, Failure};
 use crate::settings::Settings;
@@ -123,7 +125,9 @@ pub(crate) async fn logout(global: &Global) -> Result<Exit, Failure> {
     }
     if let Ok(Answer { status: 202, .. }) = ended {
         let why = "not every replica has confirmed that it refuses the session";
-        return Err(Failure::new("logged out, but not yet effective everywhere", why).with_exit(Exit::Uncertain));
+        return Err(Failure::new("logged out, but not yet effective everywhere", why)
+            .next("mcpctl get nodes")
+            .with_exit(Exit::Uncertain));
     }
     eprintln!("logged out");
     Ok(Exit::Done)
@@ -132,7 +136,7 @@ pub(crate) async fn logout(global: &Global) -> Result<Exit, Failure> {
 pub(crate) async fn whoami(global: &Global, args: &OutputArg) -> Result<Exit, Failure> {
     let who: WhoAmI = Api::of(global)?.get("find out who you are", "auth/whoami").await?;
     match args.output {
-        Format::Json | Format::Yaml => show::json(&who)?,
+        Format::Json | Format::Yaml | Format::JsonPath(_) => show::other(args.output, &who)?,
         Format::Name => out::line(&format!("user/{}", who.user.email)),
         Format::Table | Format::Wide => {
             let bindings: Vec<String> = who.role_bindings.iter().map(ToString::to_string).collect();
@@ -149,15 +153,29 @@ pub(crate) async fn whoami(global: &Global, args: &OutputArg) -> Result<Exit, Fa
 }
 
 pub(crate) async fn can_i(global: &Global, args: &CanIArgs) -> Result<Exit, Failure> {
-    let mut query = match &args.resource {
-        Some(resource) => format!("verb={}&resource={}", encoded(&args.verb), encoded(resource)),
-        None if ACTIONS.contains(&args.verb.as_str()) => format!("action={}", args.verb),
+    if args.list {
+        return granted(global).await;
+    }
+    let verb = args.verb.as_deref().unwrap_or_default();
+    // RESOURCE/NAME; names of tools and tokens have a slash of their own.
+    let (resource, name) = match args.resource.as_deref().map(|r| r.split_once('/').unwrap_or((r, ""))) {
+        Some((resource, "")) => (Some(resource), args.name.clone()),
+        Some((resource, name)) if args.name.is_none() => (Some(resource), Some(name.to_owned())),
+        Some(_) => {
+            let why = "the name is given twice: as RESOURCE/NAME and beside it";
+            return Err(Failure::usage("cannot ask", why).next(format!("mcpctl auth can-i {verb} servers/git")));
+        }
+        None => (None, None),
+    };
+    let mut query = match resource {
+        Some(resource) => format!("verb={}&resource={}", encoded(verb), encoded(resource)),
+        None if ACTIONS.contains(&verb) => format!("action={verb}"),
         None => {
-            return Err(Failure::usage("cannot ask", format!("{:?} of what?", args.verb))
-                .next(format!("mcpctl auth can-i {} servers", args.verb)));
+            return Err(Failure::usage("cannot ask", format!("{verb:?} of what?"))
+                .next(format!("mcpctl auth can-i {verb} servers")));
         }
     };
-    if let Some(name) = &args.name {
+    if let Some(name) = &name {
         query.push_str(&format!("&name={}", encoded(name)));
     }
     let answer: CanI = Api::of(global)?.get("ask", &format!("auth/can-i?{query}")).await?;
@@ -167,4 +185,61 @@ pub(crate) async fn can_i(global: &Global, args: &CanIArgs) -> Result<Exit, Fail
     }
     eprintln!("it takes {}", answer.need);
     Ok(Exit::Error)
+}
+
+/// Everything that one was granted, a line each.
+async fn granted(global: &Global) -> Result<Exit, Failure> {
+    let who: WhoAmI = Api::of(global)?.get("list what you may do", "auth/whoami").await?;
+    for binding in &who.role_bindings {
+        out::line(&binding.to_string());
+    }
+    match (who.role_bindings.is_empty(), who.kind.as_str()) {
+        (true, _) => eprintln!("{} was granted nothing", who.user.email),
+        (false, "mcptoken") => eprintln!("limited by what {} holds now", who.user.email),
+        (false, _) => {}
+    }
+    Ok(Exit::Done)
+}
+
+/// One's own password, or somebody else's.
+pub(crate) async fn passwd(global: &Global, args: &PasswdArgs) -> Result<Exit, Failure> {
+    let api = Api::of(global)?;
+    let what = match &args.email {
+        Some(email) => format!("set the password of {email}"),
+        None => "change the password".to_owned(),
+    };
+    api.logged_in(&what)?;
+    let (path, body) = match (&args.email, args.password_stdin) {
+        (Some(email), true) => reset(email, password::from_stdin()?.to_string()),
+        (Some(email), false) => reset(email, password::ask_new(email)?.to_string()),
+        (None, true) => own(password::two_from_stdin()?),
+        (None, false) => {
+            let old = password::ask("Present password: ")?;
+            own((old, password::ask_new("your own")?))
+        }
+    };
+    let answer: Answer<serde_json::Value> = api.write(&what, Method::POST, &path, &body).await?;
+    if answer.status == 202 {
+        let why = "not every replica has confirmed that it refuses the sessions from before";
+        return Err(
+            Failure::new("the password is set, but not yet effective everywhere", why)
+                .next("mcpctl get nodes")
+                .with_exit(Exit::Uncertain),
+        );
+    }
+    eprintln!("the password is set; sessions from before are over");
+    Ok(Exit::Done)
+}
+
+fn reset(email: &str, password: String) -> (String, serde_json::Value) {
+    let body = PasswordReset { password };
+    (format!("users/{}/password", encoded(email)), serde_json::json!(body))
+}
+
+fn own((old, new): (Zeroizing<String>, Zeroizing<String>)) -> (String, serde_json::Value) {
+    let body = PasswordChange {
+        old_password: old.to_string(),
+        new_password: new.to_string(),
+    };
+    ("auth/password".to_owned(), serde_json::json!(body))
 }

@@ -25,7 +25,7 @@ pub(crate) async fn cluster(global: &Global, verb: &Cluster) -> Result<Exit, Fai
 async fn status(global: &Global, args: &OutputArg) -> Result<Exit, Failure> {
     let body: ClusterBody = Api::of(global)?.get("show the cluster", "cluster/status").await?;
     match args.output {
-        Format::Json | Format::Yaml => show::json(&body)?,
+        Format::Json | Format::Yaml | Format::JsonPath(_) => show::other(args.output, &body)?,
         Format::Name => body
             .members
             .iter()
@@ -120,7 +120,7 @@ async fn join_token(global: &Global, args: &JoinTokenArgs) -> Result<Exit, Failu
         .next("mcpctl cluster join-token"));
     };
     match args.output.output {
-        Format::Json | Format::Yaml => show::json(&body)?,
+        Format::Json | Format::Yaml | Format::JsonPath(_) => show::other(args.output.output, &body)?,
         Format::Name => out::line(&format!("join-token/{}", body.id)),
         Format::Table | Format::Wide => {
             let ends = show::ago(&body.expires_at, clock::wall_ms());
@@ -144,7 +144,7 @@ async fn set_role(global: &Global, args: &NodeArgs, verb: &str) -> Result<Exit, 
         .await?;
     let node = answer.body.object;
     match args.output.output {
-        Format::Json | Format::Yaml => show::json(&node)?,
+        Format::Json | Format::Yaml | Format::JsonPath(_) => show::other(args.output.output, &node)?,
         Format::Name => out::line(&format!("node/{}", node.name)),
         Format::Table | Format::Wide if node.settled => {
             out::line(&format!("node {:?} is a {} now", node.name, node.role))
@@ -168,10 +168,13 @@ async fn remove(global: &Global, args: &RemoveNodeArgs) -> Result<Exit, Failure>
         .await?;
     let (node, receipt) = (answer.body.object, answer.body.receipt);
     match args.output.output {
-        Format::Json | Format::Yaml => show::json(&Written {
-            object: &node,
-            receipt: receipt.clone(),
-        })?,
+        Format::Json | Format::Yaml | Format::JsonPath(_) => show::other(
+            args.output.output,
+            &Written {
+                object: &node,
+                receipt: receipt.clone(),
+            },
+        )?,
         Format::Name => out::line(&format!("node/{}", node.name)),
         Format::Table | Format::Wide => {}
     }
@@ -190,8 +193,12 @@ async fn remove(global: &Global, args: &RemoveNodeArgs) -> Result<Exit, Failure>
     };
     match args.output.output {
         Format::Table | Format::Wide => report.print(),
-        Format::Json | Format::Yaml | Format::Name if receipt.as_ref().is_none_or(|r| r.effective) => Ok(Exit::Done),
-        Format::Json | Format::Yaml | Format::Name => Ok(Exit::Uncertain),
+        Format::Json | Format::Yaml | Format::Name | Format::JsonPath(_)
+            if receipt.as_ref().is_none_or(|r| r.effective) =>
+        {
+            Ok(Exit::Done)
+        }
+        Format::Json | Format::Yaml | Format::Name | Format::JsonPath(_) => Ok(Exit::Uncertain),
     }
 }
 

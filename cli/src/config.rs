@@ -59,10 +59,10 @@ impl Config {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
             Err(error) => {
-                return Err(Failure::new(
-                    format!("cannot read {}", path.display()),
-                    error.to_string(),
-                ));
+                return Err(
+                    Failure::new(format!("cannot read {}", path.display()), error.to_string())
+                        .next(format!("ls -l {}", path.display())),
+                );
             }
         };
         yaml_serde::from_str(&text).map_err(|error| {
@@ -74,8 +74,10 @@ impl Config {
     /// Writes the file: complete or not at all, and for its owner's eyes only from the first byte.
     pub(crate) fn save(&self) -> Result<(), Failure> {
         let path = path()?;
-        let failed =
-            |error: &dyn std::fmt::Display| Failure::new(format!("cannot write {}", path.display()), error.to_string());
+        let failed = |error: &dyn std::fmt::Display| {
+            let dir = path.parent().unwrap_or(&path).display().to_string();
+            Failure::new(format!("cannot write {}", path.display()), error.to_string()).next(format!("ls -ld {dir}"))
+        };
         let text = yaml_serde::to_string(self).map_err(|error| failed(&error))?;
         write_private(&path, text.as_bytes()).map_err(|error| failed(&error))
     }
@@ -105,17 +107,18 @@ fn path() -> Result<PathBuf, Failure> {
             "cannot find the configuration",
             "neither HOME nor XDG_CONFIG_HOME is set",
         )
+        .next("export HOME=/path/to/your/home")
     })
 }
 
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Writes a file for its owner's eyes only: complete or not at all.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let temporary = path.with_extension(format!("yaml.{}", std::process::id()));
     let mut file = fs::OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&temporary)?;
     file.write_all(bytes)?;

@@ -12,6 +12,7 @@ pub(crate) fn config(global: &Global, verb: &Verb) -> Result<Exit, Failure> {
         Verb::GetContexts(args) => get_contexts(&Config::load()?, args.output),
         Verb::UseContext { name } => use_context(name),
         Verb::SetContext { name, server, project } => set_context(global, name, server, project.as_ref()),
+        Verb::DeleteContext { name } => delete_context(name),
         Verb::View => view(&Config::load()?),
     }
 }
@@ -20,7 +21,7 @@ fn get_contexts(config: &Config, format: Format) -> Result<Exit, Failure> {
     let current = |c: &Context| config.current_context.as_ref() == Some(&c.name);
     match format {
         Format::Name => config.contexts.iter().for_each(|c| out::line(&c.name)),
-        Format::Json | Format::Yaml => show::json(&shown(config))?,
+        Format::Json | Format::Yaml | Format::JsonPath(_) => show::other(format, &shown(config))?,
         Format::Table | Format::Wide if config.contexts.is_empty() => {
             eprintln!("no contexts; make one: mcpctl login --server http://127.0.0.1:3100 --email EMAIL");
         }
@@ -41,14 +42,34 @@ fn get_contexts(config: &Config, format: Format) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+fn no_such_context(what: &str, name: &str) -> Failure {
+    Failure::new(format!("cannot {what} context {name:?}"), "there is no such context")
+        .next("mcpctl config get-contexts")
+        .with_exit(Exit::NotFound)
+}
+
+fn delete_context(name: &str) -> Result<Exit, Failure> {
+    let mut config = Config::load()?;
+    let Some(at) = config.contexts.iter().position(|c| c.name == name) else {
+        return Err(no_such_context("delete", name));
+    };
+    let gone = config.contexts.remove(at);
+    if config.current_context.as_deref() == Some(name) {
+        config.current_context = None;
+    }
+    config.save()?;
+    eprintln!("context {name:?} is deleted");
+    if gone.session.is_some() {
+        let ends = gone.session_expires_at.as_deref().unwrap_or("an unknown time");
+        eprintln!("note: its session was not ended by that; it ends by itself at {ends}");
+    }
+    Ok(Exit::Done)
+}
+
 fn use_context(name: &str) -> Result<Exit, Failure> {
     let mut config = Config::load()?;
     if config.context(name).is_none() {
-        return Err(
-            Failure::new(format!("cannot use context {name:?}"), "there is no such context")
-                .next("mcpctl config get-contexts")
-                .with_exit(Exit::NotFound),
-        );
+        return Err(no_such_context("use", name));
     }
     config.current_context = Some(name.to_owned());
     config.save()?;
@@ -87,7 +108,8 @@ fn set_context(global: &Global, name: &str, servers: &[String], project: Option<
 }
 
 fn view(config: &Config) -> Result<Exit, Failure> {
-    let text = yaml_serde::to_string(&shown(config)).map_err(|e| Failure::new("cannot print YAML", e.to_string()))?;
+    let text = yaml_serde::to_string(&shown(config))
+        .map_err(|e| Failure::new("cannot print YAML", e.to_string()).next("mcpctl config get-contexts"))?;
     out::bytes(text.as_bytes());
     Ok(Exit::Done)
 }

@@ -1,10 +1,14 @@
 //! `mcpctl describe`.
 
+use mcp_api::groups::GroupBody;
 use mcp_api::list::List;
 use mcp_api::nodes::NodeBody;
 use mcp_api::projects::{ProjectBody, ProjectTool};
 use mcp_api::rbac::RbacBody;
+use mcp_api::secrets::SecretBody;
 use mcp_api::servers::{ServerBody, ServerTools};
+use mcp_api::serviceaccounts::ServiceAccountBody;
+use mcp_api::sessions::SessionBody;
 use mcp_api::users::UserBody;
 
 use crate::api::{Api, encoded};
@@ -44,6 +48,10 @@ pub(crate) async fn describe(global: &Global, args: &DescribeArgs) -> Result<Exi
         Kind::Nodes => print(&get::one::<NodeBody>(&api, name).await?, Vec::new()),
         Kind::Rbac => print(&get::one::<RbacBody>(&api, name).await?, Vec::new()),
         Kind::Users => print(&get::one::<UserBody>(&api, name).await?, Vec::new()),
+        Kind::Groups => print(&get::one::<GroupBody>(&api, name).await?, Vec::new()),
+        Kind::ServiceAccounts => print(&get::one::<ServiceAccountBody>(&api, name).await?, Vec::new()),
+        Kind::Secrets => print(&get::one::<SecretBody>(&api, name).await?, Vec::new()),
+        Kind::Sessions => print(&get::one::<SessionBody>(&api, name).await?, Vec::new()),
     }
     Ok(Exit::Done)
 }

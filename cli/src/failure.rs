@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use mcp_api::Problem;
 use mcp_api::problem::Code;
 
+use crate::kinds::Kind;
+
 /// How the program ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Exit {
@@ -22,6 +24,8 @@ pub(crate) enum Exit {
     NoLeader,
     /// Outcome unknown, or committed and not yet effective everywhere. Safe to repeat.
     Uncertain,
+    /// Waited long enough.
+    TimedOut,
     /// `test mcp`: the server broke the contract.
     Contract,
     /// `test mcp`: the command line makes no sense.
@@ -39,41 +43,71 @@ impl Exit {
             Exit::NoLeader => 5,
             Exit::Uncertain => 6,
             Exit::TestUsage => 64,
+            Exit::TimedOut => 124,
         }
     }
 }
 
-/// A command that failed.
+/// A command that failed: three lines. There is none without the third.
 #[derive(Debug)]
 pub(crate) struct Failure {
     what: String,
     why: String,
-    next: Option<String>,
+    next: String,
     exit: Exit,
 }
 
-impl Failure {
-    pub(crate) fn new(what: impl Into<String>, why: impl Into<String>) -> Failure {
+/// Two of the three lines.
+pub(crate) struct Unfinished {
+    what: String,
+    why: String,
+    exit: Exit,
+}
+
+impl Unfinished {
+    /// What to do next: a command that can be pasted, wherever there is one.
+    pub(crate) fn next(self, next: impl Into<String>) -> Failure {
         Failure {
+            what: self.what,
+            why: self.why,
+            next: next.into(),
+            exit: self.exit,
+        }
+    }
+}
+
+impl Failure {
+    // Not a `Failure` yet: the third line is missing.
+    #[allow(clippy::new_ret_no_self, reason = "a failure begins here and ends with `next`")]
+    pub(crate) fn new(what: impl Into<String>, why: impl Into<String>) -> Unfinished {
+        Unfinished {
             what: what.into(),
             why: why.into(),
-            next: None,
             exit: Exit::Error,
         }
     }
 
-    pub(crate) fn usage(what: impl Into<String>, why: impl Into<String>) -> Failure {
-        Failure::new(what, why).with_exit(Exit::Usage)
+    pub(crate) fn usage(what: impl Into<String>, why: impl Into<String>) -> Unfinished {
+        Unfinished {
+            exit: Exit::Usage,
+            ..Failure::new(what, why)
+        }
     }
 
+    /// The same with another way out.
     pub(crate) fn next(mut self, next: impl Into<String>) -> Failure {
-        self.next = Some(next.into());
+        self.next = next.into();
         self
     }
 
     pub(crate) fn with_exit(mut self, exit: Exit) -> Failure {
         self.exit = exit;
         self
+    }
+
+    /// Why it failed.
+    pub(crate) fn why(&self) -> &str {
+        &self.why
     }
 
     pub(crate) fn exit(&self) -> Exit {
@@ -88,20 +122,35 @@ impl Failure {
                 write!(why, "\n  {}: {}", fault.field, fault.detail).expect("a text takes text");
             }
         }
-        let failure = Failure::new(format!("cannot {what}"), why).with_exit(exit_of(problem));
-        match &problem.hint {
-            Some(hint) => failure.next(hint.strip_prefix("run: ").unwrap_or(hint)),
-            None => failure,
-        }
+        let next = match &problem.hint {
+            Some(hint) => hint.strip_prefix("run: ").unwrap_or(hint).to_owned(),
+            None => way_out(what, problem),
+        };
+        Failure::new(format!("cannot {what}"), why)
+            .next(next)
+            .with_exit(exit_of(problem))
     }
 
     /// Prints the three lines to stderr.
     pub(crate) fn print(&self) {
         eprintln!("error: {}", self.what);
         eprintln!("cause: {}", self.why);
-        if let Some(next) = &self.next {
-            eprintln!("next:  {next}");
-        }
+        eprintln!("next:  {}", self.next);
+    }
+}
+
+/// What helps where the API gives no hint.
+fn way_out(what: &str, problem: &Problem) -> String {
+    let kind = what
+        .split_whitespace()
+        .nth(1)
+        .and_then(|word| word.parse::<Kind>().ok());
+    match (Code::parse(&problem.code), kind) {
+        (Some(Code::NotAuthenticated | Code::BadCredentials), _) => "mcpctl login".to_owned(),
+        (Some(Code::Forbidden), _) => "mcpctl whoami".to_owned(),
+        (Some(Code::Invalid), Some(kind)) => format!("mcpctl explain {}", kind.singular()),
+        (_, Some(kind)) => format!("mcpctl get {}", kind.plural()),
+        _ => "mcpctl --help".to_owned(),
     }
 }
 

@@ -1,10 +1,14 @@
 //! `mcpctl get`, and finding objects for other verbs.
 
+use mcp_api::groups::GroupBody;
 use mcp_api::list::List;
 use mcp_api::nodes::NodeBody;
 use mcp_api::projects::ProjectBody;
 use mcp_api::rbac::RbacBody;
+use mcp_api::secrets::SecretBody;
 use mcp_api::servers::ServerBody;
+use mcp_api::serviceaccounts::ServiceAccountBody;
+use mcp_api::sessions::SessionBody;
 use mcp_api::tokens::McpTokenBody;
 use mcp_api::users::UserBody;
 
@@ -24,13 +28,17 @@ pub(crate) async fn get(global: &Global, args: &GetArgs) -> Result<Exit, Failure
         Kind::Nodes => named::<NodeBody>(args, &api, &target).await,
         Kind::Rbac => named::<RbacBody>(args, &api, &target).await,
         Kind::Users => named::<UserBody>(args, &api, &target).await,
+        Kind::Groups => named::<GroupBody>(args, &api, &target).await,
+        Kind::ServiceAccounts => named::<ServiceAccountBody>(args, &api, &target).await,
+        Kind::Secrets => named::<SecretBody>(args, &api, &target).await,
+        Kind::Sessions => named::<SessionBody>(args, &api, &target).await,
     }
 }
 
 /// What a command line names.
 pub(crate) fn target(kind: &str, names: &[String]) -> Result<Target, Failure> {
     Target::parse(kind, names)
-        .map_err(|why| Failure::usage(format!("cannot tell what {kind:?} is"), why).next("mcpctl get --help"))
+        .map_err(|why| Failure::usage(format!("cannot tell what {kind:?} is"), why).next("mcpctl api-resources"))
 }
 
 async fn named<T: Object>(args: &GetArgs, api: &Api, target: &Target) -> Result<Exit, Failure> {

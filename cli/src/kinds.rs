@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 /// A kind of object that the API serves.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Kind {
     Projects,
     Servers,
@@ -11,32 +11,93 @@ pub(crate) enum Kind {
     Nodes,
     Rbac,
     Users,
+    Groups,
+    ServiceAccounts,
+    Secrets,
+    Sessions,
 }
 
-/// Plural (which is also its path), singular, other names.
-const KINDS: [(Kind, &str, &str, &[&str]); 6] = [
-    (Kind::Projects, "projects", "project", &["proj"]),
-    (Kind::Servers, "servers", "server", &["srv"]),
-    (Kind::McpTokens, "mcptokens", "mcptoken", &["token", "tokens"]),
-    (Kind::Nodes, "nodes", "node", &[]),
-    (Kind::Rbac, "rbac", "rbac", &["rbacs"]),
-    (Kind::Users, "users", "user", &[]),
+/// What is known of a kind.
+pub(crate) struct About {
+    pub(crate) kind: Kind,
+    /// Also its path.
+    pub(crate) plural: &'static str,
+    pub(crate) singular: &'static str,
+    pub(crate) others: &'static [&'static str],
+    pub(crate) verbs: &'static [&'static str],
+}
+
+const ALL: &[&str] = &["get", "describe", "create", "apply", "diff", "edit", "wait", "delete"];
+
+/// All kinds, in the order in which they are listed.
+pub(crate) static KINDS: [About; 10] = [
+    about(Kind::Projects, "projects", "project", &["proj"], ALL),
+    about(Kind::Servers, "servers", "server", &["srv"], ALL),
+    about(
+        Kind::McpTokens,
+        "mcptokens",
+        "mcptoken",
+        &["token", "tokens"],
+        &[
+            "get", "describe", "create", "apply", "diff", "revoke", "rotate", "wait", "delete",
+        ],
+    ),
+    about(Kind::Rbac, "rbac", "rbac", &["rbacs"], ALL),
+    about(Kind::Users, "users", "user", &[], ALL),
+    about(Kind::Groups, "groups", "group", &[], ALL),
+    about(Kind::ServiceAccounts, "serviceaccounts", "serviceaccount", &["sa"], ALL),
+    about(
+        Kind::Secrets,
+        "secrets",
+        "secret",
+        &[],
+        &["get", "describe", "create", "apply", "diff", "rotate", "wait", "delete"],
+    ),
+    about(
+        Kind::Sessions,
+        "sessions",
+        "session",
+        &[],
+        &["get", "describe", "create", "delete"],
+    ),
+    about(Kind::Nodes, "nodes", "node", &[], &["get", "describe", "wait"]),
 ];
 
+const fn about(
+    kind: Kind,
+    plural: &'static str,
+    singular: &'static str,
+    others: &'static [&'static str],
+    verbs: &'static [&'static str],
+) -> About {
+    About {
+        kind,
+        plural,
+        singular,
+        others,
+        verbs,
+    }
+}
+
 impl Kind {
-    fn row(self) -> (&'static str, &'static str) {
-        let row = KINDS.iter().find(|(kind, ..)| *kind == self);
-        row.map_or(("", ""), |(_, plural, singular, _)| (plural, singular))
+    pub(crate) fn about(self) -> &'static About {
+        let row = KINDS.iter().find(|about| about.kind == self);
+        row.expect("every kind stands in the table")
     }
 
     /// As in paths: `projects`.
     pub(crate) fn plural(self) -> &'static str {
-        self.row().0
+        self.about().plural
     }
 
     /// As in messages: `project`.
     pub(crate) fn singular(self) -> &'static str {
-        self.row().1
+        self.about().singular
+    }
+
+    /// Whether this verb works on it.
+    pub(crate) fn takes(self, verb: &str) -> bool {
+        self.about().verbs.contains(&verb)
     }
 }
 
@@ -44,13 +105,12 @@ impl FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Kind, String> {
-        let found = KINDS
-            .iter()
-            .find(|(_, plural, singular, others)| *plural == text || *singular == text || others.contains(&text));
-        let kinds = || KINDS.map(|(_, plural, ..)| plural).join(", ");
-        found
-            .map(|(kind, ..)| *kind)
-            .ok_or_else(|| format!("the kinds are {}", kinds()))
+        let text = text.to_ascii_lowercase();
+        let names =
+            |about: &&About| about.plural == text || about.singular == text || about.others.contains(&text.as_str());
+        let found = KINDS.iter().find(names).map(|about| about.kind);
+        let plurals = || KINDS.iter().map(|about| about.plural).collect::<Vec<_>>();
+        found.ok_or_else(|| format!("the kinds are {}", plurals().join(", ")))
     }
 }
 
@@ -89,8 +149,10 @@ mod tests {
             ("srv", Kind::Servers),
             ("tokens", Kind::McpTokens),
             ("mcptoken", Kind::McpTokens),
+            ("McpToken", Kind::McpTokens),
             ("rbacs", Kind::Rbac),
             ("node", Kind::Nodes),
+            ("sa", Kind::ServiceAccounts),
         ] {
             assert_eq!(text.parse(), Ok(kind));
         }
@@ -99,5 +161,17 @@ mod tests {
         assert_eq!(one, Target::parse("project", &["demo".to_owned()]).unwrap());
         assert!(Target::parse("project/demo", &["x".to_owned()]).is_err());
         assert!(Target::parse("project/", &[]).is_err());
+    }
+
+    #[test]
+    fn every_kind_and_every_name_is_there_once() {
+        let mut names: Vec<&str> = KINDS
+            .iter()
+            .flat_map(|a| [a.plural, a.singular].into_iter().chain(a.others.iter().copied()))
+            .collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len() + 1, all, "rbac alone is its own plural");
     }
 }

@@ -4,25 +4,33 @@
 //! [`api`] talks to them, one module per verb does the work, [`show`] prints what came, [`failure`] says what did not.
 
 mod api;
+mod apply;
 mod args;
 mod auth;
 mod clock;
 mod cluster;
+mod complete;
 mod config;
 mod contexts;
 mod create;
 mod describe;
+mod edit;
+mod explain;
 mod failure;
 mod get;
+mod jsonpath;
 mod kinds;
+mod manifest;
 mod out;
 mod password;
 mod receipts;
 mod remove;
+mod rotate;
 mod settings;
 mod show;
 mod test_mcp;
 mod version;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -32,6 +40,7 @@ use crate::args::{Auth, Cli, Command, Test};
 use crate::failure::{Exit, Failure};
 
 fn main() -> ExitCode {
+    complete::answer();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -39,7 +48,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(Box::pin(run(cli))),
-        Err(error) => Err(Failure::new("cannot start", error.to_string())),
+        Err(error) => Err(Failure::new("cannot start", error.to_string()).next("ulimit -a")),
     };
     let exit = done.unwrap_or_else(|failure| {
         failure.print();
@@ -53,40 +62,64 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Login(args) => auth::login(global, args).await,
         Command::Logout => auth::logout(global).await,
+        Command::Passwd(args) => auth::passwd(global, args).await,
         Command::Whoami(args) => auth::whoami(global, args).await,
         Command::Auth(Auth::CanI(args)) => auth::can_i(global, args).await,
         Command::Get(args) => get::get(global, args).await,
         Command::Describe(args) => describe::describe(global, args).await,
         Command::Create(what) => create::create(global, what).await,
+        Command::Apply(args) => apply::documents(global, args).await,
+        Command::Diff(args) => apply::diff(global, args).await,
+        Command::Edit(args) => edit::edit(global, args).await,
+        Command::Wait(args) => wait::wait(global, args).await,
         Command::Delete(args) => remove::delete(global, args).await,
         Command::Revoke(args) => remove::revoke(global, args).await,
+        Command::Rotate(args) => rotate::rotate(global, args).await,
+        Command::Explain(args) => explain::explain(args),
+        Command::ApiResources(args) => explain::api_resources(args),
         Command::Test(Test::Mcp(args)) => test_mcp::test_mcp(global, args).await,
         Command::Cluster(what) => cluster::cluster(global, what).await,
         Command::Config(what) => contexts::config(global, what),
-        Command::Completion(args) => {
-            let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "mcpctl", &mut script);
-            out::bytes(&script);
-            Ok(Exit::Done)
-        }
+        Command::Completion(args) => complete::script(&args.shell),
         Command::Version(args) => version::version(global, args).await,
     }
 }
 
 /// Usage errors leave with 2, and with 64 from `test mcp`, where 2 says that the server broke the contract.
 fn usage(error: &clap::Error) -> ExitCode {
-    let shown = error.print();
-    drop(shown);
-    if !error.use_stderr() {
-        return ExitCode::SUCCESS;
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as Help;
+    if !error.use_stderr() || error.kind() == Help {
+        let shown = error.print();
+        drop(shown);
+        return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { 0 });
     }
-    let mut words = std::env::args_os()
-        .skip(1)
-        .filter(|word| !word.to_string_lossy().starts_with('-'));
-    let tests = words.next().is_some_and(|word| word == "test") && words.next().is_some_and(|word| word == "mcp");
-    ExitCode::from(if tests {
-        Exit::TestUsage.code()
+    let path = path_of(&Cli::command(), std::env::args().skip(1));
+    let text = error.render().to_string();
+    let text = text.split("\n\nUsage:").next().unwrap_or_default().trim();
+    let why = text.strip_prefix("error: ").unwrap_or(text);
+    let lines: Vec<&str> = why.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let exit = if path == "mcpctl test mcp" {
+        Exit::TestUsage
     } else {
-        Exit::Usage.code()
-    })
+        Exit::Usage
+    };
+    let failure = Failure::usage("cannot read the command line", lines.join("\n  "));
+    failure.next(format!("{path} --help")).print();
+    ExitCode::from(exit.code())
+}
+
+/// The command that was meant: as many words of the line as are names of commands.
+fn path_of(root: &clap::Command, words: impl Iterator<Item = String>) -> String {
+    let (mut at, mut path) = (root, "mcpctl".to_owned());
+    for word in words {
+        if word.starts_with('-') {
+            continue;
+        }
+        let Some(inner) = at.find_subcommand(&word) else {
+            continue;
+        };
+        path = format!("{path} {}", inner.get_name());
+        at = inner;
+    }
+    path
 }

@@ -12,6 +12,9 @@ use crate::failure::Failure;
 /// Longest password that is read, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 4_096;
 
+/// The way that needs no terminal.
+const PIPE: &str = "run the command again with --password-stdin: printf %s \"$PASSWORD\" | mcpctl …";
+
 /// Reads a password from standard input, up to its first line break.
 pub(crate) fn from_stdin() -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
@@ -19,24 +22,43 @@ pub(crate) fn from_stdin() -> Result<Zeroizing<String>, Failure> {
         .lock()
         .take(PASSWORD_BYTES_MAX)
         .read_to_string(&mut text)
-        .map_err(|error| Failure::new("cannot read the password", error.to_string()))?;
+        .map_err(|error| Failure::new("cannot read the password", error.to_string()).next(PIPE))?;
     let line = text.lines().next().unwrap_or_default();
     Ok(Zeroizing::new(line.to_owned()))
+}
+
+/// Reads two passwords from standard input, a line each: the present one and the new one.
+pub(crate) fn two_from_stdin() -> Result<(Zeroizing<String>, Zeroizing<String>), Failure> {
+    let mut text = Zeroizing::new(String::new());
+    std::io::stdin()
+        .lock()
+        .take(2 * PASSWORD_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::new("cannot read the passwords", error.to_string()).next(PIPE))?;
+    let mut lines = text.lines().map(|line| Zeroizing::new(line.to_owned()));
+    match (lines.next(), lines.next()) {
+        (Some(old), Some(new)) => Ok((old, new)),
+        _ => Err(Failure::usage(
+            "cannot read the passwords",
+            "two lines are needed: the present one and the new one",
+        )
+        .next("printf '%s\\n%s\\n' \"$OLD\" \"$NEW\" | mcpctl passwd --password-stdin")),
+    }
 }
 
 /// Asks for a password on the terminal, where it does not show.
 pub(crate) fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
     let mut tty = terminal()?;
-    let before = tcgetattr(&tty).map_err(|e| Failure::new("cannot ask for the password", e.to_string()))?;
+    let before = tcgetattr(&tty).map_err(|e| Failure::new("cannot ask for the password", e.to_string()).next(PIPE))?;
     let _quiet = Quiet::new(&tty, before)?;
     let line = prompt_line(&mut tty, prompt)?;
     eprintln!();
     Ok(line)
 }
 
-/// Asks for a new password on the terminal, twice.
-pub(crate) fn ask_new(email: &str) -> Result<Zeroizing<String>, Failure> {
-    let password = ask(&format!("New password of {email}: "))?;
+/// Asks for a new password on the terminal, twice. `whose` stands in the question.
+pub(crate) fn ask_new(whose: &str) -> Result<Zeroizing<String>, Failure> {
+    let password = ask(&format!("New password of {whose}: "))?;
     let again = ask("The same again: ")?;
     if *password != *again {
         return Err(Failure::usage("cannot set the password", "the two are not the same").next("run the command again"));
@@ -46,13 +68,16 @@ pub(crate) fn ask_new(email: &str) -> Result<Zeroizing<String>, Failure> {
 
 /// Reads the secret that a file holds.
 pub(crate) fn from_file(file: &Path) -> Result<Zeroizing<String>, Failure> {
-    let what = || format!("cannot read {}", file.display());
-    let opened = File::open(file).map_err(|error| Failure::usage(what(), error.to_string()))?;
+    let failed = |error: std::io::Error| {
+        let shown = file.display();
+        Failure::usage(format!("cannot read {shown}"), error.to_string()).next(format!("ls -l {shown}"))
+    };
+    let opened = File::open(file).map_err(failed)?;
     let mut text = Zeroizing::new(String::new());
     opened
         .take(PASSWORD_BYTES_MAX)
         .read_to_string(&mut text)
-        .map_err(|error| Failure::usage(what(), error.to_string()))?;
+        .map_err(failed)?;
     Ok(Zeroizing::new(text.trim().to_owned()))
 }
 
@@ -62,14 +87,15 @@ pub(crate) fn ask_line(prompt: &str) -> Result<String, Failure> {
 }
 
 fn terminal() -> Result<File, Failure> {
-    OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|_| {
-        Failure::usage("cannot ask", "there is no terminal")
-            .next("give --email, and the password with --password-stdin")
-    })
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/tty")
+        .map_err(|_| Failure::usage("cannot ask", "there is no terminal").next(PIPE))
 }
 
 fn prompt_line(tty: &mut File, prompt: &str) -> Result<Zeroizing<String>, Failure> {
-    let failed = |error: std::io::Error| Failure::new("cannot read from the terminal", error.to_string());
+    let failed = |error: std::io::Error| Failure::new("cannot read from the terminal", error.to_string()).next(PIPE);
     tty.write_all(prompt.as_bytes())
         .and_then(|()| tty.flush())
         .map_err(failed)?;
@@ -88,7 +114,7 @@ struct Quiet {
 
 impl Quiet {
     fn new(tty: &File, before: Termios) -> Result<Quiet, Failure> {
-        let failed = |why: String| Failure::new("cannot ask for the password", why);
+        let failed = |why: String| Failure::new("cannot ask for the password", why).next(PIPE);
         let tty = tty.try_clone().map_err(|e| failed(e.to_string()))?;
         let mut quiet = before.clone();
         quiet.local_flags.remove(LocalFlags::ECHO);

@@ -14,9 +14,9 @@ use crate::{get, out};
 
 pub(crate) async fn delete(global: &Global, args: &RemoveArgs) -> Result<Exit, Failure> {
     let target = some_target(args, "delete")?;
-    if matches!(target.kind, Kind::Nodes | Kind::Users) {
+    if !target.kind.takes("delete") {
         let why = format!("{} are not deleted this way", target.kind.plural());
-        return Err(Failure::usage("cannot delete", why).next("mcpctl delete --help"));
+        return Err(Failure::usage("cannot delete", why).next("mcpctl api-resources"));
     }
     let api = Api::of(global)?;
     for name in &target.names {
@@ -125,7 +125,7 @@ fn report(
             .print()?;
             return Ok(());
         }
-        Format::Json | Format::Yaml => show::json(&answer.body)?,
+        Format::Json | Format::Yaml | Format::JsonPath(_) => show::other(args.output.output, &answer.body)?,
         Format::Name => out::line(&format!("{kind}/{name}")),
     }
     if answer.status == 202 {

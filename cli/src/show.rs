@@ -1,14 +1,17 @@
 //! Prints objects: as a table, as JSON, as YAML, as names.
 
+mod access;
 mod objects;
+mod words;
 
 use mcp_api::list::List;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::args::Format;
 use crate::failure::Failure;
+use crate::jsonpath::Template;
 use crate::kinds::Kind;
 use crate::{clock, out};
 
@@ -20,12 +23,24 @@ pub(crate) trait Object: Serialize + DeserializeOwned {
     const COLUMNS: &'static [&'static str];
     /// Further headings of a wide one.
     const WIDE: &'static [&'static str];
+    /// What `apply` takes of it, in the order in which it is shown.
+    const FIELDS: &'static [&'static str];
     /// What people call it.
     fn name(&self) -> String;
+    /// What names it on a command line.
+    fn full_name(&self) -> String {
+        format!("{}/{}", Self::KIND.singular(), self.name())
+    }
+    /// Whether it belongs into a file for `apply`, when all of its kind are asked for.
+    fn is_written_by_hand(&self) -> bool {
+        true
+    }
     /// One cell for each of `COLUMNS`, then one for each of `WIDE`.
     fn cells(&self, now_ms: u64) -> Vec<String>;
     /// What a user would write to get this object: no ids, no hashes, nothing derived.
-    fn spec(&self) -> Value;
+    fn spec(&self) -> Value {
+        picked(self, Self::FIELDS)
+    }
     /// Lines of a detailed view.
     fn details(&self, now_ms: u64) -> Vec<(&'static str, String)>;
 }
@@ -37,11 +52,42 @@ pub(crate) fn list<T: Object>(format: Format, list: &List<T>) -> Result<(), Fail
         Format::Table | Format::Wide => table(&list.items, format == Format::Wide),
         Format::Json => json(list)?,
         Format::Yaml => {
-            let texts: Vec<String> = list.items.iter().map(yaml_of).collect::<Result<_, _>>()?;
+            let alone = list.items.len() == 1;
+            let some = list.items.iter().filter(|object| alone || object.is_written_by_hand());
+            let texts: Vec<String> = some.map(yaml_of).collect::<Result<_, _>>()?;
             out::bytes(texts.join("---\n").as_bytes());
         }
-        Format::Name => list.items.iter().for_each(|object| out::line(&full_name(object))),
+        Format::Name => list.items.iter().for_each(|object| out::line(&object.full_name())),
+        Format::JsonPath(template) => {
+            let items: Vec<Value> = list.items.iter().map(whole).collect();
+            picked_out(
+                template,
+                &json!({"apiVersion": VERSION, "kind": "List", "items": items}),
+            )?;
+        }
     }
+    Ok(())
+}
+
+/// The version of the files that `apply` takes.
+pub(crate) const VERSION: &str = "mcpctl/v1";
+
+/// An object as templates see it: as the API answers, and as `apply` takes it.
+fn whole<T: Object>(object: &T) -> Value {
+    let mut all = serde_json::to_value(object).unwrap_or(Value::Null);
+    all["apiVersion"] = VERSION.into();
+    all["kind"] = T::KIND.singular().into();
+    all["metadata"] = json!({"name": object.name(), "id": all["id"], "createdAt": all["createdAt"],
+        "createdBy": all["createdBy"], "resourceVersion": all["resourceVersion"]});
+    all["spec"] = object.spec();
+    all
+}
+
+fn picked_out(template: &str, value: &Value) -> Result<(), Failure> {
+    let read = Template::parse(template).map_err(|why| {
+        Failure::usage("cannot read the template", why).next("-o 'jsonpath={.items[*].metadata.name}'")
+    })?;
+    out::bytes(read.render(value).as_bytes());
     Ok(())
 }
 
@@ -49,6 +95,7 @@ pub(crate) fn list<T: Object>(format: Format, list: &List<T>) -> Result<(), Fail
 pub(crate) fn some<T: Object>(format: Format, objects: Vec<T>) -> Result<(), Failure> {
     match (format, objects.as_slice()) {
         (Format::Json, [one]) => json(one),
+        (Format::JsonPath(template), [one]) => picked_out(template, &whole(one)),
         _ => list(
             format,
             &List {
@@ -73,9 +120,28 @@ pub(crate) fn done<T: Object>(format: Format, object: &T, answer: &impl Serializ
             Ok(())
         }
         Format::Name => {
-            out::line(&full_name(object));
+            out::line(&object.full_name());
             Ok(())
         }
+        Format::JsonPath(template) => picked_out(template, &whole(object)),
+    }
+}
+
+/// Prints what is no object in the format that was asked for: everything but a table.
+pub(crate) fn other(format: Format, value: &impl Serialize) -> Result<(), Failure> {
+    match format {
+        Format::JsonPath(template) => {
+            let value = serde_json::to_value(value).unwrap_or(Value::Null);
+            picked_out(template, &value)
+        }
+        Format::Yaml => {
+            let text = yaml_serde::to_string(value);
+            let text =
+                text.map_err(|e| Failure::new("cannot print YAML", e.to_string()).next("run it with -o json"))?;
+            out::bytes(text.as_bytes());
+            Ok(())
+        }
+        Format::Table | Format::Wide | Format::Json | Format::Name => json(value),
     }
 }
 
@@ -94,7 +160,8 @@ pub(crate) fn pairs(pairs: &[(&str, String)]) {
 
 /// Prints anything as JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new("cannot print JSON", e.to_string()))?;
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Failure::new("cannot print JSON", e.to_string()).next("run it with -o table"))?;
     out::line(&text);
     Ok(())
 }
@@ -134,18 +201,31 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn full_name<T: Object>(object: &T) -> String {
-    format!("{}/{}", T::KIND.singular(), object.name())
+fn yaml_of<T: Object>(object: &T) -> Result<String, Failure> {
+    manifest(T::KIND, &object.name(), &object.spec())
 }
 
-fn yaml_of<T: Object>(object: &T) -> Result<String, Failure> {
+/// An object as `apply` takes it.
+pub(crate) fn manifest(kind: Kind, name: &str, spec: &Value) -> Result<String, Failure> {
     let manifest = json!({
-        "apiVersion": "mcpctl/v1",
-        "kind": T::KIND.singular(),
-        "metadata": {"name": object.name()},
-        "spec": object.spec(),
+        "apiVersion": VERSION,
+        "kind": kind.singular(),
+        "metadata": {"name": name},
+        "spec": spec,
     });
-    yaml_serde::to_string(&manifest).map_err(|e| Failure::new("cannot print YAML", e.to_string()))
+    yaml_serde::to_string(&manifest)
+        .map_err(|e| Failure::new("cannot print YAML", e.to_string()).next("run it with -o json"))
+}
+
+/// These fields of an object, without those that say nothing.
+pub(crate) fn picked(object: &impl Serialize, fields: &[&str]) -> Value {
+    let all = serde_json::to_value(object).unwrap_or(Value::Null);
+    let said =
+        |value: &&Value| !value.is_null() && **value != json!("") && **value != json!([]) && **value != json!({});
+    let some = fields
+        .iter()
+        .filter_map(|f| Some(((*f).to_owned(), all.get(f).filter(said)?.clone())));
+    Value::Object(some.collect::<Map<_, _>>())
 }
 
 /// How long ago, or in how long: `5m ago`, `in 29d`.

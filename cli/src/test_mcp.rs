@@ -80,7 +80,7 @@ pub(crate) async fn test_mcp(global: &Global, args: &TestMcpArgs) -> Result<Exit
 fn tls(global: &Global) -> Result<Arc<ClientConfig>, Failure> {
     let extra = match &global.cacert {
         Some(file) => mcp_wire::tls::read_certificates(file)
-            .map_err(|why| Failure::usage("cannot read the certificates to trust", why))?,
+            .map_err(|why| Failure::usage("cannot read the certificates to trust", why).next(crate::api::SEE_CONFIG))?,
         None => Vec::new(),
     };
     Ok(mcp_wire::tls::client_config(&extra))

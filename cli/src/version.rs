@@ -17,7 +17,9 @@ pub(crate) async fn version(global: &Global, args: &OutputArg) -> Result<Exit, F
         Err(failure) => Err(failure),
     };
     match args.output {
-        Format::Json | Format::Yaml => show::json(&json!({"client": {"version": OWN}, "server": node.ok()}))?,
+        Format::Json | Format::Yaml | Format::JsonPath(_) => {
+            show::other(args.output, &json!({"client": {"version": OWN}, "server": node.ok()}))?;
+        }
         Format::Table | Format::Wide | Format::Name => {
             out::line(&format!("mcpctl {OWN}"));
             match node {

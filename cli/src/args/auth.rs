@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCandidates;
+
+use crate::complete;
 
 #[derive(Args)]
 pub(crate) struct LoginArgs {
@@ -24,16 +27,32 @@ pub(crate) struct LoginArgs {
 pub(crate) enum Auth {
     /// Ask whether one may do something: exit code 0 yes, 1 no
     #[command(after_help = "Examples:\n  \
-        mcpctl auth can-i create servers\n  mcpctl auth can-i run tools git/log\n  mcpctl auth can-i exec")]
+        mcpctl auth can-i create servers\n  mcpctl auth can-i run tools/git/log\n  mcpctl auth can-i exec\n  \
+        mcpctl auth can-i --list")]
     CanI(CanIArgs),
 }
 
 #[derive(Args)]
 pub(crate) struct CanIArgs {
     /// get, run, create, update, delete, grant; or an action: logs, backup, restore, cluster, exec
-    pub(crate) verb: String,
-    /// servers, projects, tools, …
+    #[arg(required_unless_present = "list", add = ArgValueCandidates::new(complete::verbs))]
+    pub(crate) verb: Option<String>,
+    /// servers, projects, tools, …; or RESOURCE/NAME
+    #[arg(add = ArgValueCandidates::new(complete::kinds))]
     pub(crate) resource: Option<String>,
     /// Of this name; without one: of any
     pub(crate) name: Option<String>,
+    /// Show everything that one was granted
+    #[arg(long, conflicts_with = "verb")]
+    pub(crate) list: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct PasswdArgs {
+    /// Whose; nobody: one's own
+    #[arg(add = ArgValueCandidates::new(complete::users))]
+    pub(crate) email: Option<String>,
+    /// Read from standard input instead of asking: the new password, for one's own the present one on a line before it
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
 }

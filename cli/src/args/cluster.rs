@@ -1,8 +1,10 @@
 //! Who is in the cluster.
 
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCandidates;
 
 use super::OutputArg;
+use crate::complete;
 
 #[derive(Subcommand)]
 pub(crate) enum Cluster {
@@ -46,6 +48,7 @@ pub(crate) struct JoinTokenArgs {
 #[derive(Args)]
 pub(crate) struct NodeArgs {
     /// Its name or id
+    #[arg(add = ArgValueCandidates::new(complete::nodes))]
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) output: OutputArg,
@@ -54,6 +57,7 @@ pub(crate) struct NodeArgs {
 #[derive(Args)]
 pub(crate) struct RemoveNodeArgs {
     /// Its name or id
+    #[arg(add = ArgValueCandidates::new(complete::nodes))]
     pub(crate) name: String,
     /// Return when the change is committed, before it is certain that the node admits nobody
     #[arg(long)]

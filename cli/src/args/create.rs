@@ -1,21 +1,23 @@
 //! `mcpctl create`.
 
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCandidates;
 
 use super::{OutputArg, ProjectArg};
+use crate::complete;
 
 #[derive(Subcommand)]
 pub(crate) enum Create {
     /// Make a project: some servers under one URL
     #[command(
-        visible_alias = "proj",
+        alias = "proj",
         after_help = "Examples:\n  \
         mcpctl create project demo --server time --server git --tool-naming plain\n  mcpctl create project demo --force --description new"
     )]
     Project(CreateProject),
     /// Make a server: an MCP server behind the gateway
     #[command(
-        visible_alias = "srv",
+        alias = "srv",
         after_help = "Examples:\n  \
         mcpctl create server time --transport stdio --command uvx --arg mcp-server-time --env TZ=UTC\n  \
         mcpctl create server wiki --url https://wiki.example/mcp --header 'X-Team: core'"
@@ -23,7 +25,7 @@ pub(crate) enum Create {
     Server(CreateServer),
     /// Make a token: it is shown once, alone on its line
     #[command(
-        visible_alias = "token",
+        alias = "token",
         after_help = "Examples:\n  \
         TOK=$(mcpctl create mcptoken ci -p demo --bind role:run,resource:servers --ttl 30d)\n  \
         mcpctl create mcptoken ci -p demo --rbac clone --force\n  \
@@ -31,13 +33,108 @@ pub(crate) enum Create {
     )]
     Mcptoken(CreateToken),
     /// Grant rights
-    #[command(after_help = "Example:\n  \
+    #[command(after_help = "Examples:\n  \
         mcpctl create rbac developers --subject User:alice@example.com \\\n    \
-        --roleBindings role:edit,resource:servers --roleBindings role:view,resource:servers,name:my-ha --roleBindings action:logs")]
+        --roleBindings role:edit,resource:servers --roleBindings role:view,resource:servers,name:my-ha --roleBindings action:logs\n  \
+        mcpctl create rbac callers --subject Group:team --roleBindings role:run,resource:tools,name:git/*")]
     Rbac(CreateRbac),
     /// Make a user
-    #[command(after_help = "Example:\n  mcpctl create user alice@example.com --name Alice")]
+    #[command(after_help = "Examples:\n  \
+        mcpctl create user alice@example.com --name Alice\n  \
+        printf %s \"$PASSWORD\" | mcpctl create user bob@example.com --password-stdin")]
     User(CreateUser),
+    /// Make a group: users who are granted things together
+    #[command(after_help = "Examples:\n  \
+        mcpctl create group team --member alice@example.com --member bob@example.com\n  \
+        mcpctl create group team --force --member carol@example.com")]
+    Group(CreateGroup),
+    /// Make a service account: a program that needs no password
+    #[command(
+        alias = "sa",
+        after_help = "Examples:\n  \
+        mcpctl create serviceaccount deploy --description 'rolls out'\n  \
+        mcpctl create serviceaccount deploy && mcpctl create session --serviceaccount deploy"
+    )]
+    Serviceaccount(CreateServiceAccount),
+    /// Make a secret: servers refer to it as ${secret:NAME/KEY}; its values are never shown again
+    ///
+    /// Values come from files, standard input or the terminal. Not from arguments, which every user of this machine can read.
+    #[command(after_help = "Examples:\n  \
+        mcpctl create secret git --key token\n  \
+        mcpctl create secret git --from-file token=token.txt\n  \
+        vault read -field=token git | mcpctl create secret git --from-file token=- --force")]
+    Secret(CreateSecret),
+    /// Open a session for a service account: its bearer is shown once, alone on its line
+    #[command(after_help = "Examples:\n  \
+        export MCPCTL_SESSION=$(mcpctl create session --serviceaccount deploy)\n  \
+        mcpctl create session --serviceaccount deploy --ttl 12h")]
+    Session(CreateSession),
+}
+
+#[derive(Args)]
+pub(crate) struct CreateGroup {
+    /// Its name
+    pub(crate) name: String,
+    /// E-mail of a member; repeatable
+    #[arg(long, value_name = "EMAIL", add = ArgValueCandidates::new(complete::users))]
+    pub(crate) member: Vec<String>,
+    /// For people
+    #[arg(long)]
+    pub(crate) description: Option<String>,
+    /// If it exists, add these members and change what is given here
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
+}
+
+#[derive(Args)]
+pub(crate) struct CreateServiceAccount {
+    /// Its name
+    pub(crate) name: String,
+    /// For people
+    #[arg(long)]
+    pub(crate) description: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
+}
+
+#[derive(Args)]
+pub(crate) struct CreateSecret {
+    /// Its name
+    pub(crate) name: String,
+    /// A key whose value is asked for on the terminal; repeatable
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Vec<String>,
+    /// A key whose value is what a file holds, without a line break at its end; - is standard input; repeatable
+    #[arg(long, value_name = "KEY=FILE")]
+    pub(crate) from_file: Vec<String>,
+    /// Keys and values from lines KEY=VALUE of a file; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_env_file: Option<String>,
+    /// Not taken: see what is printed
+    #[arg(long, hide = true, value_name = "KEY=VALUE")]
+    pub(crate) from_literal: Vec<String>,
+    /// For people
+    #[arg(long)]
+    pub(crate) description: Option<String>,
+    /// If it exists, set these keys and keep the others
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
+}
+
+#[derive(Args)]
+pub(crate) struct CreateSession {
+    /// For whom
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::service_accounts))]
+    pub(crate) serviceaccount: String,
+    /// 12h, 30d or a date; 24 hours if not given, 90 days at most
+    #[arg(long)]
+    pub(crate) ttl: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
 }
 
 #[derive(Args)]
@@ -45,7 +142,7 @@ pub(crate) struct CreateProject {
     /// Its name
     pub(crate) name: String,
     /// A server to attach; repeatable
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
     pub(crate) server: Vec<String>,
     /// How its tools are named: SERVER__TOOL, or TOOL alone
     #[arg(long, value_parser = ["prefixed", "plain"])]
@@ -143,7 +240,7 @@ pub(crate) struct CreateRbac {
     #[arg(long)]
     pub(crate) subject: Vec<String>,
     /// role:ROLE,resource:RESOURCE[,name:NAME] or action:ACTION; repeatable
-    #[arg(long = "roleBindings", visible_alias = "role-bindings", value_name = "BINDING")]
+    #[arg(long = "roleBindings", alias = "role-bindings", value_name = "BINDING")]
     pub(crate) role_bindings: Vec<String>,
     /// Gone: see what is printed
     #[arg(long, hide = true)]

@@ -1,14 +1,18 @@
 //! Verbs that take a kind and names.
 
 use clap::Args;
+use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter};
 
 use super::{OutputArg, ProjectArg};
+use crate::complete;
 
 #[derive(Args)]
 pub(crate) struct GetArgs {
-    /// projects, servers, mcptokens, nodes, rbac, users; or KIND/NAME
+    /// projects, servers, mcptokens, users, groups, serviceaccounts, secrets, rbac, sessions, nodes; or KIND/NAME
+    #[arg(add = ArgValueCandidates::new(complete::kinds))]
     pub(crate) kind: String,
     /// Names or ids; none: all
+    #[arg(add = ArgValueCompleter::new(complete::names))]
     pub(crate) names: Vec<String>,
     #[command(flatten)]
     pub(crate) project: ProjectArg,
@@ -18,9 +22,11 @@ pub(crate) struct GetArgs {
 
 #[derive(Args)]
 pub(crate) struct DescribeArgs {
-    /// project, server, mcptoken, node, rbac, user; or KIND/NAME
+    /// project, server, mcptoken, user, group, serviceaccount, secret, rbac, session, node; or KIND/NAME
+    #[arg(add = ArgValueCandidates::new(complete::kinds))]
     pub(crate) kind: String,
     /// Name or id
+    #[arg(add = ArgValueCompleter::new(complete::names))]
     pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) project: ProjectArg,
@@ -28,15 +34,90 @@ pub(crate) struct DescribeArgs {
 
 #[derive(Args)]
 pub(crate) struct RemoveArgs {
-    /// project, server, mcptoken, rbac; or KIND/NAME
+    /// project, server, mcptoken, user, group, serviceaccount, secret, rbac, session; or KIND/NAME
+    #[arg(add = ArgValueCandidates::new(complete::kinds))]
     pub(crate) kind: String,
     /// Names or ids
+    #[arg(add = ArgValueCompleter::new(complete::names))]
     pub(crate) names: Vec<String>,
     #[command(flatten)]
     pub(crate) project: ProjectArg,
     /// Return when the change is committed, before it is effective on every replica
     #[arg(long)]
     pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
+}
+
+#[derive(Args)]
+pub(crate) struct EditArgs {
+    /// project, server, user, group, serviceaccount, rbac; or KIND/NAME
+    #[arg(add = ArgValueCandidates::new(complete::kinds))]
+    pub(crate) kind: String,
+    /// Name or id
+    #[arg(add = ArgValueCompleter::new(complete::names))]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct WaitArgs {
+    /// project, server, mcptoken, node, …; or KIND/NAME
+    #[arg(add = ArgValueCandidates::new(complete::kinds))]
+    pub(crate) kind: String,
+    /// Name or id
+    #[arg(add = ArgValueCompleter::new(complete::names))]
+    pub(crate) name: Option<String>,
+    /// create, delete, revoked (a token: refused everywhere), healthy (a server), ready (a node), or jsonpath=TEMPLATE=VALUE
+    #[arg(long = "for", value_name = "STATE")]
+    pub(crate) state: String,
+    /// Longest wait: 30s, 5m, 1h
+    #[arg(long, default_value = "30s", value_parser = seconds, value_name = "TIME")]
+    pub(crate) timeout: u64,
+    #[command(flatten)]
+    pub(crate) project: ProjectArg,
+}
+
+/// A wait, in seconds. A number alone counts seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(digits) => (digits, &text[digits.len()..]),
+        None => (text, "s"),
+    };
+    let factor = match unit {
+        "h" => 3_600,
+        "m" => 60,
+        _ => 1,
+    };
+    let count: u64 = digits.parse().map_err(|_| "write 30s, 5m or 1h".to_owned())?;
+    count
+        .checked_mul(factor)
+        .filter(|s| *s <= 7 * 86_400)
+        .ok_or_else(|| "a week is the longest wait".to_owned())
+}
+
+#[derive(Args)]
+pub(crate) struct ExplainArgs {
+    /// KIND, or KIND.FIELD[.FIELD]
+    #[arg(value_name = "KIND[.FIELD]", add = ArgValueCandidates::new(complete::kinds))]
+    pub(crate) path: String,
+}
+
+#[derive(Args)]
+pub(crate) struct RotateArgs {
+    /// mcptoken or secret; or KIND/NAME
+    #[arg(add = ArgValueCandidates::new(complete::kinds))]
+    pub(crate) kind: String,
+    /// Its name
+    #[arg(add = ArgValueCompleter::new(complete::names))]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) project: ProjectArg,
+    /// A secret: the key that gets a new value
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// A secret: read the new value from this file instead of asking for it; - is standard input
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) from_file: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArg,
 }

@@ -1,14 +1,11 @@
-//! What is shown of each kind.
+//! What is shown of projects, servers, tokens and nodes.
 
 use mcp_api::nodes::NodeBody;
 use mcp_api::projects::ProjectBody;
-use mcp_api::rbac::{RbacBody, RoleBindingBody};
 use mcp_api::servers::ServerBody;
 use mcp_api::tokens::McpTokenBody;
-use mcp_api::users::UserBody;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
 
+use super::words::{at, bindings, by, listed, or_none};
 use super::{Object, ago, ago_or};
 use crate::kinds::Kind;
 
@@ -16,6 +13,14 @@ impl Object for ProjectBody {
     const KIND: Kind = Kind::Projects;
     const COLUMNS: &'static [&'static str] = &["NAME", "SERVERS", "TOOL NAMING", "DESCRIPTION"];
     const WIDE: &'static [&'static str] = &["CREATED", "VERSION", "ID"];
+    const FIELDS: &'static [&'static str] = &[
+        "description",
+        "servers",
+        "gated",
+        "proxyModel",
+        "toolNaming",
+        "instructions",
+    ];
 
     fn name(&self) -> String {
         self.name.clone()
@@ -31,20 +36,6 @@ impl Object for ProjectBody {
             self.resource_version.clone(),
             self.id.clone(),
         ]
-    }
-
-    fn spec(&self) -> Value {
-        picked(
-            self,
-            &[
-                "description",
-                "servers",
-                "gated",
-                "proxyModel",
-                "toolNaming",
-                "instructions",
-            ],
-        )
     }
 
     fn details(&self, now_ms: u64) -> Vec<(&'static str, String)> {
@@ -67,6 +58,20 @@ impl Object for ServerBody {
     const KIND: Kind = Kind::Servers;
     const COLUMNS: &'static [&'static str] = &["NAME", "TRANSPORT", "TARGET", "DESCRIPTION"];
     const WIDE: &'static [&'static str] = &["CREATED", "VERSION", "ID"];
+    const FIELDS: &'static [&'static str] = &[
+        "description",
+        "transport",
+        "command",
+        "args",
+        "env",
+        "cwd",
+        "url",
+        "headers",
+        "connectMs",
+        "responseMs",
+        "stateful",
+        "pinTools",
+    ];
 
     fn name(&self) -> String {
         self.spec.name.clone()
@@ -82,24 +87,6 @@ impl Object for ServerBody {
             self.resource_version.clone(),
             self.id.clone(),
         ]
-    }
-
-    fn spec(&self) -> Value {
-        let fields = [
-            "description",
-            "transport",
-            "command",
-            "args",
-            "env",
-            "cwd",
-            "url",
-            "headers",
-            "connectMs",
-            "responseMs",
-            "stateful",
-            "pinTools",
-        ];
-        picked(self, &fields)
     }
 
     fn details(&self, now_ms: u64) -> Vec<(&'static str, String)> {
@@ -133,9 +120,22 @@ impl Object for McpTokenBody {
     const COLUMNS: &'static [&'static str] =
         &["NAME", "PROJECT", "PREFIX", "CREATED", "LAST USED", "EXPIRES", "STATUS"];
     const WIDE: &'static [&'static str] = &["OWNER", "BINDINGS", "ID"];
+    const FIELDS: &'static [&'static str] = &["project", "description", "roleBindings", "expiresAt"];
 
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn full_name(&self) -> String {
+        let project = self.project.as_deref();
+        project.map_or_else(
+            || format!("mcptoken/{}", self.id),
+            |p| format!("mcptoken/{p}/{}", self.name),
+        )
+    }
+
+    fn is_written_by_hand(&self) -> bool {
+        self.status == "active"
     }
 
     fn cells(&self, now_ms: u64) -> Vec<String> {
@@ -151,10 +151,6 @@ impl Object for McpTokenBody {
             bindings(&self.role_bindings, " "),
             self.id.clone(),
         ]
-    }
-
-    fn spec(&self) -> Value {
-        picked(self, &["project", "description", "roleBindings", "expiresAt"])
     }
 
     fn details(&self, now_ms: u64) -> Vec<(&'static str, String)> {
@@ -180,6 +176,7 @@ impl Object for NodeBody {
     const KIND: Kind = Kind::Nodes;
     const COLUMNS: &'static [&'static str] = &["NAME", "ROLE", "STATE", "API", "GATEWAY"];
     const WIDE: &'static [&'static str] = &["PEER ADDRESS", "CREATED", "ID"];
+    const FIELDS: &'static [&'static str] = &["peerAddress", "apiUrl", "gatewayUrl"];
 
     fn name(&self) -> String {
         self.name.clone()
@@ -198,10 +195,6 @@ impl Object for NodeBody {
         ]
     }
 
-    fn spec(&self) -> Value {
-        picked(self, &["peerAddress", "apiUrl", "gatewayUrl"])
-    }
-
     fn details(&self, now_ms: u64) -> Vec<(&'static str, String)> {
         vec![
             ("Name", self.name.clone()),
@@ -217,89 +210,6 @@ impl Object for NodeBody {
     }
 }
 
-impl Object for RbacBody {
-    const KIND: Kind = Kind::Rbac;
-    const COLUMNS: &'static [&'static str] = &["NAME", "SUBJECTS", "BINDINGS"];
-    const WIDE: &'static [&'static str] = &["CREATED", "VERSION", "ID"];
-
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-
-    fn cells(&self, now_ms: u64) -> Vec<String> {
-        vec![
-            self.name.clone(),
-            subjects(self, " "),
-            bindings(&self.role_bindings, " "),
-            ago(&self.created_at, now_ms),
-            self.resource_version.clone(),
-            self.id.clone(),
-        ]
-    }
-
-    fn spec(&self) -> Value {
-        picked(self, &["subjects", "roleBindings"])
-    }
-
-    fn details(&self, now_ms: u64) -> Vec<(&'static str, String)> {
-        vec![
-            ("Name", self.name.clone()),
-            ("Id", self.id.clone()),
-            ("Subjects", or_none(subjects(self, "\n"))),
-            ("Bindings", or_none(bindings(&self.role_bindings, "\n"))),
-            ("Created", by(&self.created_at, &self.created_by, now_ms)),
-            ("Version", self.resource_version.clone()),
-        ]
-    }
-}
-
-impl Object for UserBody {
-    const KIND: Kind = Kind::Users;
-    const COLUMNS: &'static [&'static str] = &["EMAIL", "NAME", "DISABLED", "CREATED"];
-    const WIDE: &'static [&'static str] = &["VERSION", "ID"];
-
-    fn name(&self) -> String {
-        self.email.clone()
-    }
-
-    fn cells(&self, now_ms: u64) -> Vec<String> {
-        vec![
-            self.email.clone(),
-            self.name.clone(),
-            self.disabled.to_string(),
-            ago(&self.created_at, now_ms),
-            self.resource_version.clone(),
-            self.id.clone(),
-        ]
-    }
-
-    fn spec(&self) -> Value {
-        picked(self, &["name", "disabled"])
-    }
-
-    fn details(&self, now_ms: u64) -> Vec<(&'static str, String)> {
-        vec![
-            ("E-mail", self.email.clone()),
-            ("Id", self.id.clone()),
-            ("Name", self.name.clone()),
-            ("Disabled", self.disabled.to_string()),
-            ("Created", by(&self.created_at, &self.created_by, now_ms)),
-            ("Version", self.resource_version.clone()),
-        ]
-    }
-}
-
-/// These fields of an object, without those that say nothing.
-fn picked(object: &impl Serialize, fields: &[&str]) -> Value {
-    let all = serde_json::to_value(object).unwrap_or(Value::Null);
-    let said =
-        |value: &&Value| !value.is_null() && **value != json!("") && **value != json!([]) && **value != json!({});
-    let some = fields
-        .iter()
-        .filter_map(|f| Some(((*f).to_owned(), all.get(f).filter(said)?.clone())));
-    Value::Object(some.collect::<Map<_, _>>())
-}
-
 fn target(server: &ServerBody) -> String {
     match (&server.spec.command, &server.spec.url) {
         (Some(command), _) => {
@@ -309,37 +219,4 @@ fn target(server: &ServerBody) -> String {
         (None, Some(url)) => url.clone(),
         (None, None) => String::new(),
     }
-}
-
-fn subjects(definition: &RbacBody, between: &str) -> String {
-    let subjects = definition.subjects.iter().map(|s| format!("{}:{}", s.kind, s.name));
-    subjects.collect::<Vec<_>>().join(between)
-}
-
-fn bindings(bindings: &[RoleBindingBody], between: &str) -> String {
-    bindings
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(between)
-}
-
-fn listed(names: &[String]) -> String {
-    if names.is_empty() {
-        "-".to_owned()
-    } else {
-        names.join(",")
-    }
-}
-
-fn or_none(text: String) -> String {
-    if text.is_empty() { "none".to_owned() } else { text }
-}
-
-fn by(time: &str, who: &str, now_ms: u64) -> String {
-    format!("{time} ({}) by {who}", ago(time, now_ms))
-}
-
-fn at(time: Option<&String>, now_ms: u64) -> String {
-    time.map_or_else(|| "never".to_owned(), |t| format!("{t} ({})", ago(t, now_ms)))
 }

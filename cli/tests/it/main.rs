@@ -8,8 +8,11 @@ mod node;
 mod mcp_server;
 mod world;
 
+mod apply;
 mod contexts;
+mod help;
 mod nodes;
 mod objects;
 mod test_mcp;
 mod tokens;
+mod waits;

@@ -96,6 +96,16 @@ impl World {
         }
     }
 
+    /// The administrator's session.
+    pub(crate) fn session(&self) -> &str {
+        &self.node.session
+    }
+
+    /// The home directory.
+    pub(crate) fn home(&self) -> &str {
+        self.home.path().to_str().unwrap()
+    }
+
     pub(crate) fn config(&self) -> std::path::PathBuf {
         self.home.path().join(".config/mcpctl/config.yaml")
     }

@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod groups;
 pub mod headers;
 pub mod list;
+pub mod names;
 pub mod nodes;
 pub mod problem;
 pub mod projects;
