@@ -14,6 +14,7 @@ use mcp_model::records::ClusterRecord;
 use mcp_model::tables;
 use mcp_raft::{Node, NodeOptions, PeerTls, Standing};
 use mcp_store::log::{RaftLog, Ticks};
+use mcp_store::seal::Seal;
 use mcp_store::{Replica, ReplicaOptions};
 use mcpd::hosts::AllowedHosts;
 use tokio::net::TcpListener;
@@ -33,6 +34,8 @@ use crate::ready::Vitals;
 use crate::upkeep::Upkeep;
 use crate::{certs, listen, random, ready};
 
+/// What the key that seals the values of secrets is derived for.
+const SECRETS_PURPOSE: &[u8] = b"secrets";
 const LOG_FILE: &str = "raft-log.redb";
 /// How long load balancers have to notice that this node is not ready before its listeners close.
 const DRAIN_NOTICE: Duration = Duration::from_millis(200);
@@ -159,6 +162,8 @@ impl Started {
             }),
             clock: Arc::clone(&clock),
             random: random::fill,
+            seal: Seal::new(&identity::derive_key(&data_key, SECRETS_PURPOSE)),
+            idempotency_key: identity::derive_key(&data_key, b"idempotency").into(),
             options: mcpd::Options {
                 allowed_hosts: AllowedHosts::new(config.api.hosts()),
                 allowed_origins: config.api.allowed_origins.clone(),

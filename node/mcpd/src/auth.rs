@@ -5,7 +5,9 @@ use mcp_api::auth::{LoginAnswer, LoginRequest, SetupRequest, UserRef, WhoAmI};
 use mcp_api::problem::Code;
 use mcp_api::rbac::RoleBindingBody;
 use mcp_api::show_time;
+use mcp_api::users::PasswordChange;
 use mcp_api::write::Removed;
+use mcp_model::authority::Principal;
 use mcp_model::command::{Actor, Command};
 use mcp_model::names::Email;
 use mcp_model::records::{SetupSecret, User};
@@ -16,9 +18,10 @@ use zeroize::Zeroizing;
 use crate::answer::Answer;
 use crate::body::{self, Parsed, READ};
 use crate::call::{Admitted, Call};
-use crate::caller::{CallerUser, Credential};
+use crate::caller::Credential;
 use crate::fault::Fault;
 use crate::port::WaitFor;
+use crate::router::Api;
 use crate::{limits, users};
 
 /// Opens a session for whoever knows the password. The same is said, after the same work, to a wrong password, an unknown user
@@ -36,17 +39,18 @@ pub(crate) async fn login(call: Call) -> Result<Answer, Fault> {
     let api = &call.api;
     slow_down(&call, &email)?;
 
-    // A user who was made a moment ago through another node is known here too, and one who was disabled is refused.
-    api.catch_up().await?;
-    let name = email.to_string();
-    let user = api.read(move |t| users::find(t, &name)).await?;
-    let hash = user.as_ref().and_then(|u| u.password_hash.clone());
-    let right = api.hasher.verify(password, hash).await?;
-    api.vouch()?;
-    let user = user.filter(|u| right && !u.disabled).ok_or_else(wrong)?;
-    api.throttle.succeeded(email.as_str(), call.peer);
-
-    open_session(&call, user).await
+    for _ in 0..limits::OVERTAKEN_MAX {
+        let user = verified(api, &email, &password).await?;
+        match open_session(&call, user).await {
+            // The record has changed since the password was verified on it: it may be another one now.
+            Err(fault) if fault.code() == Code::VersionMismatch => {}
+            done => {
+                api.throttle.succeeded(email.as_str(), call.peer);
+                return done;
+            }
+        }
+    }
+    Err(wrong())
 }
 
 /// Sets the first password of the first administrator, once, and opens a session. Whoever knows the secret of `init` may.
@@ -54,7 +58,7 @@ pub(crate) async fn setup(call: Call) -> Result<Answer, Fault> {
     let Parsed { value, mut faults } = body::parse::<SetupRequest>(&call.body)?;
     let (secret, password) = (Zeroizing::new(value.setup_secret), Zeroizing::new(value.password));
     let email = faults.check("email", Email::parse(&value.email));
-    users::check_new_password(&mut faults, &password);
+    users::check_password("password", &password, &mut faults);
     let secret = PlainSetup::parse(secret.trim());
     if secret.is_none() {
         faults.add(
@@ -98,14 +102,17 @@ fn used_up() -> Fault {
     .hint("if it was used: mcpctl login --email EMAIL, with the password that was set then")
 }
 
+/// Opens a session on the record on which the password was verified: a new password closes sessions, and a login that was
+/// under way must not open one behind its back.
 async fn open_session(call: &Call, user: User) -> Result<Answer, Fault> {
     let api = &call.api;
     let session = PlainSession::from_bytes(&Zeroizing::new(api.random()));
     let expires_ms = api.clock.wall_ms() + limits::SESSION_MS;
-    let command = Command::OpenSession {
+    let command = Command::LogIn {
         hash: session.hash(),
         user: user.id,
         expires_ms,
+        seen_version: user.origin.version,
     };
     let id = api.random_command_id();
     let written = api.propose(id, Actor::System, command, WaitFor::Committed).await?;
@@ -113,13 +120,60 @@ async fn open_session(call: &Call, user: User) -> Result<Answer, Fault> {
     let answer = LoginAnswer {
         token: session.expose().to_owned(),
         expires_at: show_time(expires_ms),
-        user: UserRef {
-            id: user.id.to_string(),
-            email: user.email.to_string(),
-            name: user.name,
-        },
+        user: user_ref(&Principal::User(user)),
     };
     Ok(Answer::ok(&answer).index(written.index))
+}
+
+/// The user of this e-mail, if this is their password. A user who was made a moment ago through another node is known here
+/// too, and one who was disabled is refused.
+async fn verified(api: &Api, email: &Email, password: &Zeroizing<String>) -> Result<User, Fault> {
+    api.catch_up().await?;
+    let name = email.to_string();
+    let user = api.read(move |t| users::find(t, &name)).await?;
+    let hash = user.as_ref().and_then(|u| u.password_hash.clone());
+    let right = api.hasher.verify(password.clone(), hash).await?;
+    api.vouch()?;
+    user.filter(|u| right && !u.disabled).ok_or_else(wrong)
+}
+
+/// Replaces the caller's password. Guessing the old one is slowed down like guessing at a login: a borrowed session must not
+/// be a way around that.
+pub(crate) async fn change_password(it: Admitted) -> Result<Answer, Fault> {
+    let (Principal::User(user), Credential::Session(session)) = (&it.caller.principal, &it.caller.credential) else {
+        return Err(Fault::new(
+            Code::Forbidden,
+            "only a user in a session has a password to change",
+        ));
+    };
+    let Parsed { value, mut faults } = body::parse::<PasswordChange>(&it.call.body)?;
+    let (old, new) = (Zeroizing::new(value.old_password), Zeroizing::new(value.new_password));
+    faults.text("oldPassword", &old, limits::PASSWORD_BYTES_MAX);
+    users::check_password("newPassword", &new, &mut faults);
+    faults.refuse()?;
+    let api = &it.call.api;
+    let seen = if it.is_repeated().await? {
+        // The old one is no longer right, and was verified before.
+        user.clone()
+    } else {
+        slow_down(&it.call, &user.email)?;
+        let seen = verified(api, &user.email, &old)
+            .await
+            .map_err(|fault| match fault.code() {
+                Code::BadCredentials => Fault::new(Code::BadCredentials, "the old password is wrong"),
+                _ => fault,
+            })?;
+        api.throttle.succeeded(user.email.as_str(), it.call.peer);
+        seen
+    };
+    let command = Command::ChangePassword {
+        password_hash: api.hasher.hash(new, api.random()).await?,
+        seen_version: seen.origin.version,
+        keep: session.hash,
+    };
+    let written = it.propose(command).await?;
+    tracing::info!(user = %user.email, index = written.index, "password changed");
+    users::changed(&it, written, StatusCode::OK).await
 }
 
 fn slow_down(call: &Call, email: &Email) -> Result<(), Fault> {
@@ -154,7 +208,7 @@ pub(crate) async fn logout(it: Admitted) -> Result<Answer, Fault> {
     let written = it.propose(Command::CloseSession { hash }).await?;
     let object = Removed {
         kind: "session".to_owned(),
-        name: it.caller.user.email.to_string(),
+        name: it.caller.principal.who(),
         id: String::new(),
         already: false,
     };
@@ -164,7 +218,13 @@ pub(crate) async fn logout(it: Admitted) -> Result<Answer, Fault> {
 pub(crate) async fn whoami(it: Admitted) -> Result<Answer, Fault> {
     let caller = &it.caller;
     let (kind, token, project, expires_ms) = match &caller.credential {
-        Credential::Session(session) => ("user", None, None, Some(session.expires_ms)),
+        Credential::Session(session) => {
+            let kind = match caller.principal {
+                Principal::User(_) => "user",
+                Principal::ServiceAccount(_) => "serviceaccount",
+            };
+            (kind, None, None, Some(session.expires_ms))
+        }
         Credential::Token { token, project } => (
             "mcptoken",
             Some(token.name.to_string()),
@@ -174,7 +234,7 @@ pub(crate) async fn whoami(it: Admitted) -> Result<Answer, Fault> {
     };
     Ok(Answer::ok(&WhoAmI {
         kind: kind.to_owned(),
-        user: user_ref(&caller.user),
+        user: user_ref(&caller.principal),
         token,
         project,
         expires_at: expires_ms.map(show_time),
@@ -182,10 +242,14 @@ pub(crate) async fn whoami(it: Admitted) -> Result<Answer, Fault> {
     }))
 }
 
-fn user_ref(user: &CallerUser) -> UserRef {
+fn user_ref(principal: &Principal) -> UserRef {
+    let name = match principal {
+        Principal::User(user) => &user.name,
+        Principal::ServiceAccount(account) => &account.description,
+    };
     UserRef {
-        id: user.id.to_string(),
-        email: user.email.to_string(),
-        name: user.name.clone(),
+        id: principal.id().to_string(),
+        email: principal.who(),
+        name: name.clone(),
     }
 }

@@ -4,8 +4,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use mcp_api::problem::{Code, FieldFault};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use crate::fault::Fault;
 use crate::limits;
@@ -117,14 +118,14 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(body: &[u8]) -> Result<Parsed
                 // What a map cannot show: a field that stands there twice.
                 let why = serde_json::from_slice::<T>(body)
                     .err()
-                    .map_or_else(String::new, |e| e.to_string());
+                    .map_or_else(String::new, |e| without_value(&e.to_string()));
                 drop(value);
                 return Err(Fault::new(Code::BadRequest, format!("the body cannot be read: {why}")));
             }
             Ok(value) => return Ok(Parsed { value, faults }),
             Err(error) => {
                 let path = error.path().to_string();
-                faults.add(path.as_str(), error.inner());
+                faults.add(path.as_str(), without_value(&error.inner().to_string()));
                 if !take_out(&mut json, error.path()) {
                     break;
                 }
@@ -133,6 +134,75 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(body: &[u8]) -> Result<Parsed
     }
     faults.refuse()?;
     Err(Fault::new(Code::BadRequest, "the body cannot be read"))
+}
+
+/// What serde says of a wrong value, without the value: it may be a password that somebody wrote as a number.
+fn without_value(why: &str) -> String {
+    let names_it = ["invalid type: ", "invalid value: ", "unknown variant "]
+        .iter()
+        .any(|prefix| why.starts_with(prefix));
+    match why.rsplit_once(", expected ") {
+        Some((_, expected)) if names_it => format!("wrong type or value: expected {expected}"),
+        _ => why.to_owned(),
+    }
+}
+
+/// Reads a patch (RFC 7396) on top of what is there: what is given takes its place, and `null` the default's.
+pub(crate) fn parse_onto<T: DeserializeOwned + Default>(
+    current: &impl Serialize,
+    patch: &[u8],
+) -> Result<Parsed<T>, Fault> {
+    let unreadable = |error| Fault::new(Code::BadRequest, format!("the body is not JSON: {error}"));
+    let Once(patch) = serde_json::from_slice(patch).map_err(unreadable)?;
+    let mut whole = serde_json::to_value(current).expect("bodies are plain data");
+    merge(&mut whole, Value::Object(patch));
+    parse(&serde_json::to_vec(&whole).expect("JSON is plain data"))
+}
+
+fn merge(current: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *current = patch;
+        return;
+    };
+    if !current.is_object() {
+        *current = Value::Object(Map::new());
+    }
+    let Value::Object(fields) = current else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            fields.remove(&key);
+        } else {
+            merge(fields.entry(key).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// An object in which no field stands twice.
+struct Once(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Once, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Once;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Once, A::Error> {
+                let mut fields = Map::new();
+                while let Some((key, value)) = map.next_entry::<String, Value>()? {
+                    if fields.contains_key(&key) {
+                        return Err(serde::de::Error::custom(format!("field {key:?} stands there twice")));
+                    }
+                    fields.insert(key, value);
+                }
+                Ok(Once(fields))
+            }
+        }
+        from.deserialize_map(Fields)
+    }
 }
 
 /// Takes the part at `path` out. `false`: there is nothing to take.
@@ -164,6 +234,7 @@ mod tests {
     use super::*;
     use mcp_api::projects::ProjectSpecBody;
     use mcp_api::rbac::RbacSpec;
+    use mcp_api::servers::ServerSpecBody;
 
     fn fields<T: DeserializeOwned + Default + std::fmt::Debug>(body: &str) -> Vec<String> {
         match parse::<T>(body.as_bytes()) {
@@ -181,6 +252,25 @@ mod tests {
             ["roleBindings[0].role", "roleBindings[1].rolle"]
         );
         assert!(fields::<ProjectSpecBody>(r#"{"name":"a"}"#).is_empty());
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_names() {
+        let current = serde_json::json!({"name": "a", "transport": "stdio", "env": {"A": "1", "B": "2"}, "cwd": "/"});
+        let patch = br#"{"env":{"A":null,"C":"3"},"cwd":null,"description":"d"}"#;
+        let spec: ServerSpecBody = parse_onto(&current, patch).unwrap().value;
+        let env: Vec<_> = spec.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(env, [("B", "2"), ("C", "3")]);
+        assert_eq!(
+            (spec.cwd, spec.description.as_str(), spec.transport.as_str()),
+            (None, "d", "stdio")
+        );
+        for bad in [&b"[]"[..], b"1", b"{", br#"{"cwd":"/","cwd":"/x"}"#] {
+            let fault = parse_onto::<ServerSpecBody>(&current, bad).unwrap_err();
+            assert_eq!(fault.code(), Code::BadRequest);
+        }
+        let unknown = parse_onto::<ServerSpecBody>(&current, br#"{"colour":1}"#).unwrap();
+        assert_eq!(unknown.faults.0[0].field, "colour");
     }
 
     #[test]

@@ -9,16 +9,17 @@ use mcp_model::command::Refusal;
 use mcp_model::ids::{Id, NodeId};
 use mcp_model::names::{Email, Name};
 use mcp_model::rbac::{Resource, Verb};
-use mcp_model::records::{McpToken, NodeRecord, Project, RbacDefinition, Server, User};
+use mcp_model::records::{Group, McpToken, NodeRecord, Project, RbacDefinition, Secret, Server, ServiceAccount, User};
 use mcp_model::tables::{self, Tables};
 
 use crate::caller::Caller;
 use crate::fault::Fault;
 use crate::router::Api;
 use crate::routes::{Right, Route};
+use crate::sessions::OwnedSession;
 
 /// Every query parameter that means something to some route, and what.
-pub(crate) const QUERY: [(&str, &str); 10] = [
+pub(crate) const QUERY: [(&str, &str); 12] = [
     (
         "wait",
         "`effective` (the default): answer once no replica admits any more what was taken away. `committed`: answer once it is agreed.",
@@ -30,6 +31,8 @@ pub(crate) const QUERY: [(&str, &str); 10] = [
     ("limit", "Objects on one page, 1 to 1000; 500 if not given."),
     ("continue", "What the page before gave, to read on."),
     ("project", "Of this project."),
+    ("user", "Of the user with this e-mail."),
+    ("serviceAccount", "Of the service account with this name."),
     ("name", "Of this name."),
     ("status", "`active`, `expired` or `revoked`."),
     (
@@ -62,6 +65,8 @@ pub(crate) struct Admitted {
     pub(crate) name: String,
     /// The token that the path names.
     pub(crate) token: Option<Box<NamedToken>>,
+    /// The session that the path names.
+    pub(crate) session: Option<Box<OwnedSession>>,
 }
 
 /// A token with the name of its project.
@@ -116,6 +121,7 @@ impl Call {
             caller,
             name: String::new(),
             token: None,
+            session: None,
         };
         match right {
             Right::Caller => {}
@@ -126,6 +132,7 @@ impl Call {
             }
             Right::Cluster => admitted.caller.rights.need_cluster()?,
             Right::Token(verb) => admitted.token = Some(admitted.object_token(verb).await?),
+            Right::Session(verb) => admitted.session = Some(admitted.object_session(verb).await?),
         }
         Ok(admitted)
     }
@@ -185,6 +192,18 @@ impl Admitted {
         Ok(Box::new(token))
     }
 
+    /// The session in the path, in the same way.
+    async fn object_session(&self, verb: Verb) -> Result<Box<OwnedSession>, Fault> {
+        let given = self.call.param("id").to_owned();
+        let unknown = || Fault::not_found("session", &given);
+        let id: Id = given.parse().map_err(|_| unknown())?;
+        let found = self.call.api.read(move |t| OwnedSession::by_id(t, id)).await?;
+        let seen = |s: &OwnedSession| self.caller.may_with(Verb::See, s) || self.caller.may_with(verb, s);
+        let session = found.filter(seen).ok_or_else(unknown)?;
+        self.caller.need_with(verb, &session)?;
+        Ok(Box::new(session))
+    }
+
     /// The token in the path, for routes that name one.
     pub(crate) fn token(&self) -> &NamedToken {
         self.token.as_deref().expect("the route's right names a token")
@@ -202,16 +221,18 @@ fn name_by_id(tables: &dyn Tables, resource: Resource, id: Id) -> Option<String>
         Resource::Projects => tables::by_id::<Project>(tables, id).map(|r| r.name.to_string()),
         Resource::Servers => tables::by_id::<Server>(tables, id).map(|r| r.name.to_string()),
         Resource::Rbac => tables::by_id::<RbacDefinition>(tables, id).map(|r| r.name),
-        Resource::Groups
-        | Resource::ServiceAccounts
-        | Resource::Tools
-        | Resource::Secrets
+        Resource::Groups => tables::by_id::<Group>(tables, id).map(|r| r.name.to_string()),
+        Resource::Secrets => tables::by_id::<Secret>(tables, id).map(|r| r.name.to_string()),
+        // Sessions are opened for a service account, and named after it.
+        Resource::ServiceAccounts | Resource::Sessions => {
+            tables::by_id::<ServiceAccount>(tables, id).map(|r| r.name.to_string())
+        }
+        Resource::Tools
         | Resource::McpTokens
         | Resource::Audit
         | Resource::Nodes
         | Resource::Prompts
         | Resource::ProxyModels
-        | Resource::Sessions
         | Resource::Any => None,
     }
 }
@@ -223,6 +244,9 @@ fn kind_of(resource: Resource) -> &'static str {
         Resource::Servers => "server",
         Resource::Nodes => "node",
         Resource::McpTokens => "mcptoken",
+        Resource::Groups => "group",
+        Resource::Secrets => "secret",
+        Resource::ServiceAccounts | Resource::Sessions => "serviceaccount",
         other => other.as_str(),
     }
 }

@@ -2,10 +2,9 @@
 
 use http::{HeaderMap, header};
 use mcp_api::problem::Code;
-use mcp_model::authority::Rights;
+use mcp_model::authority::{Principal, Rights};
 use mcp_model::command::Actor;
-use mcp_model::names::Email;
-use mcp_model::records::{McpToken, Project, Session, Tombstone, User};
+use mcp_model::records::{McpToken, Project, Session, Tombstone};
 use mcp_model::tables::{self, Table, Tables};
 use mcp_model::token::{PlainSession, PlainToken, SESSION_PREFIX, TOKEN_PREFIX, TokenHash};
 
@@ -24,17 +23,9 @@ pub(crate) enum Bearer {
 pub(crate) struct Caller {
     pub(crate) actor: Actor,
     pub(crate) rights: Rights,
-    /// The user, or the owner of the token.
-    pub(crate) user: CallerUser,
+    /// The user or service account, or the owner of the token.
+    pub(crate) principal: Principal,
     pub(crate) credential: Credential,
-}
-
-/// The user behind a caller.
-#[derive(Debug, Clone)]
-pub(crate) struct CallerUser {
-    pub(crate) id: mcp_model::ids::Id,
-    pub(crate) email: Email,
-    pub(crate) name: String,
 }
 
 /// What the caller presented, as the state knows it.
@@ -119,17 +110,22 @@ fn find_session(tables: &dyn Tables, hash: TokenHash, now_ms: u64) -> Found {
     if session.expires_ms <= now_ms {
         return Found::Refused("the session has expired");
     }
-    let actor = Actor::User(session.user);
-    let user: Option<User> = tables::by_id(tables, session.user);
-    match (user, Rights::of(tables, &actor, now_ms)) {
-        (Some(user), Some(rights)) => Found::Caller(Box::new(Caller {
-            actor,
-            rights,
-            user: CallerUser::of(user),
-            credential: Credential::Session(session),
-        })),
-        _ => Found::Refused("the user is disabled or gone"),
-    }
+    let Some(principal) = Principal::of(tables, session.user) else {
+        return Found::Refused("the user or service account is gone");
+    };
+    let actor = match &principal {
+        Principal::User(user) => Actor::User(user.id),
+        Principal::ServiceAccount(account) => Actor::ServiceAccount(account.id),
+    };
+    let Some(rights) = Rights::of(tables, &actor, now_ms) else {
+        return Found::Refused("the user is disabled");
+    };
+    Found::Caller(Box::new(Caller {
+        actor,
+        rights,
+        principal,
+        credential: Credential::Session(session),
+    }))
 }
 
 fn find_token(tables: &dyn Tables, hash: TokenHash, now_ms: u64) -> Found {
@@ -139,28 +135,18 @@ fn find_token(tables: &dyn Tables, hash: TokenHash, now_ms: u64) -> Found {
         return gone.map_or(Found::Unknown, |_| Found::Refused("the token is revoked"));
     };
     let actor = Actor::Token(hash);
-    let owner: Option<User> = tables::by_id(tables, token.owner);
+    let owner = Principal::of(tables, token.owner);
     let project: Option<Project> = tables::by_id(tables, token.project);
     match (owner, project, Rights::of(tables, &actor, now_ms)) {
         (Some(owner), Some(project), Some(rights)) => Found::Caller(Box::new(Caller {
             actor,
             rights,
-            user: CallerUser::of(owner),
+            principal: owner,
             credential: Credential::Token {
                 token: Box::new(token),
                 project: project.name.to_string(),
             },
         })),
         _ => Found::Refused("the token is revoked or expired, or its owner is disabled or gone"),
-    }
-}
-
-impl CallerUser {
-    fn of(user: User) -> CallerUser {
-        CallerUser {
-            id: user.id,
-            email: user.email,
-            name: user.name,
-        }
     }
 }

@@ -25,6 +25,8 @@ pub const PASSWORD_BYTES_MAX: usize = 1024;
 pub const PASSWORD_CHARS_MIN: usize = 8;
 /// How long a session lasts, ms: 24 hours.
 pub const SESSION_MS: u64 = 24 * 3_600_000;
+/// Longest session of a service account, ms: 90 days.
+pub const SERVICE_SESSION_MS_MAX: u64 = 90 * 24 * 3_600_000;
 /// Logins that may fail before the next one has to wait.
 pub const LOGIN_FAILURES_FREE: u32 = 5;
 /// Longest wait after failed logins, ms.

@@ -9,11 +9,12 @@ use mcp_api::tokens::{McpTokenBody, MintedToken, NewMcpToken};
 use mcp_api::write::Removed;
 use mcp_api::{parse_time, show_time, ttl};
 use mcp_model::apply::tokens::{definition_name, name_key};
+use mcp_model::authority::Principal;
 use mcp_model::command::{Command, Reply, TokenGrant};
 use mcp_model::ids::Id;
 use mcp_model::names::Name;
 use mcp_model::rbac::{Resource, Role, RoleBinding, Verb};
-use mcp_model::records::{McpToken, RbacDefinition, TokenStatus, User};
+use mcp_model::records::{McpToken, RbacDefinition, TokenStatus};
 use mcp_model::tables::{self, Table, Tables};
 use mcp_model::token::PlainToken;
 use zeroize::Zeroizing;
@@ -217,7 +218,7 @@ impl Asked {
             id: id.to_string(),
             name: self.name.to_string(),
             project: Some(self.project.to_string()),
-            owner: Some(it.caller.user.email.to_string()),
+            owner: Some(it.caller.principal.who()),
             prefix: plain.shown_prefix(),
             description: self.description.clone(),
             role_bindings: bindings.iter().map(RoleBindingBody::from).collect(),
@@ -288,7 +289,7 @@ fn status_word(status: TokenStatus) -> &'static str {
 
 fn show(tables: &dyn Tables, token: &NamedToken) -> McpTokenBody {
     let NamedToken { token, project } = token;
-    let owner: Option<User> = tables::by_id(tables, token.owner);
+    let owner = Principal::of(tables, token.owner);
     let name = definition_name(token.id);
     let definition: Option<RbacDefinition> = tables::by_name(tables, Table::RbacNames, name.as_bytes());
     let bindings = definition.map(|d| d.role_bindings).unwrap_or_default();
@@ -296,7 +297,7 @@ fn show(tables: &dyn Tables, token: &NamedToken) -> McpTokenBody {
         id: token.id.to_string(),
         name: token.name.to_string(),
         project: project.clone(),
-        owner: owner.map(|u| u.email.to_string()),
+        owner: owner.map(|p| p.who()),
         prefix: token.shown_prefix.clone(),
         description: token.description.clone(),
         role_bindings: bindings.iter().map(RoleBindingBody::from).collect(),

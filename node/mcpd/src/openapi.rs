@@ -58,14 +58,14 @@ impl Shape {
 impl Gives {
     fn shape(&self) -> &Shape {
         match self {
-            Gives::One(shape) | Gives::Pages(shape) | Gives::All(shape) | Gives::Change(shape) => shape,
+            Gives::One(shape) | Gives::Pages(shape) | Gives::Change(shape) => shape,
         }
     }
 
     fn schema(&self) -> Value {
         match self {
             Gives::One(shape) => shape.reference(),
-            Gives::Pages(shape) | Gives::All(shape) => value((shape.listed)()),
+            Gives::Pages(shape) => value((shape.listed)()),
             Gives::Change(shape) => value((shape.changed)()),
         }
     }

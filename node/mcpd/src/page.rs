@@ -2,7 +2,7 @@
 
 use mcp_api::List;
 use mcp_api::list::{PAGE_DEFAULT, PAGE_MAX};
-use mcp_model::tables::{self, Stored, Tables};
+use mcp_model::tables::{self, Stored, Table, Tables};
 
 use crate::body::Faults;
 use crate::call::Call;
@@ -43,6 +43,33 @@ impl Call {
     }
 }
 
+impl Page {
+    /// One page of what is not in the order of its keys, each item with a key that names it.
+    pub(crate) fn cut<B>(&self, all: Vec<(Vec<u8>, B)>, version: u64) -> Result<List<B>, Fault> {
+        let begin = match &self.after {
+            None => 0,
+            Some(after) => {
+                let mut faults = Faults::default();
+                let at = all.iter().position(|(key, _)| key == after);
+                let at = faults.check(
+                    "continue",
+                    at.ok_or("the list has changed meanwhile: begin again without it"),
+                );
+                faults.refuse()?;
+                at.map_or(0, |at| at + 1)
+            }
+        };
+        let end = all.len().min(begin + self.limit);
+        let more = (end < all.len() && end > begin).then(|| to_hex(&all[end - 1].0));
+        let items = all.into_iter().skip(begin).take(end - begin);
+        Ok(List {
+            items: items.map(|(_, item)| item).collect(),
+            more,
+            resource_version: version.to_string(),
+        })
+    }
+}
+
 /// Collects one page of what `show` lets through. A page may be short, even empty, and still have more behind it.
 pub(crate) fn collect<T: Stored, B>(
     tables: &dyn Tables,
@@ -51,7 +78,7 @@ pub(crate) fn collect<T: Stored, B>(
     mut show: impl FnMut(T) -> Option<B>,
 ) -> List<B> {
     let mut items = Vec::new();
-    let mut after = page.after.clone();
+    let mut after = page.after.clone().map(whole_key::<T>);
     let mut more = None;
     'scan: for _ in 0..SCAN_MAX / CHUNK {
         let some: Vec<T> = tables::list(tables, after.as_deref(), CHUNK);
@@ -59,13 +86,13 @@ pub(crate) fn collect<T: Stored, B>(
         for record in some {
             let key = record.key();
             if items.len() == page.limit {
-                more = after.as_deref().map(to_hex);
+                more = after.as_deref().map(shown_key);
                 break 'scan;
             }
             items.extend(show(record));
             after = Some(key);
         }
-        more = after.as_deref().map(to_hex);
+        more = after.as_deref().map(shown_key);
         if last_chunk {
             more = None;
             break;
@@ -76,6 +103,21 @@ pub(crate) fn collect<T: Stored, B>(
         more,
         resource_version: version.to_string(),
     }
+}
+
+/// Bytes of a key that are shown. Ids are no longer than that, and half of a session's hash says nothing about the rest.
+const SHOWN_BYTES: usize = 16;
+
+fn shown_key(key: &[u8]) -> String {
+    to_hex(&key[..key.len().min(SHOWN_BYTES)])
+}
+
+/// The last key that what was shown can stand for.
+fn whole_key<T: Stored>(mut shown: Vec<u8>) -> Vec<u8> {
+    if T::TABLE == Table::Sessions {
+        shown.resize(32, 0xff);
+    }
+    shown
 }
 
 pub(crate) fn to_hex(bytes: &[u8]) -> String {

@@ -72,33 +72,21 @@ pub(crate) async fn replace(it: Admitted) -> Result<Answer, Fault> {
     changed(&it, written, StatusCode::OK).await
 }
 
-/// Changes the fields that are given. Made anew when somebody else was quicker, unless the caller named a version.
+/// Changes the fields that are given.
 pub(crate) async fn change(it: Admitted) -> Result<Answer, Fault> {
-    let asked = it.call.if_version()?;
-    for attempt in 0..limits::OVERTAKEN_MAX {
-        let Parsed { value, faults } = body::parse::<ProjectChange>(&it.call.body)?;
-        let before = load(&it).await?;
-        let (name, version) = (before.name.clone(), before.origin.version);
-        let attached = before.spec.servers.clone();
-        let merged = merge(show_record(&it, before).await?, value);
-        let spec = read_spec(&it, merged, faults, attached).await?;
-        let if_version = asked.or(Some(version));
-        match it
-            .propose_again(Command::UpdateProject { name, spec, if_version }, attempt)
-            .await
-        {
-            Err(fault) if fault.code() == Code::VersionMismatch && asked.is_none() => {
-                it.call.api.catch_up().await?;
-            }
-            Err(fault) => return Err(fault),
-            Ok(written) => return changed(&it, written, StatusCode::OK).await,
-        }
-    }
-    Err(Fault::new(
-        Code::VersionMismatch,
-        format!("project {:?} is being changed by others", it.name),
-    )
-    .hint("try again in a moment"))
+    let written = it.change_of(|| Box::pin(changed_project(&it))).await?;
+    changed(&it, written, StatusCode::OK).await
+}
+
+async fn changed_project(it: &Admitted) -> Result<Command, Fault> {
+    let Parsed { value, faults } = body::parse::<ProjectChange>(&it.call.body)?;
+    let before = load(it).await?;
+    let (name, version) = (before.name.clone(), before.origin.version);
+    let attached = before.spec.servers.clone();
+    let merged = merge(show_record(it, before).await?, value);
+    let spec = read_spec(it, merged, faults, attached).await?;
+    let if_version = it.call.if_version()?.or(Some(version));
+    Ok(Command::UpdateProject { name, spec, if_version })
 }
 
 pub(crate) async fn delete(it: Admitted) -> Result<Answer, Fault> {

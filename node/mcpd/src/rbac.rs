@@ -3,6 +3,7 @@
 use http::StatusCode;
 use mcp_api::rbac::{RbacBody, RbacSpec, RoleBindingBody, SubjectBody};
 use mcp_api::show_time;
+use mcp_model::apply::rbac::NONE_YET;
 use mcp_model::command::Command;
 use mcp_model::names::Name;
 use mcp_model::rbac::{Resource, RoleBinding, Subject, Verb};
@@ -13,12 +14,10 @@ use crate::answer::Answer;
 use crate::body::{self, Faults, Parsed, READ};
 use crate::call::Admitted;
 use crate::fault::Fault;
+use crate::noun::renamed;
 use crate::page;
 use crate::port::Written;
 use crate::projects::{id_of, removed};
-
-/// No record has this version: a definition is written only if there is none of that name.
-const NONE_YET: u64 = 0;
 
 pub(crate) async fn list(it: Admitted) -> Result<Answer, Fault> {
     let page = it.call.page()?;
@@ -64,10 +63,7 @@ pub(crate) async fn create(it: Admitted) -> Result<Answer, Fault> {
 pub(crate) async fn replace(it: Admitted) -> Result<Answer, Fault> {
     let Parsed { value, mut faults } = body::parse::<RbacSpec>(&it.call.body)?;
     if !value.name.is_empty() && value.name != it.name {
-        faults.add(
-            "name",
-            "a definition cannot be renamed: leave it out or repeat the one in the path",
-        );
+        faults.add("name", renamed("definition"));
     }
     let (subjects, role_bindings) = read_spec(&it, &value, faults)?;
     let (id, name, if_version) = (it.call.api.new_id(), it.object(), it.call.if_version()?);
@@ -81,6 +77,39 @@ pub(crate) async fn replace(it: Admitted) -> Result<Answer, Fault> {
         })
         .await?;
     changed(&it, written, StatusCode::OK).await
+}
+
+/// Changes the fields that are given.
+pub(crate) async fn change(it: Admitted) -> Result<Answer, Fault> {
+    let written = it.change_of(|| Box::pin(changed_rbac(&it))).await?;
+    changed(&it, written, StatusCode::OK).await
+}
+
+async fn changed_rbac(it: &Admitted) -> Result<Command, Fault> {
+    let name = it.name.clone();
+    let before = it
+        .call
+        .api
+        .read(move |t| tables::by_name::<RbacDefinition>(t, Table::RbacNames, name.as_bytes()))
+        .await?;
+    let before = before.ok_or_else(|| Fault::not_found("rbac", &it.name))?;
+    let current = RbacSpec {
+        name: before.name,
+        subjects: before.subjects.iter().map(SubjectBody::from).collect(),
+        role_bindings: before.role_bindings.iter().map(RoleBindingBody::from).collect(),
+    };
+    let Parsed { value, mut faults } = body::parse_onto::<RbacSpec>(&current, &it.call.body)?;
+    if value.name != it.name {
+        faults.add("name", renamed("definition"));
+    }
+    let (subjects, role_bindings) = read_spec(it, &value, faults)?;
+    Ok(Command::WriteRbac {
+        id: before.id,
+        name: it.object(),
+        subjects,
+        role_bindings,
+        if_version: it.call.if_version()?.or(Some(before.origin.version)),
+    })
 }
 
 pub(crate) async fn delete(it: Admitted) -> Result<Answer, Fault> {

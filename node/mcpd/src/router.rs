@@ -16,7 +16,9 @@ use mcp_api::headers::{MCP_MIN_INDEX, REQUEST_ID};
 use mcp_api::problem::{Code, FieldFault};
 use mcp_model::clock::Clock;
 use mcp_store::Replica;
+use mcp_store::seal::Seal;
 use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 use crate::answer::Answer;
 use crate::body;
@@ -40,6 +42,11 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Fills a slice with bytes that nobody can guess.
     pub random: fn(&mut [u8]),
+    /// Seals the values of secrets. The same on every node.
+    pub seal: Seal,
+    /// Makes command ids of idempotency keys that nobody can work back from: a request may hold a password. The same on
+    /// every node.
+    pub idempotency_key: Zeroizing<[u8; 32]>,
     /// Settings.
     pub options: Options,
 }
@@ -59,6 +66,8 @@ pub(crate) struct Api {
     pub(crate) writer: Arc<dyn Writer>,
     pub(crate) clock: Arc<dyn Clock>,
     random: fn(&mut [u8]),
+    pub(crate) seal: Seal,
+    pub(crate) idempotency_key: Zeroizing<[u8; 32]>,
     pub(crate) hasher: Hasher,
     pub(crate) throttle: Throttle,
     pub(crate) unknown_bearers: Semaphore,
@@ -73,6 +82,8 @@ impl Api {
             writer: parts.writer,
             clock: parts.clock,
             random: parts.random,
+            seal: parts.seal,
+            idempotency_key: parts.idempotency_key,
             hasher: Hasher::new(),
             throttle: Throttle::default(),
             unknown_bearers: Semaphore::new(limits::UNKNOWN_BEARERS_MAX),
@@ -199,6 +210,9 @@ async fn answer(api: &Arc<Api>, route: &'static Route, request: Request) -> Resu
         (Access::Open(run), _) => run(call).await,
         (Access::For(right, run), Some(bearer)) => {
             let caller = admit(&call, bearer).await?;
+            if let Some(answer) = call.removed_before(&caller).await? {
+                return Ok(answer);
+            }
             run(call.authorize(caller, right).await?).await
         }
         (Access::For(..), None) => Err(Fault::not_authenticated("the request carries no bearer")),

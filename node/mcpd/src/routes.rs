@@ -8,12 +8,18 @@ use std::fmt;
 use http::Method;
 use mcp_api::auth::{CanI, Introspection, LoginAnswer, LoginRequest, SetupRequest, WhoAmI};
 use mcp_api::cluster::{JoinTokenBody, NewJoinToken, NodeChanged};
+use mcp_api::groups::{GroupBody, GroupChange, GroupSpec};
 use mcp_api::nodes::{ClusterBody, NodeBody};
 use mcp_api::projects::{ProjectBody, ProjectChange, ProjectSpecBody, ProjectTool};
 use mcp_api::rbac::{RbacBody, RbacSpec};
+use mcp_api::secrets::{SecretBody, SecretChange, SecretSpec};
 use mcp_api::servers::{ServerBody, ServerSpecBody, ServerTools};
+use mcp_api::serviceaccounts::{
+    NewSession, OpenedSession, ServiceAccountBody, ServiceAccountChange, ServiceAccountSpec,
+};
+use mcp_api::sessions::SessionBody;
 use mcp_api::tokens::{McpTokenBody, MintedToken, NewMcpToken};
-use mcp_api::users::{NewUser, UserBody, UserChange};
+use mcp_api::users::{NewUser, PasswordChange, PasswordReset, UserBody, UserChange, UserSpec};
 use mcp_api::version::VersionBody;
 use mcp_api::write::Removed;
 use mcp_model::rbac::{Resource, Verb};
@@ -23,7 +29,10 @@ use crate::call::{Admitted, Call};
 use crate::fault::Fault;
 use crate::openapi::{self, Document, Shape};
 use crate::port::Pending;
-use crate::{auth, can_i, cluster, mcptokens, nodes, projects, rbac, servers, tools, users};
+use crate::{
+    auth, can_i, cluster, groups, mcptokens, nodes, projects, rbac, secrets, servers, serviceaccounts, sessions, tools,
+    users,
+};
 
 /// What a caller of a route must hold. Decided before the handler runs; what depends on the body is decided again, by the
 /// handler where it can be and by the state always.
@@ -39,6 +48,8 @@ pub enum Right {
     Token(Verb),
     /// The action `cluster`, held by somebody who is no token.
     Cluster,
+    /// The verb on the sessions of whose session the path names, or its being one's own.
+    Session(Verb),
 }
 
 /// The right as people write it.
@@ -59,6 +70,11 @@ impl fmt::Display for Right {
             Right::Token(verb) => write!(
                 f,
                 "role:{},resource:mcptokens,name:{{project}}/{{name}}, or owning it",
+                verb.least_role().as_str()
+            ),
+            Right::Session(verb) => write!(
+                f,
+                "role:{},resource:sessions,name:{{whose}}, or its being one's own",
                 verb.least_role().as_str()
             ),
         }
@@ -98,8 +114,6 @@ pub(crate) enum Gives {
     One(Shape),
     /// Some objects, page by page.
     Pages(Shape),
-    /// All objects at once.
-    All(Shape),
     /// The object after a change, with the receipt where there is one.
     Change(Shape),
 }
@@ -137,7 +151,7 @@ impl Route {
         let shared: &[&str] = match self.told.gives {
             Gives::Pages(_) => &["limit", "continue"],
             Gives::Change(_) => &["wait"],
-            Gives::One(_) | Gives::All(_) => &[],
+            Gives::One(_) => &[],
         };
         let callers: &[&str] = match self.access {
             Access::Open(_) => &[],
@@ -192,13 +206,14 @@ macro_rules! route {
 
 /// Every route of `/api/v1`.
 pub static ROUTES: &[Route] = &{
-    use Resource::{McpTokens, Nodes, Projects, Rbac, Servers, Users};
-    use Right::{Caller, Cluster, On, Some, Token};
+    use Resource::{Groups, McpTokens, Nodes, Projects, Rbac, Secrets, Servers, ServiceAccounts, Sessions, Users};
+    use Right::{Caller, Cluster, On, Session, Some, Token};
     use Verb::{Create, Delete, See, Update};
     [
         route!(POST "/auth/login", Open, auth::login, "Open a session", takes LoginRequest, One LoginAnswer),
         route!(POST "/auth/setup", Open, auth::setup, "Set the first password", takes SetupRequest, One LoginAnswer),
         route!(POST "/auth/logout", Caller, auth::logout, "End the caller's session", Change Removed),
+        route!(POST "/auth/password", Caller, auth::change_password, "Change the caller's password", takes PasswordChange, Change UserBody),
         route!(GET "/auth/whoami", Caller, auth::whoami, "Show who the caller is", One WhoAmI),
         route!(GET "/auth/can-i", Caller, can_i::can_i, "Ask whether the caller may do something", One CanI)
             .query(&["verb", "resource", "name", "action"]),
@@ -214,17 +229,53 @@ pub static ROUTES: &[Route] = &{
         route!(GET "/users", Some(See, Users), users::list, "List users", Pages UserBody),
         route!(POST "/users", Some(Create, Users), users::create, "Make a user", takes NewUser, Change UserBody),
         route!(GET "/users/{name}", On(See, Users), users::get, "Show a user", One UserBody),
-        route!(PATCH "/users/{name}", On(Update, Users), users::change, "Change a user", takes UserChange, Change UserBody),
+        route!(PUT "/users/{name}", On(Update, Users), users::replace, "Replace a user", takes UserSpec, Change UserBody).matching(),
+        route!(PATCH "/users/{name}", On(Update, Users), users::change, "Change a user", takes UserChange, Change UserBody).matching(),
+        route!(DELETE "/users/{name}", On(Delete, Users), users::delete, "Delete a user with all that is theirs", Change Removed)
+            .matching(),
+        route!(POST "/users/{name}/password", On(Update, Users), users::reset_password, "Reset a password", takes PasswordReset, Change UserBody),
+        route!(GET "/groups", Some(See, Groups), groups::list, "List groups", Pages GroupBody),
+        route!(POST "/groups", Some(Create, Groups), groups::create, "Make a group", takes GroupSpec, Change GroupBody),
+        route!(GET "/groups/{name}", On(See, Groups), groups::get, "Show a group", One GroupBody),
+        route!(PUT "/groups/{name}", On(Update, Groups), groups::replace, "Replace a group", takes GroupSpec, Change GroupBody)
+            .matching(),
+        route!(PATCH "/groups/{name}", On(Update, Groups), groups::change, "Change a group", takes GroupChange, Change GroupBody)
+            .matching(),
+        route!(DELETE "/groups/{name}", On(Delete, Groups), groups::delete, "Delete a group", Change Removed).matching(),
+        route!(GET "/serviceaccounts", Some(See, ServiceAccounts), serviceaccounts::list, "List service accounts", Pages ServiceAccountBody),
+        route!(POST "/serviceaccounts", Some(Create, ServiceAccounts), serviceaccounts::create, "Make a service account", takes ServiceAccountSpec, Change ServiceAccountBody),
+        route!(GET "/serviceaccounts/{name}", On(See, ServiceAccounts), serviceaccounts::get, "Show a service account", One ServiceAccountBody),
+        route!(PUT "/serviceaccounts/{name}", On(Update, ServiceAccounts), serviceaccounts::replace, "Replace a service account", takes ServiceAccountSpec, Change ServiceAccountBody)
+            .matching(),
+        route!(PATCH "/serviceaccounts/{name}", On(Update, ServiceAccounts), serviceaccounts::change, "Change a service account", takes ServiceAccountChange, Change ServiceAccountBody)
+            .matching(),
+        route!(DELETE "/serviceaccounts/{name}", On(Delete, ServiceAccounts), serviceaccounts::delete, "Delete a service account with all that is its", Change Removed)
+            .matching(),
+        route!(POST "/serviceaccounts/{name}/sessions", On(Create, Sessions), serviceaccounts::open_session, "Open a session for a service account", takes NewSession, Change OpenedSession),
+        route!(GET "/sessions", Caller, sessions::list, "List sessions", Pages SessionBody).query(&["user", "serviceAccount"]),
+        route!(DELETE "/sessions/{id}", Session(Delete), sessions::close, "Close a session", Change Removed),
+        route!(GET "/secrets", Some(See, Secrets), secrets::list, "List secrets", Pages SecretBody),
+        route!(POST "/secrets", Some(Create, Secrets), secrets::create, "Make a secret", takes SecretSpec, Change SecretBody),
+        route!(GET "/secrets/{name}", On(See, Secrets), secrets::get, "Show a secret without its values", One SecretBody),
+        route!(PUT "/secrets/{name}", On(Update, Secrets), secrets::replace, "Replace a secret's values", takes SecretSpec, Change SecretBody)
+            .matching(),
+        route!(PATCH "/secrets/{name}", On(Update, Secrets), secrets::change, "Change some of a secret's values", takes SecretChange, Change SecretBody)
+            .matching(),
+        route!(DELETE "/secrets/{name}", On(Delete, Secrets), secrets::delete, "Delete a secret", Change Removed).matching(),
         route!(GET "/rbac", Some(See, Rbac), rbac::list, "List definitions", Pages RbacBody),
         route!(POST "/rbac", Some(Create, Rbac), rbac::create, "Make a definition", takes RbacSpec, Change RbacBody),
         route!(GET "/rbac/{name}", On(See, Rbac), rbac::get, "Show a definition", One RbacBody),
         route!(PUT "/rbac/{name}", On(Update, Rbac), rbac::replace, "Write a definition", takes RbacSpec, Change RbacBody)
+            .matching(),
+        route!(PATCH "/rbac/{name}", On(Update, Rbac), rbac::change, "Change a definition", takes RbacSpec, Change RbacBody)
             .matching(),
         route!(DELETE "/rbac/{name}", On(Delete, Rbac), rbac::delete, "Delete a definition", Change Removed).matching(),
         route!(GET "/servers", Some(See, Servers), servers::list, "List servers", Pages ServerBody),
         route!(POST "/servers", Some(Create, Servers), servers::create, "Make a server", takes ServerSpecBody, Change ServerBody),
         route!(GET "/servers/{name}", On(See, Servers), servers::get, "Show a server", One ServerBody),
         route!(PUT "/servers/{name}", On(Update, Servers), servers::replace, "Replace a server", takes ServerSpecBody, Change ServerBody)
+            .matching(),
+        route!(PATCH "/servers/{name}", On(Update, Servers), servers::change, "Change a server", takes ServerSpecBody, Change ServerBody)
             .matching(),
         route!(DELETE "/servers/{name}", On(Delete, Servers), servers::delete, "Delete a server", Change Removed).matching(),
         route!(GET "/servers/{name}/tools", On(See, Servers), tools::of_server, "Show what a server offers", One ServerTools),
@@ -237,8 +288,8 @@ pub static ROUTES: &[Route] = &{
             .matching(),
         route!(DELETE "/projects/{name}", On(Delete, Projects), projects::delete, "Delete a project and its tokens", Change Removed)
             .matching(),
-        route!(GET "/projects/{name}/servers", On(See, Projects), servers::of_project, "List a project's servers", All ServerBody),
-        route!(GET "/projects/{name}/tools", On(See, Projects), tools::of_project, "List a project's tools", All ProjectTool),
+        route!(GET "/projects/{name}/servers", On(See, Projects), servers::of_project, "List a project's servers", Pages ServerBody),
+        route!(GET "/projects/{name}/tools", On(See, Projects), tools::of_project, "List a project's tools", Pages ProjectTool),
         route!(GET "/mcptokens", Caller, mcptokens::list, "List tokens", Pages McpTokenBody)
             .query(&["project", "name", "status"]),
         route!(POST "/mcptokens", Some(Create, McpTokens), mcptokens::create, "Make a token", takes NewMcpToken, Change MintedToken),

@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 
 use http::StatusCode;
 use mcp_api::servers::{HIDDEN, ServerBody, ServerSpecBody, ServerSpecFields};
-use mcp_api::{List, show_time};
+use mcp_api::show_time;
 use mcp_model::authority::Rights;
 use mcp_model::command::Command;
 use mcp_model::names::Name;
 use mcp_model::rbac::{Action, Resource, Verb};
 use mcp_model::records::{Server, ServerSpec, Transport};
+use mcp_model::secrets::referred;
 use mcp_model::tables::{self, Table, Tables};
 
 use crate::answer::Answer;
 use crate::body::{self, Faults, Parsed, READ};
 use crate::call::Admitted;
 use crate::fault::Fault;
+use crate::noun::renamed;
 use crate::port::Written;
 use crate::projects::{self, id_of, removed};
 use crate::{limits, page};
@@ -35,20 +37,20 @@ pub(crate) async fn list(it: Admitted) -> Result<Answer, Fault> {
 
 /// The servers attached to a project, as far as the caller may see them.
 pub(crate) async fn of_project(it: Admitted) -> Result<Answer, Fault> {
+    let page = it.call.page()?;
     let version = it.call.api.replica.auth_index();
     let (name, rights) = (it.name.clone(), it.caller.rights.clone());
     let items = it.call.api.read(move |t| {
         let project = projects::find(t, &name)?;
         let seen = projects::attached(t, &project).into_iter();
         let seen = seen.filter(|s| rights.allow(Verb::See, Resource::Servers, s.name.as_str()));
-        Some(seen.map(|s| show(&s, &rights)).collect::<Vec<_>>())
+        Some(
+            seen.map(|s| (s.id.to_bytes().to_vec(), show(&s, &rights)))
+                .collect::<Vec<_>>(),
+        )
     });
     let items = items.await?.ok_or_else(|| Fault::not_found("project", &it.name))?;
-    Ok(Answer::ok(&List {
-        items,
-        more: None,
-        resource_version: version.to_string(),
-    }))
+    Ok(Answer::ok(&page.cut(items, version)?))
 }
 
 pub(crate) async fn get(it: Admitted) -> Result<Answer, Fault> {
@@ -78,11 +80,40 @@ pub(crate) async fn create(it: Admitted) -> Result<Answer, Fault> {
 pub(crate) async fn replace(it: Admitted) -> Result<Answer, Fault> {
     let Parsed { value, mut faults } = body::parse::<ServerSpecBody>(&it.call.body)?;
     if !value.name.is_empty() && value.name != it.name {
-        faults.add(
-            "name",
-            "a server cannot be renamed: leave it out or repeat the one in the path",
-        );
+        faults.add("name", renamed("server"));
     }
+    let (name, if_version) = (it.object(), it.call.if_version()?);
+    let command = update(&it, name, value, faults, if_version)?;
+    let written = it.propose(command).await?;
+    changed(&it, written, StatusCode::OK).await
+}
+
+/// Changes the fields that are given.
+pub(crate) async fn change(it: Admitted) -> Result<Answer, Fault> {
+    let written = it.change_of(|| Box::pin(changed_server(&it))).await?;
+    changed(&it, written, StatusCode::OK).await
+}
+
+async fn changed_server(it: &Admitted) -> Result<Command, Fault> {
+    let name = it.name.clone();
+    let before = it.call.api.read(move |t| find(t, &name)).await?;
+    let before = before.ok_or_else(|| Fault::not_found("server", &it.name))?;
+    let current = show(&before, &it.caller.rights).spec;
+    let Parsed { value, mut faults } = body::parse_onto::<ServerSpecBody>(&current, &it.call.body)?;
+    if value.name != it.name {
+        faults.add("name", renamed("server"));
+    }
+    let if_version = it.call.if_version()?.or(Some(before.origin.version));
+    update(it, before.name, value, faults, if_version)
+}
+
+fn update(
+    it: &Admitted,
+    name: Name,
+    value: ServerSpecBody,
+    mut faults: Faults,
+    if_version: Option<u64>,
+) -> Result<Command, Fault> {
     for (field, values) in [("env", &value.env), ("headers", &value.headers)] {
         for (key, _) in values.iter().filter(|(_, v)| *v == HIDDEN) {
             faults.add(
@@ -95,9 +126,7 @@ pub(crate) async fn replace(it: Admitted) -> Result<Answer, Fault> {
     faults.refuse()?;
     let spec = spec.expect(READ);
     may_run(&it.caller.rights, &spec)?;
-    let (name, if_version) = (it.object(), it.call.if_version()?);
-    let written = it.propose(Command::UpdateServer { name, spec, if_version }).await?;
-    changed(&it, written, StatusCode::OK).await
+    Ok(Command::UpdateServer { name, spec, if_version })
 }
 
 pub(crate) async fn delete(it: Admitted) -> Result<Answer, Fault> {
@@ -208,9 +237,13 @@ fn read_spec(body: ServerSpecBody, faults: &mut Faults) -> Option<ServerSpec> {
             None
         }
     };
+    let transport = transport?;
+    if let Err((field, why)) = referred(&transport) {
+        faults.add(field, why);
+    }
     Some(ServerSpec {
         description: body.description,
-        transport: transport?,
+        transport,
         connect_ms: body.connect_ms,
         response_ms: body.response_ms,
         stateful: body.stateful,

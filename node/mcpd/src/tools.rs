@@ -2,12 +2,13 @@
 
 use mcp_api::projects::ProjectTool;
 use mcp_api::servers::ServerTools;
-use mcp_api::{List, show_time};
+use mcp_api::show_time;
 use mcp_model::authority::Rights;
 use mcp_model::rbac::{Resource, Verb};
 use mcp_model::records::{Health, Server, ToolList, ToolNaming};
 use mcp_model::tables::{self, Tables};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::answer::Answer;
 use crate::call::Admitted;
@@ -27,6 +28,7 @@ pub(crate) async fn of_server(it: Admitted) -> Result<Answer, Fault> {
 
 /// The tools of a project under the names that its clients see.
 pub(crate) async fn of_project(it: Admitted) -> Result<Answer, Fault> {
+    let page = it.call.page()?;
     let version = it.call.api.replica.auth_index();
     let (name, rights) = (it.name.clone(), it.caller.rights.clone());
     let items = it.call.api.read(move |t| {
@@ -37,14 +39,17 @@ pub(crate) async fn of_project(it: Admitted) -> Result<Answer, Fault> {
             let tools = visible(t, server, &rights);
             tools.into_iter().filter_map(|tool| under(naming, server, &tool))
         });
-        Some(tools.collect::<Vec<_>>())
+        Some(tools.map(|tool| (tool_key(&tool), tool)).collect::<Vec<_>>())
     });
     let items = items.await?.ok_or_else(|| Fault::not_found("project", &it.name))?;
-    Ok(Answer::ok(&List {
-        items,
-        more: None,
-        resource_version: version.to_string(),
-    }))
+    Ok(Answer::ok(&page.cut(items, version)?))
+}
+
+/// Names are as long as a server likes, a page's mark is not.
+fn tool_key(tool: &ProjectTool) -> Vec<u8> {
+    let digest = Sha256::digest(format!("{}/{}", tool.server, tool.tool));
+    let (first, _) = digest.split_at(16);
+    first.to_vec()
 }
 
 fn under(naming: ToolNaming, server: &Server, tool: &Value) -> Option<ProjectTool> {

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use mcp_api::show_time;
-use mcp_api::users::{NewUser, UserBody, UserChange};
+use mcp_api::users::{NewUser, PasswordReset, UserBody, UserChange, UserSpec};
 use mcp_model::command::Command;
 use mcp_model::names::Email;
 use mcp_model::rbac::{Resource, Verb};
@@ -15,7 +15,7 @@ use crate::body::{self, Faults, Parsed, READ};
 use crate::call::Admitted;
 use crate::fault::Fault;
 use crate::port::Written;
-use crate::projects::id_of;
+use crate::projects::{id_of, removed};
 use crate::{limits, page};
 
 pub(crate) async fn list(it: Admitted) -> Result<Answer, Fault> {
@@ -44,7 +44,7 @@ pub(crate) async fn create(it: Admitted) -> Result<Answer, Fault> {
     faults.text("name", &value.name, limits::TEXT_BYTES_MAX);
     let password = value.password.map(Zeroizing::new);
     if let Some(password) = &password {
-        check_new_password(&mut faults, password);
+        check_password("password", password, &mut faults);
     }
     faults.refuse()?;
     let email = email.expect(READ);
@@ -64,30 +64,83 @@ pub(crate) async fn create(it: Admitted) -> Result<Answer, Fault> {
     changed(&it, written, StatusCode::CREATED).await
 }
 
+pub(crate) async fn replace(it: Admitted) -> Result<Answer, Fault> {
+    let Parsed { value, mut faults } = body::parse::<UserSpec>(&it.call.body)?;
+    if !value.email.is_empty() && !value.email.eq_ignore_ascii_case(&it.name) {
+        faults.add(
+            "email",
+            "an e-mail never changes: leave it out or repeat the one in the path",
+        );
+    }
+    update(&it, Some(value.name), Some(value.disabled), faults).await
+}
+
+/// Changes the fields that are given.
 pub(crate) async fn change(it: Admitted) -> Result<Answer, Fault> {
     let Parsed { value, mut faults } = body::parse::<UserChange>(&it.call.body)?;
-    if value.disabled.is_none() {
-        faults.add("disabled", "it is missing: true or false");
+    if value.name.is_none() && value.disabled.is_none() {
+        faults.add("disabled", "nothing is given that could be changed: name or disabled");
     }
+    update(&it, value.name, value.disabled, faults).await
+}
+
+async fn update(
+    it: &Admitted,
+    name: Option<String>,
+    disabled: Option<bool>,
+    mut faults: Faults,
+) -> Result<Answer, Fault> {
+    faults.text("name", name.as_deref().unwrap_or(""), limits::TEXT_BYTES_MAX);
     faults.refuse()?;
-    let email = Email::parse(&it.name).expect("the route's right has parsed it");
-    let disabled = value.disabled.expect(READ);
-    let written = it.propose(Command::SetUserDisabled { email, disabled }).await?;
+    let command = Command::UpdateUser {
+        email: email_of(it),
+        name,
+        disabled,
+        if_version: it.call.if_version()?,
+    };
+    let written = it.propose(command).await?;
+    changed(it, written, StatusCode::OK).await
+}
+
+pub(crate) async fn delete(it: Admitted) -> Result<Answer, Fault> {
+    let (email, if_version) = (email_of(&it), it.call.if_version()?);
+    let written = it.propose(Command::DeleteUser { email, if_version }).await?;
+    removed(&it, &written, "user").await
+}
+
+pub(crate) async fn reset_password(it: Admitted) -> Result<Answer, Fault> {
+    let Parsed { value, mut faults } = body::parse::<PasswordReset>(&it.call.body)?;
+    let password = Zeroizing::new(value.password);
+    check_password("password", &password, &mut faults);
+    faults.refuse()?;
+    let api = &it.call.api;
+    let command = Command::ResetPassword {
+        email: email_of(&it),
+        password_hash: api.hasher.hash(password, api.random()).await?,
+    };
+    let written = it.propose(command).await?;
+    tracing::info!(
+        user = it.name,
+        index = written.index,
+        by = it.caller.rights.who(),
+        "password reset"
+    );
     changed(&it, written, StatusCode::OK).await
 }
 
-/// Whether it can be somebody's password.
-pub(crate) fn check_new_password(faults: &mut Faults, password: &str) {
-    faults.text("password", password, limits::PASSWORD_BYTES_MAX);
+/// Notes what is wrong with a new password.
+pub(crate) fn check_password(field: &str, password: &str, faults: &mut Faults) {
+    faults.text(field, password, limits::PASSWORD_BYTES_MAX);
     if password.chars().count() < limits::PASSWORD_CHARS_MIN {
-        faults.add(
-            "password",
-            format!("at least {} characters", limits::PASSWORD_CHARS_MIN),
-        );
+        faults.add(field, format!("at least {} characters", limits::PASSWORD_CHARS_MIN));
     }
 }
 
-async fn changed(it: &Admitted, written: Written, status: StatusCode) -> Result<Answer, Fault> {
+fn email_of(it: &Admitted) -> Email {
+    Email::parse(&it.name).expect("the route's right has parsed it")
+}
+
+pub(crate) async fn changed(it: &Admitted, written: Written, status: StatusCode) -> Result<Answer, Fault> {
     let id = id_of(&written)?;
     it.see(&written).await?;
     let body = it

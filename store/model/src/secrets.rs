@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::ids::Id;
 use crate::names::{Name, NameError};
 use crate::records::Transport;
 
@@ -56,6 +57,14 @@ pub enum ReferenceError {
 pub fn is_key(key: &str) -> bool {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     !key.is_empty() && key.len() <= KEY_BYTES_MAX && key.bytes().all(good)
+}
+
+/// What a value is sealed for: this secret and this key, so that sealed bytes moved elsewhere open nothing.
+pub fn seal_context(secret: Id, key: &str) -> Vec<u8> {
+    let mut context = b"secret ".to_vec();
+    context.extend_from_slice(&secret.to_bytes());
+    context.extend_from_slice(key.as_bytes());
+    context
 }
 
 /// Takes a text apart. One without references is one piece.

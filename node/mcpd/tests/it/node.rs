@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mcp_model::clock::{Clock, Reading};
-use mcp_model::command::{Actor, Command, Envelope, Reply};
+use mcp_model::command::{Actor, Command, Envelope, Outcome, Reply};
 use mcp_model::ids::{CommandId, Id, NodeId};
 use mcp_model::names::{Email, Name};
 use mcp_model::receipt::{Proof, Receipt, ReplicaReceipt};
@@ -20,6 +20,8 @@ pub(crate) const ADMIN: &str = "admin@test.com";
 pub(crate) const PASSWORD: &str = "correct horse battery";
 /// How long a session lasts that was opened without a login.
 pub(crate) const SESSION_MS: u64 = 2 * 3_600_000;
+/// What secrets are sealed under.
+pub(crate) const SEAL_KEY: [u8; 32] = [9; 32];
 /// 2026-11-23.
 const START_MS: u64 = 1_795_000_000_000;
 
@@ -57,10 +59,14 @@ pub(crate) enum Mood {
     OnePending,
     /// One replica is gone and its lease ran out.
     OneRanOut,
+    /// Before each login is carried out, the user's password is replaced.
+    ResetBefore,
 }
 
 pub(crate) struct DirectWriter {
-    replica: Arc<Replica>,
+    /// All of them carry out every entry.
+    replicas: Mutex<Vec<Arc<Replica>>>,
+    entries: Mutex<Vec<Vec<u8>>>,
     next: Mutex<u64>,
     pub(crate) mood: Mutex<Mood>,
 }
@@ -69,11 +75,14 @@ impl DirectWriter {
     fn apply(&self, envelope: &Envelope) -> Written {
         let mut next = self.next.lock().unwrap();
         *next += 1;
-        let entry = ApplyEntry {
-            index: *next,
-            commands: vec![envelope.encode()],
-        };
-        let outcome = self.replica.apply(&[entry], b"mark").unwrap().remove(0).remove(0);
+        self.entries.lock().unwrap().push(envelope.encode());
+        let replicas = self.replicas.lock().unwrap();
+        let outcomes: Vec<_> = replicas
+            .iter()
+            .map(|replica| carry_out(replica, *next, envelope.encode()))
+            .collect();
+        let outcome = outcomes[0].clone();
+        assert!(outcomes.iter().all(|o| *o == outcome), "replicas disagree");
         Written {
             index: outcome.index,
             reply: outcome.reply,
@@ -87,7 +96,7 @@ impl DirectWriter {
         let third = match mood {
             Mood::OnePending => (Proof::Pending, 15_000),
             Mood::OneRanOut => (Proof::LeaseRanOut, 2_104),
-            Mood::Fine | Mood::NoLeader | Mood::AnswerLost => (Proof::Applied, 12),
+            Mood::Fine | Mood::NoLeader | Mood::AnswerLost | Mood::ResetBefore => (Proof::Applied, 12),
         };
         let lines = [(1, Proof::Applied, 9), (2, Proof::Applied, 11), (3, third.0, third.1)];
         let replicas = lines.map(|(node, proof, after_ms)| ReplicaReceipt {
@@ -109,6 +118,9 @@ impl Writer for DirectWriter {
             let mood = *self.mood.lock().unwrap();
             if mood == Mood::NoLeader {
                 return Err(WriteFailed::NoLeader);
+            }
+            if let (Mood::ResetBefore, Command::LogIn { .. }) = (mood, &envelope.command) {
+                self.apply(&reset_by_admin(envelope.now_ms));
             }
             let mut written = self.apply(&envelope);
             if mood == Mood::AnswerLost {
@@ -166,16 +178,10 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start() -> Node {
-        let dir = tempfile::tempdir().unwrap();
-        let random = Arc::new(|| 1);
-        let options = ReplicaOptions {
-            lease_ms: 3_600_000,
-            had_data: false,
-            random,
-        };
-        let replica = Replica::open(dir.path(), options).unwrap();
+        let (dir, replica) = empty_replica();
         let writer = Arc::new(DirectWriter {
-            replica: replica.clone(),
+            replicas: Mutex::new(vec![replica.clone()]),
+            entries: Mutex::default(),
             next: Mutex::new(0),
             mood: Mutex::new(Mood::Fine),
         });
@@ -188,6 +194,24 @@ impl Node {
             _dir: dir,
         };
         node.found();
+        node.renew();
+        node
+    }
+
+    /// Another node of the same cluster.
+    pub(crate) fn another(&self) -> Node {
+        let (dir, replica) = empty_replica();
+        for (at, entry) in (1u64..).zip(self.writer.entries.lock().unwrap().iter()) {
+            carry_out(&replica, at, entry.clone());
+        }
+        self.writer.replicas.lock().unwrap().push(replica.clone());
+        let node = Node {
+            replica,
+            writer: self.writer.clone(),
+            clock: self.clock.clone(),
+            session: self.session.clone(),
+            _dir: dir,
+        };
         node.renew();
         node
     }
@@ -221,6 +245,8 @@ impl Node {
             writer: self.writer.clone(),
             clock: self.clock.clone(),
             random: |buffer| getrandom::fill(buffer).unwrap(),
+            seal: mcp_store::seal::Seal::new(&SEAL_KEY),
+            idempotency_key: [8; 32].into(),
             options: Options::default(),
         })
     }
@@ -269,8 +295,39 @@ impl Node {
     }
 }
 
+fn empty_replica() -> (tempfile::TempDir, Arc<Replica>) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ReplicaOptions {
+        lease_ms: 3_600_000,
+        had_data: false,
+        random: Arc::new(|| 1),
+    };
+    let replica = Replica::open(dir.path(), options).unwrap();
+    (dir, replica)
+}
+
+fn carry_out(replica: &Replica, index: u64, command: Vec<u8>) -> Outcome {
+    let entry = ApplyEntry {
+        index,
+        commands: vec![command],
+    };
+    replica.apply(&[entry], b"mark").unwrap().remove(0).remove(0)
+}
+
 fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).unwrap();
     bytes
+}
+
+fn reset_by_admin(now_ms: u64) -> Envelope {
+    Envelope {
+        id: CommandId(u128::from_be_bytes(bytes())),
+        now_ms,
+        actor: Actor::User(Id::v7(START_MS, [2; 10])),
+        command: Command::ResetPassword {
+            email: Email::parse("bob@test.com").unwrap(),
+            password_hash: mcpd::passwords::hash_password("quite another one", bytes()),
+        },
+    }
 }

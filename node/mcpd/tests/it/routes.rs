@@ -17,8 +17,10 @@ fn concrete(path: &str) -> String {
 
 const OPEN: [&str; 2] = ["POST /api/v1/auth/login", "POST /api/v1/auth/setup"];
 /// What every caller may ask, because the answer is about the caller or holds only what the caller may see.
-const FOR_EVERY_CALLER: [&str; 9] = [
+const FOR_EVERY_CALLER: [&str; 11] = [
     "POST /api/v1/auth/logout",
+    "POST /api/v1/auth/password",
+    "GET /api/v1/sessions",
     "GET /api/v1/auth/whoami",
     "GET /api/v1/auth/can-i",
     "GET /api/v1/version",

@@ -15,6 +15,8 @@ pub const TOKEN_DEFINITION_PREFIX: &str = "mcptoken-";
 pub const DEFINITION_LINES_MAX: usize = 1_000;
 /// Users that are looked through for another administrator.
 const USERS_PER_SCAN: usize = 1_000;
+/// No record has this version: a definition is written only if there is none of that name.
+pub const NONE_YET: u64 = 0;
 /// Rule 8.
 const NO_ADMIN_LEFT: &str = "this would leave the cluster without an administrator";
 
@@ -45,6 +47,12 @@ impl Step<'_> {
         role_bindings.iter().try_for_each(|b| self.rights().need_cover(b))?;
         let (subjects, role_bindings) = (subjects.to_vec(), role_bindings.to_vec());
         let Some(_) = before else {
+            // Who names a version has seen it: it was deleted meanwhile, and is not to come back.
+            if if_version.is_some_and(|seen| seen != NONE_YET) {
+                return self
+                    .named::<RbacDefinition>(name.as_str())
+                    .map(|d| Reply::Updated { id: d.id });
+            }
             let origin = self.origin();
             let definition = RbacDefinition {
                 id,
