@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::calm::Calm;
 use crate::proxies;
 
 /// Longest header block, bytes. Longer: 431.
@@ -74,7 +75,7 @@ pub(crate) async fn serve(door: Door, router: Router, mut stop: watch::Receiver<
                     trusted_proxies: Arc::clone(&door.trusted_proxies),
                 };
                 let (builder, watcher, tls) = (builder.clone(), graceful.watcher(), door.tls.clone());
-                tokio::spawn(connection(builder, watcher, tls, stream, service));
+                tokio::spawn(Calm::new(connection(builder, watcher, tls, stream, service)));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");

@@ -27,6 +27,7 @@ const HEAD: [&str; 11] = [
     "generator",
     "limited by",
 ];
+const RATIOS: [&str; 4] = ["connections", "requests/s", "p50", "CPU per request"];
 /// Share of the machine that others may use before a run is called noisy, in percent.
 const NOISE_PERCENT_MAX: u64 = 10;
 /// Share of the time, in percent, from which on something that runs on one thread is what limits.
@@ -36,6 +37,10 @@ const BUSY_PERCENT: u64 = 92;
 #[derive(Default)]
 struct Cell {
     rates: Vec<u64>,
+    /// Median latency of each round, ns.
+    medians: Vec<u64>,
+    /// CPU time per request of each round, ns.
+    costs: Vec<u64>,
     latencies: Histogram,
     answered: u64,
     wall_ns: u64,
@@ -50,6 +55,8 @@ impl Cell {
     fn add(&mut self, report: &Report, own_us: u64, upstream_us: u64, busy_us: u64) {
         self.rates
             .push(report.latencies.count() * 1_000_000_000 / report.wall_ns.max(1));
+        self.medians.push(report.latencies.percentile(50));
+        self.costs.push(own_us * 1_000 / report.answered.max(1));
         self.latencies.add(&report.latencies);
         self.answered += report.answered;
         self.wall_ns += report.wall_ns;
@@ -79,6 +86,21 @@ impl Cell {
         }
     }
 
+    /// Rate, median latency and CPU per request as multiples of another way's: round by round, so that both met the same machine.
+    fn ratios(&self, connections: usize, other: &Cell) -> Vec<String> {
+        let of = |ours: &[u64], theirs: &[u64]| {
+            let ratios: Vec<u64> = ours.iter().zip(theirs).map(|(a, b)| a * 1_000 / (*b).max(1)).collect();
+            let middle = median(&ratios);
+            format!("{}.{:02}", middle / 1_000, middle % 1_000 / 10)
+        };
+        vec![
+            connections.to_string(),
+            of(&self.rates, &other.rates),
+            of(&self.medians, &other.medians),
+            of(&self.costs, &other.costs),
+        ]
+    }
+
     fn row(&self, first: Vec<String>, cores: u64) -> Vec<String> {
         let (low, high) = (self.rates.iter().min().copied(), self.rates.iter().max().copied());
         let spread = format!("{}-{}", thousands(low.unwrap_or(0)), thousands(high.unwrap_or(0)));
@@ -98,23 +120,42 @@ impl Cell {
     }
 }
 
-/// Sets up the upstream behind all three ways, and measures. Gives the upstream, which others use further on.
-pub(super) async fn run(plan: &Plan, cluster: &Cluster) -> anyhow::Result<Helper> {
-    let upstream = Helper::start(&["upstream"]).await?;
-    let forwarder = Helper::start(&["forward", &upstream.address]).await?;
-    let ways = ways(cluster, &upstream, &forwarder).await?;
+/// What stands behind the gateway, and beside it. It stays until the end of a run: other parts call through it too.
+pub(super) struct Upstreams {
+    upstream: Helper,
+    forwarder: Helper,
+    calls: Vec<Way>,
+    lists: Vec<Way>,
+}
+
+impl Upstreams {
+    /// Starts the upstream and the forwarder, and tells the cluster about them.
+    pub(super) async fn start(cluster: &Cluster) -> anyhow::Result<Upstreams> {
+        let upstream = Helper::start(&["upstream"]).await?;
+        let forwarder = Helper::start(&["forward", &upstream.address]).await?;
+        let (calls, lists) = ways(cluster, &upstream, &forwarder).await?;
+        Ok(Upstreams {
+            upstream,
+            forwarder,
+            calls,
+            lists,
+        })
+    }
+}
+
+/// Measures all ways to the upstream, for calls and for lists.
+pub(super) async fn run(plan: &Plan, cluster: &Cluster, upstreams: &Upstreams) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism()?.get() as u64;
     let pids = cluster
         .nodes
         .iter()
         .map(|node| node.pid)
-        .chain([upstream.pid()?, forwarder.pid()?])
+        .chain([upstreams.upstream.pid()?, upstreams.forwarder.pid()?])
         .collect();
     let mut track = Track {
         plan,
-        ways,
         cores,
-        upstream: upstream.pid()?,
+        upstream: upstreams.upstream.pid()?,
         pids,
         machine: Machine::default(),
     };
@@ -124,20 +165,20 @@ pub(super) async fn run(plan: &Plan, cluster: &Cluster) -> anyhow::Result<Helper
          with RBAC, audit and lease. CPU us/request is that of the process under test; shares are of one core.\n",
         cluster.nodes[0].name
     );
-    track.table(What::Call, &CONNECTIONS).await?;
+    track.table(What::Call, &upstreams.calls, &CONNECTIONS).await?;
     heading(
         "Lists",
-        "tools/list of 20 tools. The gateway answers from its replicated cache, filtered by the token's rights.",
+        "tools/list of 100 tools. The gateway answers from its replicated cache, filtered by the token's rights: 10 servers with 10 tools \
+         each. The upstream answers with a list of the same size that it has ready.",
     );
-    track.table(What::List, &CONNECTIONS[1..2]).await?;
+    track.table(What::List, &upstreams.lists, &CONNECTIONS[1..2]).await?;
     track.machine.print(cores);
-    Ok(upstream)
+    Ok(())
 }
 
 /// What is measured on.
 struct Track<'a> {
     plan: &'a Plan,
-    ways: Vec<Way>,
     cores: u64,
     upstream: u32,
     /// Every process that belongs to the benchmark, but the generators.
@@ -166,33 +207,43 @@ impl Machine {
 }
 
 impl Track<'_> {
-    async fn table(&mut self, what: What, connections: &[usize]) -> anyhow::Result<()> {
-        let cells = self.measure(what, connections).await?;
+    async fn table(&mut self, what: What, ways: &[Way], connections: &[usize]) -> anyhow::Result<()> {
+        let cells = self.measure(what, ways, connections).await?;
         let rows = connections.iter().zip(&cells).flat_map(|(connections, cells)| {
-            let cells = cells.iter().zip(&self.ways);
+            let cells = cells.iter().zip(ways);
             cells.map(|(cell, way)| cell.row(vec![connections.to_string(), way.name.to_owned()], self.cores))
         });
         table(&HEAD, &rows.collect::<Vec<_>>());
+        let against = ways.iter().position(|way| way.name == what.measured_against());
+        let gateway = ways.iter().position(|way| way.name == "gateway");
+        if let (Some(against), Some(gateway)) = (against, gateway) {
+            println!(
+                "\nThe gateway as a multiple of the {}, median of the rounds (each ratio within one round):\n",
+                what.measured_against()
+            );
+            let rows = connections.iter().zip(&cells);
+            let rows = rows.map(|(connections, cells)| cells[gateway].ratios(*connections, &cells[against]));
+            table(&RATIOS, &rows.collect::<Vec<_>>());
+        }
         Ok(())
     }
 
     /// Every way at every number of connections, `plan.rounds` times, beginning with another way each time.
-    async fn measure(&mut self, what: What, connections: &[usize]) -> anyhow::Result<Vec<Vec<Cell>>> {
-        let none = || self.ways.iter().map(|_| Cell::default()).collect();
+    async fn measure(&mut self, what: What, ways: &[Way], connections: &[usize]) -> anyhow::Result<Vec<Vec<Cell>>> {
+        let none = || ways.iter().map(|_| Cell::default()).collect();
         let mut cells: Vec<Vec<Cell>> = connections.iter().map(|_| none()).collect();
         for round in 0..self.plan.rounds {
             for (connections, cells) in connections.iter().zip(&mut cells) {
-                for turn in 0..self.ways.len() {
-                    let at = (round + turn) % self.ways.len();
-                    self.round(what, *connections, at, &mut cells[at]).await?;
+                for turn in 0..ways.len() {
+                    let at = (round + turn) % ways.len();
+                    self.round(what, *connections, &ways[at], &mut cells[at]).await?;
                 }
             }
         }
         Ok(cells)
     }
 
-    async fn round(&mut self, what: What, connections: usize, way: usize, cell: &mut Cell) -> anyhow::Result<()> {
-        let way = &self.ways[way];
+    async fn round(&mut self, what: What, connections: usize, way: &Way, cell: &mut Cell) -> anyhow::Result<()> {
         let before = (cpu_us(way.pid)?, cpu_us(self.upstream)?, self.ours()?, machine()?);
         let report = generate(&way.job(what, connections, self.plan.round_ms))
             .await

@@ -55,8 +55,12 @@ const QUICK: Plan = Plan {
     failovers: 1,
 };
 
-const USAGE: &str = "usage: bench [--quick] [--dir DIR]\n\n  --quick    a short run: shows that it works, not how fast it is\n  \
-                     --dir DIR  where the cluster's files go, and so which disk is measured [default: a temporary directory]";
+const USAGE: &str = "usage: bench [--quick] [--only PART] [--dir DIR]\n\n  --quick      a short run: shows that it works, not how fast it is\n  \
+                     --only PART  calls, revoke, writes, failover or decide [default: all of them]\n  \
+                     --dir DIR    where the cluster's files go, and so which disk is measured [default: a temporary directory]";
+
+/// The parts of a run, in their order.
+const PARTS: [&str; 5] = ["calls", "revoke", "writes", "failover", "decide"];
 
 /// Runs the benchmark, or, started by it, one of its helpers.
 pub fn main() -> anyhow::Result<()> {
@@ -69,44 +73,85 @@ pub fn main() -> anyhow::Result<()> {
         // As many threads as a node has, because that is what it is compared with.
         ["forward", to] => tokio::runtime::Runtime::new()?.block_on(forwarder::run(to)),
         _ => {
-            let (plan, dir) = read(&args)?;
-            let dir = match dir {
+            let order = read(&args)?;
+            let dir = match &order.dir {
                 Some(dir) => tempfile::Builder::new().prefix("bench-").tempdir_in(dir)?,
                 None => tempfile::Builder::new().prefix("mcp-bench-").tempdir()?,
             };
-            one()?.block_on(run(&plan, dir.path()))
+            one()?.block_on(run(&order, dir.path()))
         }
     }
 }
 
-fn read(args: &[&str]) -> anyhow::Result<(Plan, Option<PathBuf>)> {
-    let (mut plan, mut dir, mut args) = (FULL, None, args.iter());
+/// What was ordered on the command line.
+struct Order {
+    plan: Plan,
+    only: Option<String>,
+    dir: Option<PathBuf>,
+}
+
+impl Order {
+    fn has(&self, part: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == part)
+    }
+}
+
+fn read(args: &[&str]) -> anyhow::Result<Order> {
+    let mut args = args.iter();
+    let mut order = Order {
+        plan: FULL,
+        only: None,
+        dir: None,
+    };
     while let Some(arg) = args.next() {
         match *arg {
-            "--quick" => plan = QUICK,
-            "--dir" => dir = Some(PathBuf::from(args.next().context(USAGE)?)),
+            "--quick" => order.plan = QUICK,
+            "--only" => {
+                let part = args.next().filter(|part| PARTS.contains(part)).context(USAGE)?;
+                order.only = Some((*part).to_owned());
+            }
+            "--dir" => order.dir = Some(PathBuf::from(args.next().context(USAGE)?)),
             _ => bail!(USAGE),
         }
     }
-    Ok((plan, dir))
+    Ok(order)
 }
 
-async fn run(plan: &Plan, dir: &Path) -> anyhow::Result<()> {
-    let program = gateway_program()?;
+async fn run(order: &Order, dir: &Path) -> anyhow::Result<()> {
+    let plan = &order.plan;
     sizes::machine(dir)?;
+    if order.only.as_deref() != Some("decide") {
+        with_a_cluster(order, dir).await?;
+    }
+    if order.has("decide") {
+        decide::run(plan, dir)?;
+    }
+    Ok(())
+}
+
+async fn with_a_cluster(order: &Order, dir: &Path) -> anyhow::Result<()> {
+    let plan = &order.plan;
+    let program = gateway_program()?;
     let began = sizes::start_up(&program, dir).await?;
     let mut cluster = began.cluster;
     let fresh = sizes::memory(&cluster)?;
-
-    heading("Calls", "");
-    let upstream = load::run(plan, &cluster).await?;
-    sizes::print(&program, &began.figures, &fresh, &sizes::memory(&cluster)?)?;
-    revoke::run(plan, &cluster, dir).await?;
-    writes::run(plan, &cluster).await?;
-    failover::run(plan, &mut cluster).await?;
-    drop(upstream);
-    cluster.stop().await?;
-    decide::run(plan, dir)
+    let upstreams = load::Upstreams::start(&cluster).await?;
+    if order.has("calls") {
+        heading("Calls", "");
+        load::run(plan, &cluster, &upstreams).await?;
+        sizes::print(&program, &began.figures, &fresh, &sizes::memory(&cluster)?)?;
+    }
+    if order.has("revoke") {
+        revoke::run(plan, &cluster, dir).await?;
+    }
+    if order.has("writes") {
+        writes::run(plan, &cluster).await?;
+    }
+    if order.has("failover") {
+        failover::run(plan, &mut cluster).await?;
+    }
+    drop(upstreams);
+    cluster.stop().await
 }
 
 /// The `mcpnode` beside this program, brought up to date first where cargo is at hand.

@@ -1,7 +1,10 @@
 //! The upstream: an MCP server that does nothing but answer, as small and fast as hyper allows, on one thread.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -14,7 +17,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// Tools that it lists. `work` is the one that is called.
+/// Tools that it lists at `/mcp`; at `/mcp/N` it lists N. `work` is the one that is called.
 const TOOLS: usize = 20;
 /// Bytes of the answer to a call, as a JSON-RPC message.
 const ANSWER_BYTES: usize = 200;
@@ -46,6 +49,13 @@ async fn serve(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infa
     if request.method() != Method::POST {
         return Ok(empty(StatusCode::METHOD_NOT_ALLOWED));
     }
+    let tools = request
+        .uri()
+        .path()
+        .rsplit('/')
+        .next()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(TOOLS);
     let Ok(body) = request.into_body().collect().await else {
         return Ok(empty(StatusCode::BAD_REQUEST));
     };
@@ -59,7 +69,7 @@ async fn serve(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infa
     let text = match message.method {
         "tools/call" => called(id.get()),
         "initialize" => result(id.get(), &hello()),
-        "tools/list" => result(id.get(), &tools()),
+        "tools/list" => format!(r#"{{"jsonrpc":"2.0","id":{},"result":{}}}"#, id.get(), listed(tools)),
         "ping" => result(id.get(), &json!({})),
         _ => format!(
             r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":-32601,"message":"not known here"}}}}"#,
@@ -100,10 +110,24 @@ fn hello() -> Value {
     })
 }
 
-fn tools() -> Value {
+thread_local! {
+    /// Lists by length, made once: what is measured is the sending.
+    static LISTS: RefCell<HashMap<usize, Rc<str>>> = RefCell::default();
+}
+
+fn listed(tools: usize) -> Rc<str> {
+    LISTS.with_borrow_mut(|lists| {
+        lists
+            .entry(tools)
+            .or_insert_with(|| list(tools).to_string().into())
+            .clone()
+    })
+}
+
+fn list(tools: usize) -> Value {
     let schema = json!({ "type": "object", "properties": { "n": { "type": "number", "description": "a number" } } });
     let tool = |name: String| json!({ "name": name, "description": "does nothing, at once", "inputSchema": schema });
-    let names = (0..TOOLS).map(|n| if n == 0 { "work".to_owned() } else { format!("idle-{n}") });
+    let names = (0..tools).map(|n| if n == 0 { "work".to_owned() } else { format!("idle-{n}") });
     json!({ "tools": names.map(tool).collect::<Vec<_>>() })
 }
 

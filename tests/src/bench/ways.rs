@@ -84,6 +84,15 @@ pub(super) enum What {
 }
 
 impl What {
+    /// The way that the gateway is compared with: what any gateway costs at least for calls; for lists, which it answers
+    /// itself, the server that has them.
+    pub(super) fn measured_against(self) -> &'static str {
+        match self {
+            What::Call => "forwarder",
+            What::List => "direct",
+        }
+    }
+
     fn method(self) -> &'static str {
         match self {
             What::Call => "tools/call",
@@ -92,22 +101,60 @@ impl What {
     }
 }
 
-/// Tells the gateway about the upstream, and gives the three ways to it.
-pub(super) async fn ways(cluster: &Cluster, upstream: &Helper, forwarder: &Helper) -> anyhow::Result<Vec<Way>> {
-    let node = &cluster.nodes[0];
-    let mut api = cluster.api(0).await?;
-    let url = format!("http://{}/mcp", upstream.address);
-    api.must(
-        "POST",
-        "servers",
-        &json!({ "name": "bench", "transport": "http", "url": url }),
-    )
-    .await?;
-    api.must("POST", "projects", &json!({ "name": "bench", "servers": ["bench"] }))
-        .await?;
-    let (_, token) = api.mint("load", "bench").await?;
-    wait_until_listed(&mut api).await?;
+/// Servers in the project whose lists are measured.
+const LIST_SERVERS: usize = 10;
+/// Tools of each of them; the upstream lists all of them in one.
+const LIST_TOOLS: usize = 10;
 
+/// Tells the gateway about the upstream, and gives the three ways to it: for calls, and for lists.
+pub(super) async fn ways(
+    cluster: &Cluster,
+    upstream: &Helper,
+    forwarder: &Helper,
+) -> anyhow::Result<(Vec<Way>, Vec<Way>)> {
+    let mut api = cluster.api(0).await?;
+    let server = |name: &str, path: &str| {
+        let url = format!("http://{}{path}", upstream.address);
+        json!({ "name": name, "transport": "http", "url": url })
+    };
+    api.must("POST", "servers", &server("bench", "/mcp")).await?;
+    let listed: Vec<String> = (0..LIST_SERVERS).map(|n| format!("list-{n}")).collect();
+    for name in &listed {
+        let path = format!("/mcp/{LIST_TOOLS}");
+        api.must("POST", "servers", &server(name, &path)).await?;
+    }
+    let calls = project(cluster, &mut api, "bench", &["bench".to_owned()], 1).await?;
+    let lists = project(cluster, &mut api, "lists", &listed, LIST_SERVERS * LIST_TOOLS).await?;
+    let all = format!("/mcp/{}", LIST_SERVERS * LIST_TOOLS);
+    let around = |gateway: Way, path: &str| {
+        let plain = |name, helper: &Helper| {
+            anyhow::Ok(Way {
+                name,
+                pid: helper.pid()?,
+                address: helper.address.clone(),
+                path: path.to_owned(),
+                headers: gateway.headers.clone(),
+                tool: "work",
+            })
+        };
+        let (direct, forwarder) = (plain("direct", upstream)?, plain("forwarder", forwarder)?);
+        anyhow::Ok(vec![direct, forwarder, gateway])
+    };
+    Ok((around(calls, "/mcp")?, around(lists, &all)?))
+}
+
+/// A project of these servers, and the way to it through the gateway, once `tools` of its tools are listed.
+async fn project(
+    cluster: &Cluster,
+    api: &mut Api,
+    name: &str,
+    servers: &[String],
+    tools: usize,
+) -> anyhow::Result<Way> {
+    api.must("POST", "projects", &json!({ "name": name, "servers": servers }))
+        .await?;
+    let (_, token) = api.mint("load", name).await?;
+    wait_until_listed(api, name, tools).await?;
     let mut headers: Vec<(String, String)> = [
         ("content-type", "application/json"),
         ("accept", "application/json, text/event-stream"),
@@ -116,34 +163,20 @@ pub(super) async fn ways(cluster: &Cluster, upstream: &Helper, forwarder: &Helpe
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
+    let node = &cluster.nodes[0];
     let address = host_of(&node.gateway_url)?.to_owned();
-    let path = "/projects/bench/mcp".to_owned();
+    let path = format!("/projects/{name}/mcp");
     if let Some(session) = open_session(&address, &path, &headers).await? {
         headers.push(("mcp-session-id".to_owned(), session));
     }
-    let plain = |name, helper: &Helper| {
-        let (address, path, headers) = (helper.address.clone(), "/mcp".to_owned(), headers.clone());
-        anyhow::Ok(Way {
-            name,
-            pid: helper.pid()?,
-            address,
-            path,
-            headers,
-            tool: "work",
-        })
-    };
-    Ok(vec![
-        plain("direct", upstream)?,
-        plain("forwarder", forwarder)?,
-        Way {
-            name: "gateway",
-            pid: node.pid,
-            address,
-            path,
-            headers: headers.clone(),
-            tool: "bench__work",
-        },
-    ])
+    Ok(Way {
+        name: "gateway",
+        pid: node.pid,
+        address,
+        path,
+        headers,
+        tool: "bench__work",
+    })
 }
 
 /// The handshake of a legacy client; gives the session's id.
@@ -169,11 +202,13 @@ async fn open_session(address: &str, path: &str, headers: &[(String, String)]) -
     Ok(answer.header("mcp-session-id").map(str::to_owned))
 }
 
-async fn wait_until_listed(api: &mut Api) -> anyhow::Result<()> {
+async fn wait_until_listed(api: &mut Api, project: &str, tools: usize) -> anyhow::Result<()> {
     let listed = async {
         loop {
-            let tools = api.must("GET", "projects/bench/tools", &Value::Null).await?;
-            if tools["items"].as_array().is_some_and(|items| !items.is_empty()) {
+            let found = api
+                .must("GET", &format!("projects/{project}/tools"), &Value::Null)
+                .await?;
+            if found["items"].as_array().is_some_and(|items| items.len() >= tools) {
                 return anyhow::Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -181,5 +216,5 @@ async fn wait_until_listed(api: &mut Api) -> anyhow::Result<()> {
     };
     tokio::time::timeout(LISTED_WAIT, listed)
         .await
-        .context("the upstream was not listed in time")?
+        .with_context(|| format!("{tools} tools of project {project} were not listed in time"))?
 }

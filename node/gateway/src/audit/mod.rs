@@ -1,14 +1,14 @@
 //! The data-plane audit: who called what, when it began and how it ended, in append-only, hash-chained files of this node.
 //!
-//! A start record is written *before* anything reaches an upstream: kill -9 loses none. An end record follows when the
-//! answer is through, with the next start or within [`SOON_MS`]. A few times a second all is synced to disk. What cannot be
-//! audited is not done.
+//! A start record is written *before* anything reaches an upstream, and an end record before the answer is through: kill -9 loses
+//! neither. Refusals of strangers follow within [`SOON_MS`]. A few times a second all is synced to disk. What cannot be audited is
+//! not done.
 
 mod segment;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mcp_model::clock::{Clock, Reading};
@@ -19,38 +19,34 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use self::segment::{AuditError, Verified, verify};
-use self::segment::{Segments, When};
+use self::segment::{Hex, Segments, When};
 use crate::admit::Permit;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 
-/// How long the end of a call may wait to be written, in milliseconds. One `write(2)` then serves many calls.
+/// How long the refusal of a stranger may wait to be written, in milliseconds. One `write(2)` then serves many of them.
 const SOON_MS: u64 = 5;
 
 /// The audit of one node.
 pub(crate) struct Audit {
-    segments: Mutex<Segments>,
+    segments: Segments,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    node: String,
     denials: AtomicU64,
     denials_max: u64,
     sync_ms: u64,
     waiting: Notify,
 }
 
-/// One record as it is written. Fields that do not apply are left out.
+/// One record as it is written, after its time, node and number. Fields that do not apply are left out.
 #[derive(Serialize, Default)]
 #[serde(rename_all = "camelCase")]
 struct Record<'a> {
-    time: u64,
-    node: &'a str,
-    seq: u64,
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    session_id: Option<String>,
+    session_id: Option<Shown<mcp_model::ids::Id>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,7 +62,7 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     token_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    token_sha: Option<String>,
+    token_sha: Option<Hex>,
     decision: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -74,6 +70,15 @@ struct Record<'a> {
     duration_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
+}
+
+/// Something that is serialised as people write it.
+struct Shown<T>(T);
+
+impl<T: std::fmt::Display> Serialize for Shown<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
 }
 
 /// What a call is about, for its records.
@@ -104,12 +109,16 @@ impl Audit {
         metrics: Arc<Metrics>,
         limits: &Limits,
     ) -> Result<Audit, AuditError> {
-        let segments = Segments::open(dir, limits.audit_segment_bytes, limits.audit_bytes_max)?;
+        let segments = Segments::open(
+            dir,
+            &node.to_string(),
+            limits.audit_segment_bytes,
+            limits.audit_bytes_max,
+        )?;
         Ok(Audit {
-            segments: Mutex::new(segments),
+            segments,
             clock,
             metrics,
-            node: node.to_string(),
             denials: AtomicU64::new(0),
             denials_max: limits.audit_denials_max,
             sync_ms: limits.audit_sync_ms,
@@ -125,7 +134,7 @@ impl Audit {
             decision: "allow",
             ..with(permit, about)
         };
-        let start = self.write(record, When::Now)?;
+        let start = self.write(&record, When::Now)?;
         Ok(Running {
             audit: self.clone(),
             start,
@@ -152,7 +161,7 @@ impl Audit {
             Metrics::add(&self.metrics.audit_denials_skipped);
             return;
         }
-        let token_sha = hash.map(|hash| segment::hex_text(&hash.0));
+        let token_sha = hash.map(|hash| Hex(hash.0));
         let record = Record {
             kind: "refuse",
             decision: "deny",
@@ -166,7 +175,7 @@ impl Audit {
     }
 
     fn write_or_count(&self, record: Record<'_>, when: When) {
-        if let Err(error) = self.write(record, when) {
+        if let Err(error) = self.write(&record, when) {
             tracing::error!(%error, "audit record not written");
         }
         if when == When::Soon {
@@ -174,23 +183,13 @@ impl Audit {
         }
     }
 
-    fn write<'a>(&'a self, mut record: Record<'a>, when: When) -> Result<u64, AuditError> {
-        record.time = self.clock.wall_ms();
-        record.node = &self.node;
-        let mut segments = self.segments();
-        record.seq = segments.next_seq();
-        let seq = record.seq;
-        let written = segments.append(&record, when);
-        drop(segments);
+    fn write(&self, record: &Record<'_>, when: When) -> Result<u64, AuditError> {
+        let written = self.segments.append(self.clock.wall_ms(), record, when);
         match &written {
-            Ok(()) => Metrics::add(&self.metrics.audit_records),
+            Ok(_) => Metrics::add(&self.metrics.audit_records),
             Err(_) => Metrics::add(&self.metrics.audit_failed),
         }
-        written.map(|()| seq)
-    }
-
-    fn segments(&self) -> MutexGuard<'_, Segments> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+        written
     }
 
     /// Writes what waits and syncs what was written, again and again, until told to stop; then once more.
@@ -210,15 +209,25 @@ impl Audit {
     }
 
     fn write_waiting(&self) {
-        if let Err(error) = self.segments().write_waiting() {
+        if let Err(error) = self.segments.write_waiting() {
             tracing::error!(%error, "audit records not written: calls are refused");
+        }
+    }
+
+    /// A disk that had failed may have room again.
+    fn retry(&self) {
+        match self.segments.retry() {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("the audit is written again: calls are answered"),
+            Err(error) => tracing::debug!(%error, "the audit cannot be written yet"),
         }
     }
 
     async fn sync(&self) {
         self.denials.store(0, Ordering::Relaxed);
+        self.retry();
         self.write_waiting();
-        let Some(file) = self.segments().take_unsynced() else {
+        let Some(file) = self.segments.take_unsynced() else {
             return;
         };
         match tokio::task::spawn_blocking(move || file.sync_data()).await {
@@ -228,16 +237,17 @@ impl Audit {
         }
     }
 
-    /// A disk that does not keep what it took cannot be audited to: nothing more is written, so nothing more is called.
+    /// A disk that does not keep what it took cannot be audited to: nothing more is written, so nothing more is called, until
+    /// it does.
     fn fail(&self, why: &str) {
         tracing::error!(why, "audit cannot be synced: calls are refused");
-        self.segments().fail(why);
+        self.segments.fail(why);
     }
 }
 
 fn with<'a>(permit: &'a Permit, about: About<'a>) -> Record<'a> {
     Record {
-        session_id: about.session.map(|session| session.to_string()),
+        session_id: about.session.map(Shown),
         request_id: about.request_id,
         project: Some(permit.project().name.as_str()),
         server: about.server,
@@ -245,7 +255,7 @@ fn with<'a>(permit: &'a Permit, about: About<'a>) -> Record<'a> {
         method: about.method,
         user_name: Some(&permit.owner().who),
         token_name: Some(&permit.token().name),
-        token_sha: Some(segment::hex_text(&permit.hash().0)),
+        token_sha: Some(Hex(permit.hash().0)),
         ..Record::default()
     }
 }

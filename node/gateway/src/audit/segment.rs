@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ring::digest::SHA256;
 use serde::Serialize;
@@ -15,6 +15,10 @@ const RECORD_BYTES_MAX: u64 = 64 << 10;
 const CHAIN: &str = ",\"chain\":\"";
 /// The hash before the first record of all.
 const GENESIS: [u8; 32] = [0; 32];
+/// Room that a buffer of waiting records begins with.
+const BUFFER_BYTES: usize = 8 << 10;
+/// Room that one record is given to begin with.
+const RECORD_BYTES: usize = 512;
 
 /// The audit cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -40,20 +44,41 @@ pub enum AuditError {
     },
 }
 
-/// The segments of one directory.
+/// The segments of one directory. Two locks, taken in this order where both are: `file` while records go to the disk, `line` for
+/// the moments in which one is chained to the last. So a thread that writes holds nobody up who only has something to say, and
+/// one `write(2)` takes along whatever others have said meanwhile.
 pub(super) struct Segments {
     dir: PathBuf,
+    segment_bytes: u64,
+    bytes_max: u64,
+    /// What stands between the time of a record and its number: the name of the node.
+    node: String,
+    line: Mutex<Line>,
+    file: Mutex<Written>,
+}
+
+/// Records in their order, not written yet.
+struct Line {
+    chain: [u8; 32],
+    /// Number of the next record.
+    seq: u64,
+    /// Number of the first record in `waiting`.
+    first: u64,
+    /// Whole lines.
+    waiting: Vec<u8>,
+    failed: Option<String>,
+}
+
+/// The newest segment.
+struct Written {
     path: PathBuf,
     file: Arc<File>,
     bytes: u64,
-    segment_bytes: u64,
-    bytes_max: u64,
-    chain: [u8; 32],
-    seq: u64,
+    /// Every record below this number is in the file.
+    below: u64,
     dirty: bool,
-    failed: Option<String>,
-    /// Whole lines that are not written yet: ends of calls, which go with the next write.
-    waiting: Vec<u8>,
+    /// Takes turns with the buffer that fills: empty, but for what the disk did not take.
+    spare: Vec<u8>,
 }
 
 /// How soon a record must be in the file.
@@ -66,7 +91,7 @@ pub(super) enum When {
 }
 
 impl Segments {
-    pub(super) fn open(dir: &Path, segment_bytes: u64, bytes_max: u64) -> Result<Segments, AuditError> {
+    pub(super) fn open(dir: &Path, node: &str, segment_bytes: u64, bytes_max: u64) -> Result<Segments, AuditError> {
         std::fs::create_dir_all(dir).map_err(|source| AuditError::Io {
             path: dir.to_owned(),
             source,
@@ -90,84 +115,118 @@ impl Segments {
             .len();
         Ok(Segments {
             dir: dir.to_owned(),
-            path,
-            file: Arc::new(file),
-            bytes,
             segment_bytes,
             bytes_max,
-            chain,
-            seq,
-            dirty: false,
-            failed: None,
-            waiting: Vec::with_capacity(8 << 10),
+            node: format!(",\"node\":{},\"seq\":", serde_json::Value::from(node)),
+            line: Mutex::new(Line {
+                chain,
+                seq,
+                first: seq,
+                waiting: Vec::with_capacity(BUFFER_BYTES),
+                failed: None,
+            }),
+            file: Mutex::new(Written {
+                path,
+                file: Arc::new(file),
+                bytes,
+                below: seq,
+                dirty: false,
+                spare: Vec::with_capacity(BUFFER_BYTES),
+            }),
         })
     }
 
-    /// The number of the next record.
-    pub(super) fn next_seq(&self) -> u64 {
-        self.seq
-    }
-
-    /// Chains a record to the last one and writes it, with all that waits, by one `write(2)`.
-    pub(super) fn append(&mut self, record: &impl Serialize, when: When) -> Result<(), AuditError> {
-        if let Some(why) = &self.failed {
-            return Err(AuditError::Failed(why.clone()));
-        }
-        if self.bytes >= self.segment_bytes {
-            self.rotate()?;
-        }
-        let begin = self.waiting.len();
-        serde_json::to_writer(&mut self.waiting, record).map_err(|error| AuditError::Failed(error.to_string()))?;
-        self.waiting.pop();
-        self.chain = chained(&self.chain, &self.waiting[begin..]);
-        self.waiting.extend_from_slice(CHAIN.as_bytes());
-        self.waiting.extend_from_slice(&hex(&self.chain));
-        self.waiting.extend_from_slice(b"\"}\n");
-        self.seq += 1;
+    /// Chains a record to the last one and gives its number. `record` is serialised as an object of at least one member; what
+    /// every record begins with (`time`, `node`, `seq`) is put before it. When this returns, a record that was wanted
+    /// [`When::Now`] has left the process.
+    pub(super) fn append(&self, time_ms: u64, record: &impl Serialize, when: When) -> Result<u64, AuditError> {
+        let mut members = Vec::with_capacity(RECORD_BYTES);
+        serde_json::to_writer(&mut members, record).map_err(|error| AuditError::Failed(error.to_string()))?;
+        let members = members.strip_prefix(b"{").unwrap_or(&members);
+        let members = members.strip_suffix(b"}").unwrap_or(members);
+        let seq = self.line().push(time_ms, &self.node, members)?;
         match when {
-            When::Now => self.write_waiting(),
-            When::Soon => Ok(()),
+            When::Now => self.write_up_to(seq).map(|()| seq),
+            When::Soon => Ok(seq),
         }
     }
 
-    /// Writes what waits.
-    pub(super) fn write_waiting(&mut self) -> Result<(), AuditError> {
-        if self.waiting.is_empty() || self.failed.is_some() {
+    /// Writes what waits. That the audit has failed was said when it did.
+    pub(super) fn write_waiting(&self) -> Result<(), AuditError> {
+        let last = self.line().seq - 1;
+        match self.write_up_to(last) {
+            Err(AuditError::Failed(_)) => Ok(()),
+            written => written,
+        }
+    }
+
+    /// Sees to it that the record `seq`, and all before it, are in the file.
+    fn write_up_to(&self, seq: u64) -> Result<(), AuditError> {
+        let mut written = self.written();
+        if written.below > seq {
             return Ok(());
         }
-        let written = (&*self.file).write_all(&self.waiting);
-        self.bytes += u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
-        self.waiting.clear();
-        self.dirty = true;
-        written.map_err(|source| {
-            self.failed = Some(source.to_string());
-            AuditError::Io {
-                path: self.path.clone(),
-                source,
-            }
-        })
+        let (first, below) = self.line().take(&mut written.spare)?;
+        let full = written.bytes >= self.segment_bytes;
+        let begun = if full { self.rotate(&mut written, first) } else { Ok(()) };
+        begun.and_then(|()| written.write()).inspect_err(|error| {
+            self.fail(&error.to_string());
+        })?;
+        written.below = below;
+        Ok(())
+    }
+
+    /// Tries again after a failure. A segment whose disk refused something is cut off behind its last whole record and left; what
+    /// could not be written, and what comes after it, goes to a new one. Says whether it works again.
+    pub(super) fn retry(&self) -> Result<bool, AuditError> {
+        let mut written = self.written();
+        if self.line().failed.is_none() {
+            return Ok(false);
+        }
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| AuditError::Io { path, source }
+        };
+        written.file.set_len(written.bytes).map_err(io(&written.path))?;
+        let first = written.below;
+        self.rotate(&mut written, first)?;
+        written.write()?;
+        written.file.sync_data().map_err(io(&written.path))?;
+        let mut line = self.line();
+        written.below = line.first;
+        line.failed = None;
+        Ok(true)
     }
 
     /// The file to sync, if anything was written since the last time.
-    pub(super) fn take_unsynced(&mut self) -> Option<Arc<File>> {
-        std::mem::take(&mut self.dirty).then(|| self.file.clone())
+    pub(super) fn take_unsynced(&self) -> Option<Arc<File>> {
+        let mut written = self.written();
+        std::mem::take(&mut written.dirty).then(|| written.file.clone())
     }
 
-    /// Writes nothing any more.
-    pub(super) fn fail(&mut self, why: &str) {
-        self.failed = Some(why.to_owned());
+    /// Writes nothing any more, until [`Segments::retry`] succeeds.
+    pub(super) fn fail(&self, why: &str) {
+        self.line().failed.get_or_insert_with(|| why.to_owned());
     }
 
-    fn rotate(&mut self) -> Result<(), AuditError> {
-        self.write_waiting()?;
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a new segment, whose first record is `first`.
+    fn rotate(&self, written: &mut Written, first: u64) -> Result<(), AuditError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| AuditError::Io { path, source }
         };
-        self.file.sync_data().map_err(failed(&self.path))?;
-        self.path = segment_path(&self.dir, self.seq);
-        self.file = Arc::new(append_to(&self.path)?);
-        self.bytes = 0;
+        written.file.sync_data().map_err(failed(&written.path))?;
+        written.path = segment_path(&self.dir, first);
+        written.file = Arc::new(append_to(&written.path)?);
+        written.bytes = 0;
         let segments = files(&self.dir)?;
         let mut total: u64 = 0;
         for path in segments.iter().rev() {
@@ -179,6 +238,52 @@ impl Segments {
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(failed(&self.dir))
+    }
+}
+
+impl Written {
+    /// Writes what was taken over. If the disk does not take all of it, it stays.
+    fn write(&mut self) -> Result<(), AuditError> {
+        (&*self.file).write_all(&self.spare).map_err(|source| AuditError::Io {
+            path: self.path.clone(),
+            source,
+        })?;
+        self.bytes += u64::try_from(self.spare.len()).unwrap_or(u64::MAX);
+        self.spare.clear();
+        self.dirty = true;
+        Ok(())
+    }
+}
+
+impl Line {
+    fn push(&mut self, time_ms: u64, node: &str, members: &[u8]) -> Result<u64, AuditError> {
+        self.refuse_failed()?;
+        let (begin, seq) = (self.waiting.len(), self.seq);
+        // Into a vector: nothing can go wrong.
+        write!(self.waiting, "{{\"time\":{time_ms}{node}{seq},")
+            .map_err(|error| AuditError::Failed(error.to_string()))?;
+        self.waiting.extend_from_slice(members);
+        self.chain = chained(&self.chain, &self.waiting[begin..]);
+        self.waiting.extend_from_slice(CHAIN.as_bytes());
+        self.waiting.extend_from_slice(&hex(&self.chain));
+        self.waiting.extend_from_slice(b"\"}\n");
+        self.seq += 1;
+        Ok(seq)
+    }
+
+    /// Hands over what waits in exchange for an empty buffer, with the number of the first record in it and that of the first
+    /// that is not.
+    fn take(&mut self, empty: &mut Vec<u8>) -> Result<(u64, u64), AuditError> {
+        self.refuse_failed()?;
+        std::mem::swap(&mut self.waiting, empty);
+        Ok((std::mem::replace(&mut self.first, self.seq), self.seq))
+    }
+
+    fn refuse_failed(&self) -> Result<(), AuditError> {
+        match &self.failed {
+            Some(why) => Err(AuditError::Failed(why.clone())),
+            None => Ok(()),
+        }
     }
 }
 
@@ -249,9 +354,14 @@ fn hex(bytes: &[u8; 32]) -> [u8; 64] {
     text
 }
 
-/// The same as a text.
-pub(super) fn hex_text(bytes: &[u8; 32]) -> String {
-    hex(bytes).iter().map(|digit| char::from(*digit)).collect()
+/// A hash that is serialised as hexadecimal digits.
+pub(super) struct Hex(pub(super) [u8; 32]);
+
+impl Serialize for Hex {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let digits = hex(&self.0);
+        serializer.serialize_str(std::str::from_utf8(&digits).unwrap_or_default())
+    }
 }
 
 /// A line's hashed part and its hash.
@@ -336,14 +446,13 @@ mod tests {
     use super::*;
 
     fn write(dir: &Path, count: u64) -> u64 {
-        let mut segments = Segments::open(dir, 500, 1 << 20).unwrap();
+        let segments = Segments::open(dir, "n", 500, 1 << 20).unwrap();
         for _ in 0..count {
-            let seq = segments.next_seq();
             segments
-                .append(&serde_json::json!({"seq": seq, "tool": "x"}), When::Now)
+                .append(7, &serde_json::json!({"tool": "x"}), When::Now)
                 .unwrap();
         }
-        segments.next_seq()
+        segments.line().seq
     }
 
     #[test]
@@ -377,9 +486,11 @@ mod tests {
     #[test]
     fn the_oldest_segments_go_first() {
         let dir = tempfile::tempdir().unwrap();
-        let mut segments = Segments::open(dir.path(), 500, 2_000).unwrap();
-        for seq in 1..200 {
-            segments.append(&serde_json::json!({"seq": seq}), When::Soon).unwrap();
+        let segments = Segments::open(dir.path(), "n", 500, 2_000).unwrap();
+        for _ in 1..200 {
+            segments
+                .append(7, &serde_json::json!({"tool": "x"}), When::Now)
+                .unwrap();
         }
         let kept: u64 = files(dir.path())
             .unwrap()
@@ -393,11 +504,62 @@ mod tests {
     #[test]
     fn a_failed_disk_takes_no_more_records() {
         let dir = tempfile::tempdir().unwrap();
-        let mut segments = Segments::open(dir.path(), 500, 2_000).unwrap();
+        let segments = Segments::open(dir.path(), "n", 500, 2_000).unwrap();
         segments.fail("gone");
-        assert!(matches!(
-            segments.append(&serde_json::json!({"seq": 1}), When::Now),
-            Err(AuditError::Failed(_))
-        ));
+        for when in [When::Now, When::Soon] {
+            assert!(matches!(
+                segments.append(7, &serde_json::json!({"tool": "x"}), when),
+                Err(AuditError::Failed(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn after_a_failure_the_chain_goes_on_in_a_new_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let segments = Segments::open(dir.path(), "n", 1 << 20, 1 << 30).unwrap();
+        let append = |when| segments.append(7, &serde_json::json!({"tool": "x"}), when);
+        append(When::Now).unwrap();
+        assert!(!segments.retry().unwrap());
+        // What waits when the disk fails is not lost.
+        append(When::Soon).unwrap();
+        // A file that cannot be written to stands for a disk that is full.
+        let full = File::open(segments.written().path.clone()).unwrap();
+        let disk = std::mem::replace(&mut segments.written().file, Arc::new(full));
+        assert!(matches!(append(When::Now), Err(AuditError::Io { .. })));
+        assert!(matches!(append(When::Now), Err(AuditError::Failed(_))));
+        assert!(segments.retry().is_err());
+        segments.written().file = disk;
+        assert!(segments.retry().unwrap());
+        append(When::Now).unwrap();
+        let verified = verify(dir.path()).unwrap();
+        assert_eq!((verified.segments, verified.records), (2, 4));
+    }
+
+    #[test]
+    fn many_writers_make_one_chain_and_each_finds_its_record_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let segments = Segments::open(dir.path(), "n", 20_000, 1 << 30).unwrap();
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let (segments, dir) = (&segments, dir.path());
+                scope.spawn(move || {
+                    for round in 0..100 {
+                        let mark = format!("{writer}-{round}");
+                        let seq = segments
+                            .append(7, &serde_json::json!({ "tool": mark }), When::Now)
+                            .unwrap();
+                        let line = format!("\"seq\":{seq},\"tool\":\"{mark}\"");
+                        let found = files(dir)
+                            .unwrap()
+                            .iter()
+                            .rev()
+                            .any(|path| std::fs::read_to_string(path).unwrap().contains(&line));
+                        assert!(found, "{line}");
+                    }
+                });
+            }
+        });
+        assert_eq!(verify(dir.path()).unwrap().records, 400);
     }
 }
