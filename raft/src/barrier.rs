@@ -29,7 +29,12 @@ pub(crate) async fn wait(core: &Arc<Core>, index: u64, term: u64, deadline: Dura
     let deadline = began.plus_ms(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
     // Frozen here, where the commit is known: a later renewal is granted at a later index.
     let frozen = core.office.freeze(term, may_hold_a_lease(core)?.into_iter())?;
-    let proofs = frozen.into_iter().map(|(node, grant)| async move {
+    let now = core.clock.reading();
+    // Of a node that was removed so long ago that its last lease is over, nothing more needs to be told.
+    let long_gone =
+        |node: NodeId, grant: Reading| !core.is_member(node) && now.both_passed(Ledger::run_out(grant, &core.timers));
+    let frozen = frozen.into_iter().filter(|(node, grant)| !long_gone(*node, *grant));
+    let proofs = frozen.map(|(node, grant)| async move {
         let run_out = Ledger::run_out(grant, &core.timers);
         let proof = prove(core, node, index, run_out, deadline).await;
         ReplicaReceipt {

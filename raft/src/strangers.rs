@@ -34,3 +34,64 @@ impl Strangers {
         tracing::warn!(%from, %why, unmentioned, "a peer was turned away");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Hand(AtomicU64);
+
+    impl Clock for Hand {
+        fn reading(&self) -> Reading {
+            Reading::both_ms(self.0.load(Ordering::Relaxed))
+        }
+
+        fn wall_ms(&self) -> u64 {
+            0
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_flood_of_strangers_is_one_line_and_then_a_number() {
+        let (clock, strangers, lines) = (Hand::default(), Strangers::default(), Lines::default());
+        let into = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || into.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..1_000 {
+                strangers.turned_away(&clock, [10, 0, 0, 9].into(), &"certificate expired");
+            }
+            clock.0.store(EVERY_MS + 1, Ordering::Relaxed);
+            strangers.turned_away(&clock, [10, 0, 0, 9].into(), &"certificate expired");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let told: Vec<&str> = text.lines().collect();
+        assert_eq!(told.len(), 2, "{text}");
+        assert!(
+            told[0].contains("10.0.0.9") && told[0].contains("certificate expired"),
+            "{text}"
+        );
+        assert!(told[1].contains("unmentioned=999"), "{text}");
+    }
+}

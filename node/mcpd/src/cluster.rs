@@ -84,7 +84,7 @@ fn peers(tables: &dyn Tables) -> Vec<String> {
 
 fn no_authority() -> Fault {
     Fault::new(
-        Code::StoreFailed,
+        Code::NotProposed,
         "the cluster's certificate authority is not in its state",
     )
     .hint("the cluster is still beginning, or was made by a version that kept none: see the node's log")

@@ -76,22 +76,35 @@ impl Ca {
 
     /// A bare client that trusts this authority, with a certificate of its own or without one.
     pub(crate) fn client(&self, certificate: Option<(&Ca, NodeId)>) -> rustls::ClientConfig {
+        let Some((authority, named)) = certificate else {
+            return self.trusting().with_no_client_auth();
+        };
+        let (cert, key) = authority.certify(named);
+        self.client_with(&cert, &key)
+    }
+
+    /// The same with a certificate that ends on a date.
+    pub(crate) fn client_until(&self, authority: &Ca, named: NodeId, end: (i32, u8, u8)) -> rustls::ClientConfig {
+        let (cert, key) = authority.certify_until(named, end);
+        self.client_with(&cert, &key)
+    }
+
+    fn client_with(&self, cert: &str, key: &str) -> rustls::ClientConfig {
+        let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        self.trusting().with_client_auth_cert(vec![cert], key).unwrap()
+    }
+
+    fn trusting(&self) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap())
             .unwrap();
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
+        rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots);
-        let Some((authority, named)) = certificate else {
-            return builder.with_no_client_auth();
-        };
-        let (cert, key) = authority.certify(named);
-        let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        builder.with_client_auth_cert(vec![cert], key).unwrap()
+            .with_root_certificates(roots)
     }
 
     /// The identity of `named`, which trusts `trusted`.
@@ -102,9 +115,15 @@ impl Ca {
 
     /// Certificate and key of `named`, in PEM.
     fn certify(&self, named: NodeId) -> (String, String) {
+        self.certify_until(named, (4096, 1, 1))
+    }
+
+    /// The same with an end: year, month, day.
+    pub(crate) fn certify_until(&self, named: NodeId, (year, month, day): (i32, u8, u8)) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![tls::peer_name(named)]).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = rcgen::date_time_ymd(year, month, day);
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         (cert.pem(), key.serialize_pem())
     }

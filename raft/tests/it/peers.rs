@@ -10,7 +10,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mcp_model::ids::{Incarnation, NodeId};
 use mcp_model::lease::RequestId;
-use mcp_raft::{WaitFor, tls};
+use mcp_raft::{Answering, Doorkeeper, WaitFor, tls};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -203,5 +203,116 @@ async fn a_stranger_with_a_good_certificate_is_granted_no_lease() {
         let (status, body) = answer.unwrap();
         assert_eq!(status, StatusCode::OK);
         assert_eq!(body != NOT_LEADER, granted, "{from} asked {}: {body:?}", site.id);
+    }
+}
+
+/// What is over is over, on either side, and a peer that was renewed goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_expired_certificate_is_turned_away_and_a_renewed_one_is_not() {
+    let cluster = Cluster::of(1).await;
+    let (site, peer) = (&cluster.sites[0], NodeId(2));
+    let says = Says {
+        cluster: "test",
+        from: peer,
+        to: site.id,
+    };
+    let expired = cluster.ca.client_until(&cluster.ca, peer, (1999, 1, 1));
+    let refused = send(expired, &site.gate.address, site.id, &says, ASK, Vec::new()).await;
+    refused.expect_err("it ended in 1999");
+    let living = cluster.ca.client_until(&cluster.ca, peer, (2900, 1, 1));
+    let answer = send(living, &site.gate.address, site.id, &says, ASK, Vec::new()).await;
+    assert_eq!(answer.unwrap().0, StatusCode::OK);
+
+    // The node's own certificate is replaced while it runs: the next connection sees it.
+    let trusting = || cluster.ca.client(Some((&cluster.ca, peer)));
+    let (cert, key) = cluster.ca.certify_until(site.id, (1999, 1, 1));
+    site.node()
+        .replace_certificate(cert.as_bytes(), key.as_bytes())
+        .unwrap();
+    let refused = send(trusting(), &site.gate.address, site.id, &says, ASK, Vec::new()).await;
+    refused.expect_err("nobody takes an expired one");
+    let (cert, key) = cluster.ca.certify_until(site.id, (2900, 1, 1));
+    site.node()
+        .replace_certificate(cert.as_bytes(), key.as_bytes())
+        .unwrap();
+    let answer = send(trusting(), &site.gate.address, site.id, &says, ASK, Vec::new()).await;
+    assert_eq!(answer.unwrap().0, StatusCode::OK);
+    // What does not go together is not taken, and what is in use stays.
+    let (_, another) = cluster.ca.certify_until(site.id, (2900, 1, 1));
+    site.node()
+        .replace_certificate(cert.as_bytes(), another.as_bytes())
+        .unwrap_err();
+    let answer = send(trusting(), &site.gate.address, site.id, &says, ASK, Vec::new()).await;
+    assert_eq!(answer.unwrap().0, StatusCode::OK);
+}
+
+/// Without a certificate there is the door, and nothing behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_has_no_certificate_gets_as_far_as_the_door() {
+    let cluster = Cluster::of(1).await;
+    let site = &cluster.sites[0];
+    let knock = |method: &'static str, path: &'static str, body: Vec<u8>| {
+        let mut client = cluster.ca.client(None);
+        client.alpn_protocols = vec![tls::JOIN_ALPN.to_vec()];
+        async move {
+            let stream = TcpStream::connect(&site.gate.address).await.unwrap();
+            let name = ServerName::try_from(tls::peer_name(site.id)).unwrap();
+            let stream = TlsConnector::from(Arc::new(client))
+                .connect(name, stream)
+                .await
+                .unwrap();
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                .await
+                .unwrap();
+            tokio::spawn(connection);
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", "x")
+                .header("mcp-cluster", "test")
+                .header("mcp-from", "0000000000000002")
+                .header("mcp-to", site.id.to_string())
+                .body(Full::new(Bytes::from(body)))
+                .unwrap();
+            sender.send_request(request).await.map(|answer| answer.status())
+        }
+    };
+    // Nobody keeps the door yet.
+    assert_eq!(
+        knock("POST", "/join", Vec::new()).await.unwrap(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    site.node().open_door(Arc::new(Echo));
+    assert_eq!(
+        knock("POST", "/join", b"{}".to_vec()).await.unwrap(),
+        StatusCode::IM_A_TEAPOT
+    );
+    for path in [
+        ASK,
+        WRITE,
+        CONFIRM,
+        RENEW,
+        "/raft/append",
+        "/raft/vote",
+        "/raft/snapshot",
+        "/",
+    ] {
+        assert_eq!(
+            knock("POST", path, Vec::new()).await.unwrap(),
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
+    }
+    assert_eq!(knock("GET", "/join", Vec::new()).await.unwrap(), StatusCode::NOT_FOUND);
+    let too_long = knock("POST", "/join", vec![b' '; 65 * 1024]).await;
+    assert_eq!(too_long.unwrap(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+/// Answers with something that nobody else says.
+struct Echo;
+
+impl Doorkeeper for Echo {
+    fn answer(&self, _: std::net::SocketAddr, question: Bytes) -> Answering<'_> {
+        Box::pin(async move { (StatusCode::IM_A_TEAPOT, question) })
     }
 }

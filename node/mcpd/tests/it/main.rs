@@ -5,6 +5,7 @@ mod client;
 mod node;
 
 mod admission;
+mod cluster;
 mod objects;
 mod openapi;
 mod principals;
