@@ -337,7 +337,7 @@ impl Api {
             );
         }
         Failure::new(what, format!("no node answers: {}", reasons.join("; ")))
-            .next("check that the nodes run and that the URLs are right: mcpctl config view")
+            .next("mcpctl config view (are the URLs right, and do the nodes run?)")
     }
 }
 
@@ -352,7 +352,7 @@ fn read<T: DeserializeOwned>(ask: &Ask<'_>, status: u16, bytes: &[u8]) -> Result
             format!("cannot {}", ask.what),
             format!("unusable answer (HTTP status {status}): {why}"),
         )
-        .next("check that the URL is that of a node's API: mcpctl config view")
+        .next("mcpctl config view (is the URL that of a node's API?)")
     };
     if (200..300).contains(&status) {
         let body = serde_json::from_slice(bytes).map_err(|error| strange(error.to_string()))?;

@@ -156,21 +156,21 @@ async fn send(
     let path = format!("{plural}/{}{wait}", encoded(name));
     match live {
         // What was compared is what is written over.
-        Live::Here { version, .. } if kind != Kind::Users => {
+        Live::Here { version, .. } => {
             let answer = api.write_over(&what, method, &path, &body, version).await?;
             answer.map_err(|problem| Failure::of_problem(&what, &problem))
         }
-        _ => api.write(&what, method, &path, &body).await,
+        Live::Missing | Live::Active | Live::Revoked => api.write(&what, method, &path, &body).await,
     }
 }
 
 /// How an object is put into the state that its fields describe.
 pub(crate) fn change_of(kind: Kind, mut spec: Value) -> (Method, Value) {
     match kind {
-        Kind::Users => (
-            Method::PATCH,
-            json!({"name": spec["name"].as_str().unwrap_or_default(), "disabled": spec["disabled"]}),
-        ),
+        Kind::Users => {
+            let name = spec["name"].as_str().unwrap_or_default();
+            (Method::PUT, json!({"name": name, "disabled": spec["disabled"]}))
+        }
         // A file without values keeps those that are there.
         Kind::Secrets if spec["data"].is_null() => (
             Method::PATCH,

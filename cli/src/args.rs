@@ -10,7 +10,8 @@ mod test;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
 
 use crate::{complete, jsonpath};
@@ -56,6 +57,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Cluster",
         env = "MCPCTL_SERVER",
         hide_env_values = true,
         value_name = "URL[,URL]",
@@ -66,6 +68,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Cluster",
         env = "MCPCTL_CONTEXT",
         hide_env_values = true,
         value_name = "NAME"
@@ -75,11 +78,33 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Cluster",
         env = "MCPCTL_CACERT",
         hide_env_values = true,
         value_name = "FILE"
     )]
     pub(crate) cacert: Option<PathBuf>,
+    /// Whether the context was named on the command line and the nodes were not: then it goes before the environment.
+    #[arg(skip)]
+    pub(crate) context_rules: bool,
+}
+
+impl Cli {
+    /// Reads the command line.
+    pub(crate) fn read() -> Result<Cli, clap::Error> {
+        let matches = Cli::command().try_get_matches()?;
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        let said = |name: &str| {
+            let (mut at, mut said) = (Some(&matches), false);
+            while let Some(matches) = at {
+                said |= matches.value_source(name) == Some(ValueSource::CommandLine);
+                at = matches.subcommand().map(|(_, inner)| inner);
+            }
+            said
+        };
+        cli.global.context_rules = said("context") && !said("api");
+        Ok(cli)
+    }
 }
 
 #[derive(Subcommand)]
@@ -237,7 +262,6 @@ pub(crate) struct CompletionArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -167,13 +167,18 @@ fn said() -> (Global, Option<String>) {
                 .flat_map(|value| [flag.to_owned(), value]),
         );
     }
+    let line_names_context = after(["--context", "--context"]).is_some() && after(["--api", "--api"]).is_none();
     let global = Nothing::try_parse_from(line).map_or_else(
         |_| Global {
             api: Vec::new(),
             context: None,
             cacert: None,
+            context_rules: false,
         },
-        |nothing| nothing.global,
+        |nothing| Global {
+            context_rules: line_names_context,
+            ..nothing.global
+        },
     );
     let project = after(["-p", "--project"]).or_else(|| std::env::var("MCPCTL_PROJECT").ok().filter(|p| !p.is_empty()));
     (global, project)

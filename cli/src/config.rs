@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,7 @@ impl Config {
                 );
             }
         };
+        warn_if_open(&path);
         yaml_serde::from_str(&text).map_err(|error| {
             Failure::new(format!("cannot read {}", path.display()), error.to_string())
                 .next("mend or remove that file, then: mcpctl login")
@@ -96,6 +97,17 @@ impl Config {
             self.contexts.len() - 1
         });
         &mut self.contexts[at]
+    }
+}
+
+/// Sessions stand in it: others must not read it.
+fn warn_if_open(path: &Path) {
+    let mode = fs::metadata(path).map_or(0, |meta| meta.permissions().mode());
+    if mode & 0o077 != 0 {
+        eprintln!(
+            "warning: others can read {0}, which holds sessions: chmod 600 {0}",
+            path.display()
+        );
     }
 }
 

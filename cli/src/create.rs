@@ -205,11 +205,12 @@ fn pair(flag: &str, text: &str, between: char) -> Result<(String, String), Failu
     Ok((key.trim().to_owned(), value))
 }
 
-fn bindings(flag: &str, texts: &[String]) -> Result<Vec<RoleBindingBody>, Failure> {
+fn bindings(what: &str, flag: &str, texts: &[String]) -> Result<Vec<RoleBindingBody>, Failure> {
     let read = |text: &String| {
         RoleBindingBody::parse(text).map_err(|error| {
-            Failure::usage(format!("cannot read {flag} {text:?}"), error.to_string())
-                .next(format!("{flag} role:view,resource:servers,name:my-ha"))
+            Failure::usage(format!("cannot read {flag} {text:?}"), error.to_string()).next(format!(
+                "mcpctl create {what} {flag} role:view,resource:servers,name:my-ha"
+            ))
         })
     };
     texts.iter().map(read).collect()

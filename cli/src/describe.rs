@@ -8,7 +8,6 @@ use mcp_api::rbac::RbacBody;
 use mcp_api::secrets::SecretBody;
 use mcp_api::servers::{ServerBody, ServerTools};
 use mcp_api::serviceaccounts::ServiceAccountBody;
-use mcp_api::sessions::SessionBody;
 use mcp_api::users::UserBody;
 
 use crate::api::{Api, encoded};
@@ -51,7 +50,7 @@ pub(crate) async fn describe(global: &Global, args: &DescribeArgs) -> Result<Exi
         Kind::Groups => print(&get::one::<GroupBody>(&api, name).await?, Vec::new()),
         Kind::ServiceAccounts => print(&get::one::<ServiceAccountBody>(&api, name).await?, Vec::new()),
         Kind::Secrets => print(&get::one::<SecretBody>(&api, name).await?, Vec::new()),
-        Kind::Sessions => print(&get::one::<SessionBody>(&api, name).await?, Vec::new()),
+        Kind::Sessions => print(&get::session(&api, name).await?, Vec::new()),
     }
     Ok(Exit::Done)
 }

@@ -122,7 +122,12 @@ impl Failure {
                 write!(why, "\n  {}: {}", fault.field, fault.detail).expect("a text takes text");
             }
         }
+        let waits = matches!(
+            Code::parse(&problem.code),
+            Some(Code::NoLeader | Code::NoLease | Code::NotProposed)
+        );
         let next = match &problem.hint {
+            _ if waits => "mcpctl cluster status (or run the command again in a moment)".to_owned(),
             Some(hint) => hint.strip_prefix("run: ").unwrap_or(hint).to_owned(),
             None => way_out(what, problem),
         };
@@ -141,6 +146,7 @@ impl Failure {
 
 /// What helps where the API gives no hint.
 fn way_out(what: &str, problem: &Problem) -> String {
+    let verb = what.split_whitespace().next().unwrap_or_default();
     let kind = what
         .split_whitespace()
         .nth(1)
@@ -148,7 +154,9 @@ fn way_out(what: &str, problem: &Problem) -> String {
     match (Code::parse(&problem.code), kind) {
         (Some(Code::NotAuthenticated | Code::BadCredentials), _) => "mcpctl login".to_owned(),
         (Some(Code::Forbidden), _) => "mcpctl whoami".to_owned(),
-        (Some(Code::Invalid), Some(kind)) => format!("mcpctl explain {}", kind.singular()),
+        (Some(Code::Invalid), Some(kind)) if ["create", "change", "edit"].contains(&verb) => {
+            format!("mcpctl explain {}", kind.singular())
+        }
         (_, Some(kind)) => format!("mcpctl get {}", kind.plural()),
         _ => "mcpctl --help".to_owned(),
     }

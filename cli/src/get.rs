@@ -31,6 +31,14 @@ pub(crate) async fn get(global: &Global, args: &GetArgs) -> Result<Exit, Failure
         Kind::Groups => named::<GroupBody>(args, &api, &target).await,
         Kind::ServiceAccounts => named::<ServiceAccountBody>(args, &api, &target).await,
         Kind::Secrets => named::<SecretBody>(args, &api, &target).await,
+        Kind::Sessions if !target.names.is_empty() => {
+            let mut found = Vec::new();
+            for id in &target.names {
+                found.push(session(&api, id).await?);
+            }
+            show::some(args.output.output, found)?;
+            Ok(Exit::Done)
+        }
         Kind::Sessions => named::<SessionBody>(args, &api, &target).await,
     }
 }
@@ -77,6 +85,18 @@ async fn tokens(global: &Global, args: &GetArgs, api: &Api, target: &Target) -> 
 pub(crate) async fn one<T: Object>(api: &Api, name: &str) -> Result<T, Failure> {
     let what = format!("get {} {name:?}", T::KIND.singular());
     api.get(&what, &format!("{}/{}", T::KIND.plural(), encoded(name))).await
+}
+
+/// The session of that id.
+pub(crate) async fn session(api: &Api, id: &str) -> Result<SessionBody, Failure> {
+    let what = format!("get session {id:?}");
+    let all: List<SessionBody> = api.list(&what, "sessions", "").await?;
+    all.items.into_iter().find(|session| session.id == id).ok_or_else(|| {
+        let why = format!("there is no session {id:?} that you may see");
+        Failure::new(format!("cannot {what}"), why)
+            .next("mcpctl get sessions")
+            .with_exit(Exit::NotFound)
+    })
 }
 
 /// The token of that id, or of that name in the project: the active one, or else the latest that there was.

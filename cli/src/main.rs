@@ -34,14 +34,14 @@ mod wait;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use crate::args::{Auth, Cli, Command, Test};
 use crate::failure::{Exit, Failure};
 
 fn main() -> ExitCode {
     complete::answer();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -97,7 +97,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let text = text.split("\n\nUsage:").next().unwrap_or_default().trim();
     let why = text.strip_prefix("error: ").unwrap_or(text);
-    let lines: Vec<&str> = why.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let said = |line: &&str| !line.is_empty() && !line.starts_with("For more information");
+    let lines: Vec<&str> = why.lines().map(str::trim).filter(said).collect();
     let exit = if path == "mcpctl test mcp" {
         Exit::TestUsage
     } else {

@@ -16,7 +16,11 @@ pub(crate) async fn delete(global: &Global, args: &RemoveArgs) -> Result<Exit, F
     let target = some_target(args, "delete")?;
     if !target.kind.takes("delete") {
         let why = format!("{} are not deleted this way", target.kind.plural());
-        return Err(Failure::usage("cannot delete", why).next("mcpctl api-resources"));
+        let next = match (target.kind, target.names.first()) {
+            (Kind::Nodes, Some(name)) => format!("mcpctl cluster remove {name}"),
+            _ => "mcpctl api-resources".to_owned(),
+        };
+        return Err(Failure::usage("cannot delete", why).next(next));
     }
     let api = Api::of(global)?;
     for name in &target.names {

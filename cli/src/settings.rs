@@ -28,13 +28,15 @@ impl Settings {
         let named = global.context.clone().or_else(|| config.current_context.clone());
         let context = named.clone().unwrap_or_else(|| FIRST_CONTEXT.to_owned());
         let known = config.context(&context);
-        if known.is_none() && global.context.is_some() && servers.is_empty() && global.api.is_empty() {
+        // A context that is named on the command line goes before what the environment says.
+        let api: &[String] = if global.context_rules { &[] } else { &global.api };
+        if known.is_none() && global.context.is_some() && servers.is_empty() && api.is_empty() {
             return Err(
                 Failure::usage("cannot choose the cluster", format!("there is no context {context:?}"))
                     .next("mcpctl config get-contexts"),
             );
         }
-        let given = [servers, &global.api].into_iter().find(|list| !list.is_empty());
+        let given = [servers, api].into_iter().find(|list| !list.is_empty());
         let from_context = || known.map(|c| c.servers.clone()).unwrap_or_default();
         let servers = given.map_or_else(from_context, <[String]>::to_vec);
         let servers = servers.iter().filter(|s| !s.trim().is_empty()).map(|s| normal(s));
@@ -46,8 +48,14 @@ impl Settings {
             )
             .next("mcpctl login --server http://127.0.0.1:3100 --email EMAIL"));
         }
-        let session = std::env::var("MCPCTL_SESSION").ok().filter(|s| !s.is_empty());
-        let session = session.or_else(|| own_session(known, &servers)).map(Zeroizing::new);
+        let said = std::env::var("MCPCTL_SESSION").ok().filter(|s| !s.is_empty());
+        let own = own_session(known, &servers);
+        let session = if global.context_rules {
+            own.or(said)
+        } else {
+            said.or(own)
+        };
+        let session = session.map(Zeroizing::new);
         let cacert = global.cacert.clone().or_else(|| known.and_then(|c| c.cacert.clone()));
         Ok(Settings {
             servers,
@@ -103,7 +111,11 @@ impl ProjectArg {
                 format!("cannot {what}"),
                 "names of tokens are unique within a project only, and none is given",
             )
-            .next("add -p PROJECT, or name the token by its id (mcpctl get mcptokens -o wide)")
+            .next(
+                format!("mcpctl {what} -p PROJECT")
+                    .replace('"', "")
+                    .replace("wait for", "wait"),
+            )
         })
     }
 }

@@ -78,6 +78,10 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<Exit, Failu
     let state = State::parse(kind, &args.state);
     let state = state.map_err(|why| Failure::usage(format!("cannot {what}"), why).next("mcpctl wait --help"))?;
     let api = Api::of(global)?;
+    let of = match (kind, args.project.known(global)?) {
+        (Kind::McpTokens, Some(project)) => format!(" -p {project}"),
+        _ => String::new(),
+    };
     let until_ms = clock::steady_ms() + args.timeout * 1_000;
     let mut seen = "no answer came".to_owned();
     loop {
@@ -100,7 +104,7 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<Exit, Failu
                 format!("cannot {what} any longer"),
                 format!("after {} s: {seen}", args.timeout),
             )
-            .next(format!("mcpctl describe {} {name}", kind.singular()))
+            .next(format!("mcpctl describe {} {name}{of}", kind.singular()))
             .with_exit(Exit::TimedOut));
         }
         tokio::time::sleep(PAUSE).await;

@@ -17,14 +17,20 @@ pub(super) async fn rbac(global: &Global, args: &CreateRbac) -> Result<Exit, Fai
     refuse_old_flags(args)?;
     let subject = |text: &String| {
         SubjectBody::parse(text).map_err(|error| {
-            Failure::usage(format!("cannot read --subject {text:?}"), error.to_string())
-                .next("--subject User:alice@example.com")
+            Failure::usage(format!("cannot read --subject {text:?}"), error.to_string()).next(format!(
+                "mcpctl create rbac {} --subject User:alice@example.com --roleBindings action:logs",
+                args.name
+            ))
         })
     };
     let spec = RbacSpec {
         name: args.name.clone(),
         subjects: args.subject.iter().map(subject).collect::<Result<_, _>>()?,
-        role_bindings: bindings("--roleBindings", &args.role_bindings)?,
+        role_bindings: bindings(
+            &format!("rbac {} --subject User:EMAIL", args.name),
+            "--roleBindings",
+            &args.role_bindings,
+        )?,
     };
     let otherwise = if args.force {
         Otherwise::Send(Method::PUT, &spec)
@@ -52,11 +58,17 @@ fn refuse_old_flags(args: &CreateRbac) -> Result<(), Failure> {
     if instead.is_empty() {
         return Ok(());
     }
+    let subjects: Vec<String> = args.subject.iter().map(|s| format!(" --subject {s}")).collect();
     Err(Failure::usage(
         format!("cannot create rbac {:?}", args.name),
-        "--binding and --operation are gone",
+        "--binding and --operation are gone: write --roleBindings instead",
     )
-    .next(format!("write instead: {}", instead.join(" "))))
+    .next(format!(
+        "mcpctl create rbac {}{} {}",
+        args.name,
+        subjects.concat(),
+        instead.join(" ")
+    )))
 }
 
 pub(super) async fn user(global: &Global, args: &CreateUser) -> Result<Exit, Failure> {
@@ -119,7 +131,7 @@ pub(super) async fn session(global: &Global, args: &CreateSession) -> Result<Exi
             .with_exit(Exit::Uncertain));
     };
     eprintln!(
-        "session of serviceaccount {account:?} opened until {}: copy it now, it is not shown again",
+        "session of serviceaccount {account:?} opened, until {}; copy it now, it is not shown again",
         opened.expires_at
     );
     match args.output.output {

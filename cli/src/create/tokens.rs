@@ -17,14 +17,14 @@ pub(crate) async fn create(global: &Global, args: &CreateToken) -> Result<Exit, 
             format!("cannot {what}"),
             "a token belongs to a project, and none is given",
         )
-        .next("add -p PROJECT")
+        .next(format!("mcpctl create mcptoken {} -p PROJECT", args.name))
     })?;
     let body = NewMcpToken {
         name: args.name.clone(),
         project: project.clone(),
         description: args.description.clone().unwrap_or_default(),
         rbac: args.rbac.clone(),
-        role_bindings: bindings("--bind", &args.bind)?,
+        role_bindings: bindings(&format!("mcptoken {} -p {project}", args.name), "--bind", &args.bind)?,
         ttl: args.ttl.clone(),
         expires_at: None,
         force: args.force,

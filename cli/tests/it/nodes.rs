@@ -42,7 +42,12 @@ fn without_a_leader_nothing_is_changed_and_the_exit_code_is_5() {
     let world = World::new();
     world.node.mood(Mood::NoLeader);
     let said = world.run("create project demo");
-    said.fails(5, "cannot create project \"demo\"", "nothing was changed", "try again");
+    said.fails(
+        5,
+        "cannot create project \"demo\"",
+        "nothing was changed",
+        "mcpctl cluster status",
+    );
     world.node.mood(Mood::Fine);
     assert_eq!(world.run("get projects -o name").done().out, "");
 }

@@ -11,13 +11,13 @@ pub struct RoleBindingBody {
     /// `view`, `run`, `create`, `delete`, `edit` or `admin`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// On what.
+    /// On what: `servers`, `projects`, `tools`, `mcptokens`, … or `*`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
     /// On which of them; nothing: on all. May end in `*`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// An action: stands alone.
+    /// Instead of the three: `logs`, `backup`, `restore`, `cluster`, `exec` or `*`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
 }
@@ -112,9 +112,9 @@ pub struct RbacSpec {
     /// Its name. In a PUT it stands in the path and may be left out here.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// Who.
+    /// Who is granted it.
     pub subjects: Vec<SubjectBody>,
-    /// What.
+    /// What they are granted.
     pub role_bindings: Vec<RoleBindingBody>,
 }
 
@@ -126,9 +126,9 @@ pub struct RbacBody {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Who.
+    /// Who is granted it.
     pub subjects: Vec<SubjectBody>,
-    /// What.
+    /// What they are granted.
     pub role_bindings: Vec<RoleBindingBody>,
     /// When it was made.
     pub created_at: String,
