@@ -317,6 +317,7 @@ fn open_gateway(
         .to_owned();
     let gateway = GatewayConfig {
         node: me,
+        seal: Seal::new(&identity::derive_key(data_key, SECRETS_PURPOSE)),
         cluster_key: identity::derive_key(data_key, b"mcp session ids"),
         audit_dir: config.data_dir.join("audit"),
         allowed_hosts: config.gateway.hosts(),

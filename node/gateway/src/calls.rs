@@ -311,8 +311,13 @@ impl Flight {
             Effect::None => ("none", "the request was not sent"),
             Effect::Possible => ("possible", "the request may have had an effect"),
         };
-        let data = serde_json::json!({"server": server.as_str(), "cause": error.to_string(), "effect": effect});
-        Refusal::inside(UPSTREAM_FAILED, format!("server \"{server}\": {error}; {said}"))
+        let cause = self
+            .gateway
+            .upstreams
+            .scrubbed(self.target.listed.server.id, error.to_string());
+        let message = format!("server \"{server}\": {cause}; {said}");
+        let data = serde_json::json!({"server": server.as_str(), "cause": cause, "effect": effect});
+        Refusal::inside(UPSTREAM_FAILED, message)
             .with_data(data)
             .body(self.request.call.message.id())
     }

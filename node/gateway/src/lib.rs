@@ -22,6 +22,7 @@ mod prober;
 mod protocol;
 mod respond;
 mod router;
+mod secrets;
 mod session;
 mod streams;
 mod upstreams;
@@ -34,6 +35,7 @@ use axum::Router;
 use mcp_model::clock::Clock;
 use mcp_model::ids::NodeId;
 use mcp_store::Replica;
+use mcp_store::seal::Seal;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +60,8 @@ pub struct GatewayConfig {
     pub node: NodeId,
     /// Seals session ids. The same on every node; never shown.
     pub cluster_key: [u8; 32],
+    /// Opens the values of secrets. The same on every node.
+    pub seal: Seal,
     /// Where audit segments are kept.
     pub audit_dir: PathBuf,
     /// Hosts that requests may name: `host`, `host:port`, or `*`. Too wide is dangerous: a web page could reach a gateway on
@@ -141,6 +145,7 @@ impl Gateway {
             metrics.clone(),
             &limits,
         );
+        let upstreams = Upstreams::new(replica.clone(), config.seal, config.tls, config.child_command, limits);
         let inner = Inner {
             replica,
             clock,
@@ -152,7 +157,7 @@ impl Gateway {
             sessions: Sessions::new(&config.cluster_key, limits.session_ms, limits.ended_sessions_max),
             catalogs: Catalogs::new(limits.name_bytes_max),
             rendered: Rendered::new(limits.rendered_max, limits.list_ttl_ms),
-            upstreams: Arc::new(Upstreams::new(config.tls, config.child_command, limits)),
+            upstreams: Arc::new(upstreams),
             cancellable: Cancellable::default(),
             uses: Arc::default(),
             allowed_hosts: config.allowed_hosts,

@@ -9,6 +9,7 @@ use mcp_model::clock::{Clock, Reading};
 use mcp_model::ids::Id;
 use mcp_model::records::{Health, Offer, Server, ToolList};
 use mcp_store::Replica;
+use mcp_store::view::Policy;
 use mcp_wire::upstream::{Upstream, UpstreamError};
 use ring::digest::{Context, SHA256};
 use tokio::sync::Semaphore;
@@ -37,8 +38,8 @@ pub(crate) struct Prober {
 /// What the prober remembers of a server.
 #[derive(Default)]
 struct Memory {
-    /// The record's version at the last probe.
-    version: u64,
+    /// What the server and its secrets were at the last probe.
+    stamp: u64,
     /// The last probe.
     at: Option<Reading>,
     /// Probes without an answer since the last one with.
@@ -87,13 +88,13 @@ impl Prober {
                 .collect::<Vec<_>>()
             {
                 let memory = memories.entry(server.id).or_default();
-                if !self.is_due(&server, memory, is_prober) {
+                if !self.is_due(&server, &policy, memory, is_prober) {
                     continue;
                 }
                 let Ok(room) = room.clone().try_acquire_owned() else {
                     break;
                 };
-                memory.version = server.origin.version;
+                memory.stamp = Upstreams::stamp(&server, &policy);
                 memory.at = Some(self.clock.reading());
                 memory.changed_at = None;
                 busy.push(server.id);
@@ -109,7 +110,7 @@ impl Prober {
 
     /// Whether a server is to be probed now. The cluster's prober probes in turn; a change notice is acted on by whoever
     /// received it, once the notices have calmed down.
-    fn is_due(&self, server: &Arc<Server>, memory: &mut Memory, is_prober: bool) -> bool {
+    fn is_due(&self, server: &Arc<Server>, policy: &Policy, memory: &mut Memory, is_prober: bool) -> bool {
         let now = self.clock.reading();
         if let Ok(upstream) = self.upstreams.get(server)
             && *upstream.changes().borrow() != memory.changes
@@ -120,7 +121,7 @@ impl Prober {
                 return self.replica.gate().holds(now);
             }
         }
-        let Some(at) = memory.at.filter(|_| memory.version == server.origin.version) else {
+        let Some(at) = memory.at.filter(|_| memory.stamp == Upstreams::stamp(server, policy)) else {
             return is_prober;
         };
         let every_ms = match memory.failures {
@@ -141,6 +142,7 @@ impl Prober {
         };
         let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {} ms", self.limits.probe_ms)));
         let answered = fetched.is_ok();
+        let fetched = fetched.map_err(|reason| self.upstreams.scrubbed(server.id, reason));
         if let Err(reason) = &fetched {
             Metrics::add(&self.metrics.probes_failed);
             tracing::info!(server = %server.name, %reason, "upstream probe failed");

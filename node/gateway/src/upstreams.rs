@@ -1,12 +1,15 @@
 //! The connections to upstreams, by server: the one place that talks to them. Calls and probes go the same way.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mcp_model::ids::Id;
 use mcp_model::records::{Server, Transport};
+use mcp_store::Replica;
+use mcp_store::seal::Seal;
 use mcp_store::view::Policy;
 use mcp_wire::upstream::{
     CallLimits, Cause, Effect, HttpConfig, HttpPool, State, StdioConfig, Upstream, UpstreamError, inherited_env,
@@ -14,13 +17,27 @@ use mcp_wire::upstream::{
 use rustls::ClientConfig;
 
 use crate::limits::Limits;
+use crate::secrets::{self, Seen};
 
 /// The upstreams of this node.
 pub(crate) struct Upstreams {
-    known: RwLock<HashMap<Id, (u64, Upstream)>>,
+    known: RwLock<HashMap<Id, Known>>,
+    replica: Arc<Replica>,
+    seal: Seal,
     pool: HttpPool,
     child: Vec<String>,
     limits: Limits,
+}
+
+/// A connection, and what it was made of.
+#[derive(Clone)]
+struct Known {
+    /// Version of the server's record.
+    version: u64,
+    secrets: Seen,
+    /// Values that went into it: taken out of all that is said about it.
+    hidden: Arc<[String]>,
+    upstream: Upstream,
 }
 
 /// How a server is doing on this node.
@@ -36,47 +53,76 @@ pub struct ServerState {
 
 impl Upstreams {
     /// `child` is the program, with its leading arguments, through which commands are started; none: directly.
-    pub(crate) fn new(tls: Arc<ClientConfig>, child: Vec<String>, limits: Limits) -> Upstreams {
+    pub(crate) fn new(
+        replica: Arc<Replica>,
+        seal: Seal,
+        tls: Arc<ClientConfig>,
+        child: Vec<String>,
+        limits: Limits,
+    ) -> Upstreams {
         Upstreams {
             known: RwLock::default(),
+            replica,
+            seal,
             pool: HttpPool::new(tls),
             child,
             limits,
         }
     }
 
-    /// The connection to a server as its record is now. A changed record gets a new one.
+    /// The connection to a server as its record and its secrets are now. A change of either gets a new one.
     pub(crate) fn get(&self, server: &Server) -> Result<Upstream, UpstreamError> {
-        let version = server.origin.version;
-        if let Some((of, upstream)) = self
-            .known
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&server.id)
-            && *of >= version
-        {
-            return Ok(upstream.clone());
+        let is_current = |known: &Known| {
+            let kept =
+                known.secrets.is_empty() || secrets::unchanged(&self.replica.view().policy_ref(), &known.secrets);
+            known.version >= server.origin.version && kept
+        };
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get(&server.id).filter(|known| is_current(known)) {
+            return Ok(known.upstream.clone());
         }
+        drop(known);
+        // Looked at once more under the lock: who waited for it may have an older policy in hand than who had it.
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, upstream)) = known.get(&server.id)
-            && *of >= version
-        {
-            return Ok(upstream.clone());
+        if let Some(known) = known.get(&server.id).filter(|known| is_current(known)) {
+            return Ok(known.upstream.clone());
         }
-        let upstream = self.connect(server)?;
-        if let Some((_, old)) = known.insert(server.id, (version, upstream.clone())) {
-            tokio::spawn(async move { old.close().await });
+        let made = self.connect(server);
+        let old = match &made {
+            Ok(made) => known.insert(server.id, made.clone()),
+            // What runs on a secret that is gone must not go on.
+            Err(_) => known.remove(&server.id),
+        };
+        if let Some(old) = old {
+            tokio::spawn(async move { old.upstream.close().await });
         }
-        Ok(upstream)
+        made.map(|made| made.upstream)
+    }
+
+    /// A number that changes with a server's record and its secrets.
+    pub(crate) fn stamp(server: &Server, policy: &Policy) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        server.origin.version.hash(&mut hasher);
+        secrets::seen(policy, &server.spec.transport).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// What is said about a server, without the values of its secrets.
+    pub(crate) fn scrubbed(&self, server: Id, text: String) -> String {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        match known.get(&server) {
+            Some(known) => secrets::scrubbed(text, &known.hidden),
+            None => text,
+        }
     }
 
     /// Closes the connections to servers that are no more.
     pub(crate) fn keep_only(&self, policy: &Policy) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|id, (_, upstream)| {
+        known.retain(|id, known| {
             let stays = policy.server(*id).is_some();
             if !stays {
-                let gone = upstream.clone();
+                let gone = known.upstream.clone();
                 tokio::spawn(async move { gone.close().await });
             }
             stays
@@ -88,28 +134,46 @@ impl Upstreams {
         let known = std::mem::take(&mut *self.known.write().unwrap_or_else(PoisonError::into_inner));
         let closing = known
             .into_values()
-            .map(|(_, upstream)| async move { upstream.close().await });
+            .map(|known| async move { known.upstream.close().await });
         futures_util::future::join_all(closing).await;
     }
 
     pub(crate) fn states(&self) -> Vec<ServerState> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let state = |(id, (_, upstream)): (&Id, &(u64, Upstream))| ServerState {
+        let state = |(id, known): (&Id, &Known)| ServerState {
             server: *id,
-            state: upstream.state(),
-            stderr: upstream.stderr_tail(),
+            state: known.upstream.state(),
+            stderr: known.upstream.stderr_tail(),
         };
         known.iter().map(state).collect()
     }
 
-    fn connect(&self, server: &Server) -> Result<Upstream, UpstreamError> {
+    fn connect(&self, server: &Server) -> Result<Known, UpstreamError> {
+        let policy = self.replica.view().policy();
+        let transport = &server.spec.transport;
+        let opened = secrets::open(&self.seal, &policy, transport).map_err(|why| unusable(&why))?;
+        let hidden: Arc<[String]> = opened.hidden.into();
+        Ok(Known {
+            version: server.origin.version,
+            secrets: secrets::seen(&policy, transport),
+            upstream: self.upstream(server, &opened.transport, &hidden)?,
+            hidden,
+        })
+    }
+
+    fn upstream(
+        &self,
+        server: &Server,
+        transport: &Transport,
+        hidden: &Arc<[String]>,
+    ) -> Result<Upstream, UpstreamError> {
         let limits = CallLimits {
             idle_ms: server.spec.response_ms.max(1),
             total_ms: self.limits.call_ms,
             handshake_ms: server.spec.connect_ms.max(1),
             answer_bytes_max: self.limits.answer_bytes_max,
         };
-        match &server.spec.transport {
+        match transport {
             Transport::Http { url, headers } => {
                 let url = url.parse().map_err(|_| unusable("its url cannot be parsed"))?;
                 Ok(Upstream::http(
@@ -140,6 +204,7 @@ impl Upstreams {
                     program: PathBuf::from(program),
                     args: whole.collect(),
                     env: all,
+                    hidden: Arc::clone(hidden),
                     cwd: cwd.as_ref().map(PathBuf::from),
                     limits,
                 }))

@@ -7,5 +7,6 @@ mod calls;
 mod eras;
 mod lists;
 mod peer;
+mod secrets;
 mod streams;
 mod world;

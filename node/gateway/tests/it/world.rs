@@ -154,6 +154,9 @@ pub(crate) struct Node {
     pub(crate) stop: CancellationToken,
 }
 
+/// What secrets are sealed under.
+pub(crate) const SEAL_KEY: [u8; 32] = [9; 32];
+
 pub(crate) struct World {
     pub(crate) log: Arc<Log>,
     pub(crate) clock: Arc<TestClock>,
@@ -207,6 +210,7 @@ impl World {
             let config = GatewayConfig {
                 node: NodeId(u64::try_from(at).unwrap() + 1),
                 cluster_key: [7; 32],
+                seal: mcp_store::seal::Seal::new(&SEAL_KEY),
                 audit_dir: dir.path().join("audit"),
                 allowed_hosts: GatewayConfig::loopback_hosts(),
                 allowed_origins: vec!["https://trusted.example".into()],

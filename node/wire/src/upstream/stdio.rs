@@ -32,6 +32,9 @@ pub struct StdioConfig {
     pub args: Vec<String>,
     /// Its whole environment; nothing else is inherited. May hold secrets, never shown.
     pub env: BTreeMap<String, String>,
+    /// Texts in arguments and environment that nobody may see: taken out of what the child says on its stderr, and of the
+    /// reasons for which it ended.
+    pub hidden: Arc<[String]>,
     /// Its working directory.
     pub cwd: Option<PathBuf>,
     /// Limits of its calls.
@@ -42,7 +45,7 @@ impl std::fmt::Debug for StdioConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StdioConfig")
             .field("program", &self.program)
-            .field("args", &self.args)
+            .field("args", &self.args.len())
             .finish_non_exhaustive()
     }
 }
@@ -208,6 +211,7 @@ impl Shared {
         while !self.stop.is_cancelled() {
             self.life.send_replace(Life::Starting);
             let Ended { reason, forgiven } = self.run().await;
+            let reason = self.scrubbed(reason);
             if self.stop.is_cancelled() {
                 break;
             }
@@ -261,7 +265,7 @@ impl Shared {
         self.life.send_if_modified(|life| {
             let was_running = matches!(life, Life::Running(_));
             if was_running {
-                *life = Life::BackingOff(ended.reason.clone());
+                *life = Life::BackingOff(self.scrubbed(ended.reason.clone()));
             }
             was_running
         });
@@ -311,7 +315,13 @@ impl Shared {
         }
     }
 
+    fn scrubbed(&self, text: String) -> String {
+        let hidden = self.config.hidden.iter();
+        hidden.fold(text, |text, hidden| text.replace(hidden.as_str(), "***"))
+    }
+
     fn keep_line(&self, line: String) {
+        let line = self.scrubbed(line);
         let mut kept = lock(&self.stderr);
         if kept.len() >= limits::STDERR_LINES_MAX {
             kept.pop_front();

@@ -21,6 +21,7 @@ fn peer_with(mode: &str, limits: CallLimits) -> Upstream {
     let mut env: BTreeMap<String, String> = inherited_env();
     env.insert("PEER_SETTING".into(), "set".into());
     Upstream::stdio(StdioConfig {
+        hidden: [].into(),
         program: env!("CARGO_BIN_EXE_wire-test-peer").into(),
         args: vec![mode.into()],
         env,
@@ -150,6 +151,7 @@ async fn a_child_that_cannot_start_fails_at_once_and_says_why() {
     })
     .await;
     let missing = Upstream::stdio(StdioConfig {
+        hidden: [].into(),
         program: "/no/such/program".into(),
         args: vec![],
         env: BTreeMap::new(),
@@ -213,4 +215,26 @@ async fn a_modern_child_is_discovered_and_gets_its_meta() {
     let frames = drain(upstream.call(Outgoing::new(&call)).await.unwrap()).await.unwrap();
     let sent: Value = serde_json::from_str(frames[0]["result"]["content"][0]["text"].as_str().unwrap()).unwrap();
     assert_eq!(sent["_meta"]["io.modelcontextprotocol/protocolVersion"], "2026-07-28");
+}
+
+#[tokio::test]
+async fn what_is_hidden_is_taken_out_of_last_words_and_reasons() {
+    let upstream = Upstream::stdio(StdioConfig {
+        hidden: ["canary-1".to_owned(), "canary-2".to_owned()].into(),
+        program: env!("CARGO_BIN_EXE_wire-test-peer").into(),
+        args: ["crash", "--key=canary-1", "canary-2"].map(str::to_owned).into(),
+        env: BTreeMap::new(),
+        cwd: None,
+        limits: CallLimits::default(),
+    });
+    upstream.open().await.map(drop).unwrap_err();
+    let reason = until("it backs off", || async {
+        match upstream.state() {
+            State::BackingOff { reason } if reason.contains("last words") => Some(reason),
+            _ => None,
+        }
+    })
+    .await;
+    assert!(reason.contains("starting in mode crash --key=*** ***"), "{reason}");
+    assert!(!upstream.stderr_tail().concat().contains("canary"));
 }

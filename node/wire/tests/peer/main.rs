@@ -24,7 +24,8 @@ struct Seen {
 
 fn main() {
     let mode = std::env::args().nth(1).unwrap_or_else(|| "legacy".to_owned());
-    eprintln!("starting in mode {mode}");
+    let rest: Vec<String> = std::env::args().skip(2).collect();
+    eprintln!("starting in mode {mode} {}", rest.join(" "));
     if mode == "crash" {
         std::process::exit(1);
     }
@@ -62,10 +63,9 @@ fn receive(message: Value, modern: bool, seen: &Arc<Mutex<Seen>>) {
         ),
         ("initialize" | "server/discover", _) => unknown(),
         ("tools/list", _) if message["params"]["cursor"] == "2" => {
-            result(
-                &message,
-                json!({"tools": [{"name": "progress", "inputSchema": {"type": "object"}}]}),
-            );
+            let tools =
+                ["progress", "env", "args"].map(|name| json!({"name": name, "inputSchema": {"type": "object"}}));
+            result(&message, json!({"tools": tools}));
         }
         ("tools/list", _) => {
             let tools = json!([{"name": "echo", "inputSchema": {"type": "object"}}]);
@@ -107,6 +107,7 @@ fn call(request: &Value, seen: &Mutex<Seen>) {
             answer(request, "changed".to_owned());
         }
         "env" => answer(request, json!(std::env::vars().collect::<BTreeMap<_, _>>()).to_string()),
+        "args" => answer(request, json!(std::env::args().collect::<Vec<_>>()).to_string()),
         "ask" => {
             send(&json!({"jsonrpc": "2.0", "id": "s1", "method": "sampling/createMessage", "params": {}}));
             send(&json!({"jsonrpc": "2.0", "id": "s2", "method": "ping"}));
