@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use mcp_model::names::Name;
 use mcp_model::timers::Timers;
+use mcp_raft::DiskLimits;
 
 use self::layers::Layers;
 use crate::args::{NodeArgs, ServeArgs};
@@ -33,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) peers: Peers,
     /// Leases and elections. The same on every node.
     pub(crate) timers: Timers,
+    /// When the disk is no longer good enough to lead and to be ready.
+    pub(crate) disk: DiskLimits,
 }
 
 /// A listener that clients reach.
@@ -208,6 +211,7 @@ impl Config {
         let api = listener(&mut layers, "api", API_PORT);
         let peers = peers(&mut layers);
         let timers = timers(&mut layers);
+        let disk = disk(&mut layers);
         layers.refuse()?;
         Ok(Config {
             name: name.expect("a missing name is a fault"),
@@ -216,6 +220,7 @@ impl Config {
             api,
             peers,
             timers,
+            disk,
         })
     }
 }
@@ -276,6 +281,19 @@ fn peers(layers: &mut Layers) -> Peers {
         );
     }
     Peers { listen, advertise }
+}
+
+fn disk(layers: &mut Layers) -> DiskLimits {
+    let usual = DiskLimits::default();
+    DiskLimits {
+        flush_ms_max: layers
+            .number("disk.flush_ms_max", 10..=30_000)
+            .unwrap_or(usual.flush_ms_max),
+        // At most 1 TiB.
+        free_bytes_min: layers
+            .number("disk.free_bytes_min", 0..=1 << 40)
+            .unwrap_or(usual.free_bytes_min),
+    }
 }
 
 fn timers(layers: &mut Layers) -> Timers {

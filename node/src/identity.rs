@@ -60,8 +60,13 @@ impl Identity {
                 path.display()
             )
         })?;
-        let identity: Identity =
-            serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        let identity: Identity = serde_json::from_str(&text).with_context(|| {
+            format!(
+                "{} is damaged: put back a copy of it (it never changes but for `hadData` and `removed`), or move the \
+                     directory away and let the machine join anew with `mcpnode join`",
+                path.display()
+            )
+        })?;
         if identity.format != FORMAT {
             bail!(
                 "{} has format {}, this mcpnode knows {FORMAT}: run a newer mcpnode",

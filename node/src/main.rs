@@ -29,6 +29,7 @@ mod random;
 mod ready;
 mod serve;
 mod signals;
+mod stores;
 mod tls;
 mod upkeep;
 

@@ -1,6 +1,6 @@
 //! Whether this node is ready, and why not: for load balancers, and in full for people.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,7 +32,23 @@ impl Vitals {
     pub(crate) fn is_ready(&self) -> bool {
         // Before the first administrator there is nobody to admit.
         let born = self.replica.view().policy_ref().has_users();
-        born && !self.draining.load(Ordering::Acquire) && self.replica.gate().holds(self.clock.reading())
+        born && !self.draining.load(Ordering::Acquire)
+            && self.replica.gate().holds(self.clock.reading())
+            && self.node.what_is_wrong().is_empty()
+    }
+
+    /// Why it is not ready, in words for people.
+    fn reasons(&self) -> Vec<String> {
+        let mut reasons = self.node.what_is_wrong();
+        if self.draining.load(Ordering::Acquire) {
+            reasons.push("this node is stopping".to_owned());
+        }
+        if !self.replica.view().policy_ref().has_users() {
+            reasons.push("the cluster has no administrator yet".to_owned());
+        } else if !self.replica.gate().holds(self.clock.reading()) {
+            reasons.push("this node holds no lease: no leader answers, or it has not caught up".to_owned());
+        }
+        reasons
     }
 
     /// Milliseconds that the lease has left.
@@ -46,8 +62,7 @@ impl Vitals {
 
     /// Free bytes where the data is.
     pub(crate) fn free_bytes(&self) -> Option<u64> {
-        let stat = nix::sys::statvfs::statvfs(&self.data_dir).ok()?;
-        Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
+        free_bytes(&self.data_dir)
     }
 
     fn verbose(&self) -> String {
@@ -56,6 +71,7 @@ impl Vitals {
         let shut = self.replica.gate().why_shut();
         let report = json!({
             "ready": self.is_ready(),
+            "reasons": self.reasons(),
             "draining": self.draining.load(Ordering::Acquire),
             "lease": { "leftMs": self.lease_left_ms() },
             "store": { "ok": shut.is_none(), "reason": shut, "durableIndex": self.replica.durable_index() },
@@ -77,6 +93,12 @@ impl Vitals {
         });
         format!("{report:#}\n")
     }
+}
+
+/// Free bytes where `dir` is.
+pub(crate) fn free_bytes(dir: &Path) -> Option<u64> {
+    let stat = nix::sys::statvfs::statvfs(dir).ok()?;
+    Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
 /// `/readyz` and `/metrics` of the API's listener.

@@ -1,6 +1,6 @@
 //! One node, from its configuration to its last breath.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,13 +9,10 @@ use anyhow::Context;
 use ipnet::IpNet;
 use mcp_gateway::{Gateway, GatewayConfig};
 use mcp_model::clock::Clock;
-use mcp_model::ids::{Id, NodeId};
-use mcp_model::records::ClusterRecord;
-use mcp_model::tables;
-use mcp_raft::{Node, NodeOptions, PeerTls, Standing};
-use mcp_store::log::{RaftLog, Ticks};
+use mcp_model::ids::NodeId;
+use mcp_raft::{Member, Node, NodeOptions, PeerTls, Standing};
+use mcp_store::Replica;
 use mcp_store::seal::Seal;
-use mcp_store::{Replica, ReplicaOptions};
 use mcpd::hosts::AllowedHosts;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -32,11 +29,10 @@ use crate::join::host::Host;
 use crate::ports::{ApiPort, GatewayPort};
 use crate::ready::Vitals;
 use crate::upkeep::Upkeep;
-use crate::{certs, listen, random, ready};
+use crate::{certs, listen, random, ready, stores};
 
 /// What the key that seals the values of secrets is derived for.
 const SECRETS_PURPOSE: &[u8] = b"secrets";
-const LOG_FILE: &str = "raft-log.redb";
 /// How long load balancers have to notice that this node is not ready before its listeners close.
 const DRAIN_NOTICE: Duration = Duration::from_millis(200);
 /// How long calls under way may take to finish before this node gives its lease back.
@@ -105,20 +101,14 @@ impl Started {
         let tls = peer_tls(&config)?;
         let certificates = Listeners::open(&config)?;
 
+        let stores = stores::open(&config, &identity, &clock, &tls, &certificates).await?;
+        let replica = stores.replica;
+        identity.had_data = true;
+        identity.save(&config.data_dir)?;
+
         let gateway_listener = listen::bind("gateway", config.gateway.listen).await?;
         let api_listener = listen::bind("API", config.api.listen).await?;
         let peer_listener = listen::bind("peer", config.peers.listen).await?;
-
-        let opening = Opening {
-            dir: config.data_dir.clone(),
-            cluster,
-            had_data: identity.had_data,
-            lease_ms: timers.lease_ms,
-            clock: Arc::clone(&clock),
-        };
-        let (replica, log) = tokio::task::spawn_blocking(move || open(opening)).await??;
-        identity.had_data = true;
-        identity.save(&config.data_dir)?;
 
         let options = NodeOptions {
             cluster: cluster.to_string(),
@@ -126,19 +116,28 @@ impl Started {
             timers,
             snapshot_entries: mcp_raft::SNAPSHOT_ENTRIES,
             kept_entries: mcp_raft::KEPT_ENTRIES,
-            snapshots: config.data_dir.join("snapshots"),
+            snapshots: config.data_dir.join(mcp_raft::recover::SNAPSHOTS),
+            disk: config.disk,
+            free_bytes: {
+                let dir = config.data_dir.clone();
+                Arc::new(move || ready::free_bytes(&dir))
+            },
             random: Arc::new(random::number),
         };
         let node = Node::start(
             options,
             Arc::clone(&replica),
-            log,
+            stores.log,
             Arc::clone(&clock),
             tls,
             peer_listener,
         )
         .await?;
         let node = Arc::new(node);
+        if let Some(returning) = stores.returning {
+            let (name, address) = (config.name.to_string(), config.peers.address());
+            node.come_back(returning, Member { id: me, name, address });
+        }
         node.open_door(Arc::new(Host {
             node: Arc::clone(&node),
             replica: Arc::clone(&replica),
@@ -199,6 +198,14 @@ impl Started {
             replica,
             clock,
         };
+        let own = (background.clone(), Arc::clone(&node), config.data_dir.clone());
+        tasks.spawn(async move {
+            let (background, node, dir) = own;
+            background
+                .run_until_cancelled(stores::keep_noted(node, dir))
+                .await
+                .unwrap_or(());
+        });
         let own = background.clone();
         tasks.spawn(async move { own.run_until_cancelled(keeper.run(certificates)).await.unwrap_or(()) });
         let (failed, failures) = mpsc::channel(1);
@@ -253,44 +260,6 @@ async fn failure(mut failures: mpsc::Receiver<anyhow::Error>) -> anyhow::Error {
         // It is what it was made for.
         None => std::future::pending().await,
     }
-}
-
-struct Opening {
-    dir: PathBuf,
-    cluster: Id,
-    had_data: bool,
-    lease_ms: u64,
-    clock: Arc<dyn Clock>,
-}
-
-fn open(opening: Opening) -> anyhow::Result<(Arc<Replica>, RaftLog)> {
-    let Opening { dir, clock, .. } = opening;
-    let options = ReplicaOptions {
-        lease_ms: opening.lease_ms,
-        had_data: opening.had_data,
-        random: Arc::new(random::number),
-    };
-    let replica = Replica::open(&dir, options).context("the state cannot be opened")?;
-    refuse_another_cluster(&replica, opening.cluster, &dir)?;
-    let ticks: Ticks = Arc::new(move || clock.reading().boot_ns);
-    let path = dir.join(LOG_FILE);
-    let log = if opening.had_data {
-        RaftLog::open_existing(&path, ticks)
-    } else {
-        RaftLog::open_or_create(&path, ticks)
-    };
-    Ok((replica, log.context("the log cannot be opened")?))
-}
-
-fn refuse_another_cluster(replica: &Replica, cluster: Id, dir: &Path) -> anyhow::Result<()> {
-    let kept = replica.read(|t| tables::load::<ClusterRecord>(t, &[0]))?;
-    let other = kept.map(|kept| kept.cluster_id).filter(|kept| *kept != cluster);
-    let Some(other) = other else { return Ok(()) };
-    anyhow::bail!(
-        "the state in {} is that of cluster {other}, but node.json says {cluster}: the files of two nodes are mixed up. Put back \
-         the files that belong together, or move the directory away and join anew",
-        dir.display()
-    )
 }
 
 fn peer_tls(config: &Config) -> anyhow::Result<PeerTls> {

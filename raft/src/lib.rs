@@ -9,7 +9,8 @@
 //! knows of the others; [`campaign`] is how it comes to lead; [`rounds`] and [`renew`] how leases are granted and held;
 //! [`write`] how commands get into the log; [`barrier`] when a revoke may be called effective; [`members`] makes the membership
 //! what was decided; [`outside`] is what a node is handed and says of itself; [`node`] puts all of it together, and
-//! [`watchdog`] looks after the disk.
+//! [`watchdog`] looks after the disk as [`disk`] judges it, [`mender`] brings the state back after a disk has refused it;
+//! [`recover`] and [`readmit`] are what a node does that starts with damaged stores.
 
 #![allow(
     clippy::result_large_err,
@@ -18,16 +19,20 @@
 
 mod barrier;
 mod campaign;
+mod disk;
 mod door;
 mod link;
 mod logs;
 mod machine;
 mod members;
+mod mender;
 mod network;
 mod node;
 mod office;
 mod outside;
 mod reach;
+mod readmit;
+pub mod recover;
 mod renew;
 mod rounds;
 mod rpc;
@@ -38,10 +43,12 @@ mod types;
 mod watchdog;
 mod write;
 
+pub use disk::DiskLimits;
 pub use door::{Answering, Doorkeeper, JOIN_PATH};
 pub use members::Standing;
 pub use node::Node;
 pub use outside::{Begun, KEPT_ENTRIES, Member, MemberStatus, NodeOptions, SNAPSHOT_ENTRIES, StartError, Status};
+pub use readmit::Returning;
 pub use rpc::WaitFor;
 pub use tls::PeerTls;
 pub use write::{WriteFailed, Written};

@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mcp_store::Replica;
 use mcp_store::log::{LogError, LogRecord, Mark, Purged, RaftLog};
+use mcp_store::{Replica, StoreError};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader, StorageIOError};
 use tokio::sync::{oneshot, watch};
 
+use crate::mender::blocking;
 use crate::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 
 /// Bytes that one append carries at most: it must be through within a heartbeat.
@@ -124,11 +125,26 @@ impl Logs {
     async fn until_applied(&self, index: u64) -> Result<(), StorageError> {
         let mut at = self.replica.auth_index_watch();
         while self.replica.auth_index() < index {
-            if let Some(why) = self.replica.gate().why_shut() {
+            if let Some(why) = self.replica.gate().why_shut_for_good() {
                 return Err(write_error(LogError::Failed(why)));
             }
             // A shut gate announces nothing, so it is looked at now and then.
             let _changed = tokio::time::timeout(LOOK_EVERY, at.changed()).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until the state on disk has it. One that the disk refuses is mended meanwhile, by the watchdog.
+    async fn until_durable(&self, index: u64) -> Result<(), StorageError> {
+        while self.replica.durable_index() < index {
+            match blocking(&self.replica, Replica::flush).await {
+                Ok(()) if !self.patient => return Ok(()),
+                Ok(()) => {}
+                Err(StoreError::Io(_) | StoreError::Shut(_)) if self.replica.gate().why_shut_for_good().is_none() => {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                Err(error) => return Err(StorageIOError::write_logs(&error).into()),
+            }
         }
         Ok(())
     }
@@ -146,17 +162,36 @@ impl Logs {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<Entry>, StorageError> {
+    /// Entries from `from` on, as many as one append carries at most. They must be on disk.
+    pub(crate) async fn committed_entries(&self, from: u64, to: u64) -> Result<Vec<Entry>, StorageError> {
+        self.read_when_readable(from, to, APPEND_BYTES_MAX).await
+    }
+
+    /// A read that the disk refuses is tried again once it takes writes: to consensus it is a disk that takes very long.
+    async fn read_when_readable(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<Entry>, StorageError> {
+        loop {
+            match self.read(from, to, bytes_max) {
+                Err(LogError::Io(why)) => tracing::warn!(why, "the disk refuses to read the log; trying again"),
+                result => return result.map_err(read_error),
+            }
+            let (completion, rx) = self.wait();
+            self.log.touch(completion);
+            done(rx).await.map_err(read_error)?;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
         if from >= to {
             return Ok(Vec::new());
         }
         if let Some(entries) = self.read_tail(from, to, bytes_max) {
             return Ok(entries);
         }
-        let records = self.log.read(from..to, bytes_max).map_err(read_error)?;
+        let records = self.log.read(from..to, bytes_max)?;
         let mut entries = Vec::with_capacity(records.len());
         for record in records {
-            entries.push(decode::<Entry>(&record.bytes).map_err(read_error)?);
+            entries.push(decode::<Entry>(&record.bytes)?);
         }
         // The end of the range may not be on disk yet.
         let next = entries.last().map_or(from, |e| e.log_id.index + 1);
@@ -233,11 +268,11 @@ impl RaftLogReader<TypeConfig> for Logs {
             Bound::Excluded(index) => *index,
             Bound::Unbounded => u64::MAX,
         };
-        self.read(from, to, usize::MAX)
+        self.read_when_readable(from, to, usize::MAX).await
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
-        self.read(start, end, APPEND_BYTES_MAX)
+        self.read_when_readable(start, end, APPEND_BYTES_MAX).await
     }
 }
 
@@ -359,12 +394,7 @@ impl RaftLogStorage<TypeConfig> for Logs {
         if self.patient {
             self.until_applied(log_id.index).await?;
         }
-        if self.replica.durable_index() < log_id.index {
-            let replica = Arc::clone(&self.replica);
-            let flushed = tokio::task::spawn_blocking(move || replica.flush()).await;
-            let flushed = flushed.map_err(|error| StorageIOError::write_logs(&error))?;
-            flushed.map_err(|error| StorageIOError::write_logs(&error))?;
-        }
+        self.until_durable(log_id.index).await?;
         {
             let mut tail = self.tail();
             tail.drop_to(log_id.index);

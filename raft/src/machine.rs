@@ -1,8 +1,11 @@
 //! openraft's state machine on top of `store::Replica`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use mcp_model::ids::NodeId;
 use mcp_store::log::LogError;
 use mcp_store::{ApplyEntry, Replica, StoreError, snapshot};
 use openraft::storage::RaftStateMachine;
@@ -12,13 +15,70 @@ use openraft::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::mender::{Mender, blocking};
+use crate::outside::Member;
 use crate::types::{Batch, Entry, LogId, Outcomes, Peer, SnapshotFile, StorageError, Stored, TypeConfig};
+
+/// The pause before something is tried again that the disk has refused.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// What we store with the applied state: where openraft is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Applied {
+pub(crate) struct Applied {
     last: Option<LogId>,
     membership: Stored,
+}
+
+impl Applied {
+    /// What stands in the state of a replica.
+    pub(crate) fn of(replica: &Replica) -> Result<Applied, StoreError> {
+        replica
+            .applied_mark()?
+            .map_or_else(|| Ok(Applied::default()), |mark| Applied::decode(&mark))
+    }
+
+    fn decode(mark: &[u8]) -> Result<Applied, StoreError> {
+        postcard::from_bytes(mark).map_err(|error| StoreError::Corrupt(format!("raft's mark does not decode: {error}")))
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("plain data always encodes")
+    }
+
+    /// The last entry that was applied.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.last
+    }
+
+    /// Everybody in the membership.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        let members = self.membership.nodes().map(|(id, peer)| Member {
+            id: NodeId(*id),
+            name: peer.name.clone(),
+            address: peer.address.clone(),
+        });
+        members.collect()
+    }
+
+    /// Goes on by these entries, and says what the state is to carry out.
+    pub(crate) fn take_up(&mut self, entries: impl IntoIterator<Item = Entry>) -> Vec<ApplyEntry> {
+        let take = |entry: Entry| {
+            self.last = Some(entry.log_id);
+            let commands = match entry.payload {
+                EntryPayload::Normal(Batch(commands)) => commands,
+                EntryPayload::Blank => Vec::new(),
+                EntryPayload::Membership(membership) => {
+                    self.membership = Stored::new(Some(entry.log_id), membership);
+                    Vec::new()
+                }
+            };
+            ApplyEntry {
+                index: entry.log_id.index,
+                commands,
+            }
+        };
+        entries.into_iter().map(take).collect()
+    }
 }
 
 type Meta = SnapshotMeta<u64, Peer>;
@@ -27,6 +87,7 @@ type Current = Arc<Mutex<Option<(Meta, PathBuf)>>>;
 /// The state machine of one node.
 pub(crate) struct Machine {
     replica: Arc<Replica>,
+    mender: Arc<Mender>,
     applied: Applied,
     membership: watch::Sender<Stored>,
     committed: watch::Receiver<Result<u64, String>>,
@@ -38,6 +99,7 @@ pub(crate) struct Machine {
 /// Builds snapshots while the machine goes on.
 pub(crate) struct Builder {
     replica: Arc<Replica>,
+    mender: Arc<Mender>,
     dir: PathBuf,
     current: Current,
 }
@@ -45,20 +107,19 @@ pub(crate) struct Builder {
 impl Machine {
     pub(crate) fn open(
         replica: Arc<Replica>,
+        mender: Arc<Mender>,
         committed: watch::Receiver<Result<u64, String>>,
         purged: u64,
         dir: &Path,
     ) -> Result<Machine, StoreError> {
-        let applied: Applied = match replica.applied_mark()? {
-            Some(mark) => decode(&mark)?,
-            None => Applied::default(),
-        };
-        std::fs::create_dir_all(dir).map_err(|e| StoreError::Io(e.to_string()))?;
+        let applied = Applied::of(&replica)?;
+        fs::create_dir_all(dir).map_err(|e| StoreError::Io(e.to_string()))?;
         let current = newest(dir, purged)?;
         Ok(Machine {
             membership: watch::Sender::new(applied.membership.clone()),
             applied,
             replica,
+            mender,
             committed,
             dir: dir.to_owned(),
             current: Arc::new(Mutex::new(current)),
@@ -71,14 +132,31 @@ impl Machine {
         self.membership.subscribe()
     }
 
-    async fn blocking<T: Send + 'static>(
+    /// Tries until the disk has taken it: to consensus it is a disk that takes very long. Fails if the state is damaged.
+    async fn until_taken<T: Send + 'static>(
         &self,
-        f: impl FnOnce(&Replica) -> Result<T, StoreError> + Send + 'static,
+        f: impl Fn(&Replica) -> Result<T, StoreError> + Clone + Send + 'static,
     ) -> Result<T, StorageError> {
-        let replica = Arc::clone(&self.replica);
-        let result = tokio::task::spawn_blocking(move || f(&replica)).await;
-        let result = result.map_err(|error| StorageIOError::write_state_machine(&error))?;
-        result.map_err(|error| StorageIOError::write_state_machine(&error).into())
+        let taken = until_taken(&self.replica, &self.mender, f).await;
+        taken.map_err(|error| StorageIOError::write_state_machine(&error).into())
+    }
+}
+
+async fn until_taken<T: Send + 'static>(
+    replica: &Arc<Replica>,
+    mender: &Mender,
+    f: impl Fn(&Replica) -> Result<T, StoreError> + Clone + Send + 'static,
+) -> Result<T, StoreError> {
+    loop {
+        match blocking(replica, f.clone()).await {
+            Err(StoreError::Io(why)) => {
+                tracing::warn!(why, "the disk refuses; trying again");
+                tokio::time::sleep(RETRY).await;
+                mender.mend().await?;
+            }
+            Err(StoreError::Shut(_)) => mender.mend().await?,
+            result => return result,
+        }
     }
 }
 
@@ -95,22 +173,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         I::IntoIter: OptionalSend,
     {
         let mut applied = self.applied.clone();
-        let mut batch = Vec::new();
-        for entry in entries {
-            applied.last = Some(entry.log_id);
-            let commands = match entry.payload {
-                EntryPayload::Normal(Batch(commands)) => commands,
-                EntryPayload::Blank => Vec::new(),
-                EntryPayload::Membership(membership) => {
-                    applied.membership = Stored::new(Some(entry.log_id), membership);
-                    Vec::new()
-                }
-            };
-            batch.push(ApplyEntry {
-                index: entry.log_id.index,
-                commands,
-            });
-        }
+        let batch = applied.take_up(entries);
         let Some(last) = batch.last().map(|entry| entry.index) else {
             return Ok(Vec::new());
         };
@@ -122,8 +185,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
             .map(|committed| committed.clone());
         let durable = durable.map_err(|error| StorageIOError::write_state_machine(&error))?;
         durable.map_err(|why| StorageIOError::write_state_machine(&LogError::Failed(why)))?;
-        let mark = encode(&applied);
-        let outcomes = self.blocking(move |replica| replica.apply(&batch, &mark)).await?;
+        let (batch, mark) = (Arc::new(batch), applied.encode());
+        let outcomes = self.until_taken(move |replica| replica.apply(&batch, &mark)).await?;
         if applied.membership != self.applied.membership {
             self.membership.send_replace(applied.membership.clone());
         }
@@ -134,6 +197,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn get_snapshot_builder(&mut self) -> Builder {
         Builder {
             replica: Arc::clone(&self.replica),
+            mender: Arc::clone(&self.mender),
             dir: self.dir.clone(),
             current: Arc::clone(&self.current),
         }
@@ -151,10 +215,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn install_snapshot(&mut self, meta: &Meta, snapshot: Box<SnapshotFile>) -> Result<(), StorageError> {
         let path = snapshot.path().to_owned();
         let wanted = meta.last_log_id;
-        // Whatever goes wrong from here on ends this replica's service: the log behind the snapshot is as good as gone.
-        let installed = self.blocking(move |replica| {
+        // A damaged file from here on ends this replica's service: the log behind the snapshot is as good as gone.
+        let installed = self.until_taken(move |replica| {
             let installed = replica.install_snapshot(&path).and_then(|info| {
-                let applied: Applied = decode(&info.mark)?;
+                let applied = Applied::decode(&info.mark)?;
                 if applied.last != wanted {
                     return Err(StoreError::Corrupt(
                         "the snapshot is not the one that was announced".to_owned(),
@@ -169,7 +233,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.applied = applied;
         let kept = self.dir.join(file_name(meta));
         if kept != snapshot.path() {
-            std::fs::rename(snapshot.path(), &kept).map_err(|e| StorageIOError::write_snapshot(None, &e))?;
+            let (from, to) = (snapshot.path().to_owned(), kept.clone());
+            self.until_taken(move |_| fs::rename(&from, &to).map_err(|e| StoreError::Io(e.to_string())))
+                .await?;
         }
         keep_only(&self.current, meta.clone(), kept);
         Ok(())
@@ -186,10 +252,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        let (replica, dir) = (Arc::clone(&self.replica), self.dir.clone());
-        let built = tokio::task::spawn_blocking(move || build(&replica, &dir)).await;
-        let built = built.map_err(|error| StorageIOError::write_snapshot(None, &error))?;
-        let (meta, path) = built.map_err(|error| StorageIOError::write_snapshot(None, &error))?;
+        let dir = self.dir.clone();
+        let built = until_taken(&self.replica, &self.mender, move |replica| build(replica, &dir)).await;
+        let (meta, path) = built.map_err(|error| {
+            self.replica.fail(&error);
+            StorageIOError::write_snapshot(None, &error)
+        })?;
         keep_only(&self.current, meta.clone(), path.clone());
         Ok(Snapshot {
             meta,
@@ -204,7 +272,7 @@ fn build(replica: &Replica, dir: &Path) -> Result<(Meta, PathBuf), StoreError> {
     replica.flush()?;
     let meta = meta_of(&info.mark)?;
     let path = dir.join(file_name(&meta));
-    std::fs::rename(&fresh, &path).map_err(|e| StoreError::Io(e.to_string()))?;
+    fs::rename(&fresh, &path).map_err(|e| StoreError::Io(e.to_string()))?;
     Ok((meta, path))
 }
 
@@ -212,7 +280,7 @@ fn meta_of(mark: &[u8]) -> Result<Meta, StoreError> {
     let applied: Applied = if mark.is_empty() {
         Applied::default()
     } else {
-        decode(mark)?
+        Applied::decode(mark)?
     };
     let at = applied
         .last
@@ -243,7 +311,7 @@ fn keep_only(current: &Current, meta: Meta, path: PathBuf) {
 /// One that ends before the log begins is of no use to anybody either: a follower would be handed it again and again.
 fn newest(dir: &Path, purged: u64) -> Result<Option<(Meta, PathBuf)>, StoreError> {
     let mut found: Option<(Meta, PathBuf)> = None;
-    for entry in std::fs::read_dir(dir).map_err(|e| StoreError::Io(e.to_string()))? {
+    for entry in fs::read_dir(dir).map_err(|e| StoreError::Io(e.to_string()))? {
         let path = entry.map_err(|e| StoreError::Io(e.to_string()))?.path();
         if path.extension().is_some_and(|e| e == "part") {
             discard(&path);
@@ -263,20 +331,23 @@ fn newest(dir: &Path, purged: u64) -> Result<Option<(Meta, PathBuf)>, StoreError
                 }
             }
             Ok(_) => discard(&path),
-            Err(error) => tracing::warn!(file = %path.display(), %error, "a damaged snapshot is not used"),
+            Err(StoreError::Corrupt(why)) => put_away(&path, &why),
+            Err(error) => tracing::warn!(file = %path.display(), %error, "a snapshot cannot be read"),
         }
     }
     Ok(found)
 }
 
+/// Renames a damaged snapshot. Under the same name again, the newer one takes the place of the older.
+pub(crate) fn put_away(path: &Path, why: &str) {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".corrupt");
+    match fs::rename(path, &aside) {
+        Ok(()) => tracing::error!(file = %path.display(), why, "a damaged snapshot was set aside"),
+        Err(error) => tracing::error!(file = %path.display(), why, %error, "a damaged snapshot stays"),
+    }
+}
+
 fn discard(path: &Path) {
-    std::fs::remove_file(path).unwrap_or_else(|error| tracing::warn!(%error, "an old snapshot stays"));
-}
-
-fn encode(applied: &Applied) -> Vec<u8> {
-    postcard::to_stdvec(applied).expect("plain data always encodes")
-}
-
-fn decode(mark: &[u8]) -> Result<Applied, StoreError> {
-    postcard::from_bytes(mark).map_err(|error| StoreError::Corrupt(format!("raft's mark does not decode: {error}")))
+    fs::remove_file(path).unwrap_or_else(|error| tracing::warn!(%error, "an old snapshot stays"));
 }

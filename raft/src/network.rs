@@ -1,12 +1,15 @@
 //! openraft's network on top of [`Link`]s.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use mcp_model::ids::NodeId;
+use mcp_store::{StoreError, snapshot};
 use openraft::Snapshot;
 use openraft::error::{
     Fatal, Infallible, InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, ReplicationClosed,
@@ -20,6 +23,7 @@ use openraft::raft::{
 use tokio::task::JoinHandle;
 
 use crate::link::{Badge, Lane, Link, LinkError};
+use crate::machine::put_away;
 use crate::rpc::{APPEND, SNAPSHOT, VOTE};
 use crate::types::{LogId, Peer, TypeConfig, Vote};
 
@@ -37,6 +41,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Links {
     badge: Badge,
     links: Arc<Mutex<HashMap<NodeId, Arc<Link>>>>,
+    /// Set when the snapshot that was to be sent turned out to be damaged.
+    snapshot_wanted: Arc<AtomicBool>,
 }
 
 impl Links {
@@ -44,7 +50,13 @@ impl Links {
         Links {
             badge,
             links: Arc::default(),
+            snapshot_wanted: Arc::default(),
         }
+    }
+
+    /// Whether a new snapshot is needed.
+    pub(crate) fn snapshot_wanted(&self) -> &AtomicBool {
+        &self.snapshot_wanted
     }
 
     /// The link to a peer at this address.
@@ -66,6 +78,7 @@ impl RaftNetworkFactory<TypeConfig> for Links {
         Network {
             to: NodeId(target),
             link: self.to(NodeId(target), &node.address),
+            snapshot_wanted: Arc::clone(&self.snapshot_wanted),
             sending: None,
         }
     }
@@ -75,6 +88,7 @@ impl RaftNetworkFactory<TypeConfig> for Links {
 pub(crate) struct Network {
     to: NodeId,
     link: Arc<Link>,
+    snapshot_wanted: Arc<AtomicBool>,
     /// An append that is on its way, with what it carries.
     sending: Option<(Carried, JoinHandle<AppendAnswer>)>,
 }
@@ -86,6 +100,24 @@ type Answer<T, E> = Result<Result<T, RaftError<u64, E>>, LinkError>;
 type Failed<E> = RPCError<u64, Peer, RaftError<u64, E>>;
 
 impl Network {
+    /// Whoever is handed a damaged snapshot would refuse it, again and again.
+    async fn look_at(&self, path: PathBuf) -> Result<(), StoreError> {
+        let looked = tokio::task::spawn_blocking(move || {
+            let verified = snapshot::verify(&path);
+            if let Err(StoreError::Corrupt(why)) = &verified {
+                put_away(&path, why);
+            }
+            verified
+        });
+        let verified = looked
+            .await
+            .unwrap_or_else(|error| Err(StoreError::Io(error.to_string())));
+        if verified.is_err() {
+            self.snapshot_wanted.store(true, Ordering::Release);
+        }
+        verified.map(|_| ())
+    }
+
     fn sort<T, E: std::error::Error>(&self, answer: Answer<T, E>) -> Result<T, Failed<E>> {
         match answer {
             Ok(Ok(answer)) => Ok(answer),
@@ -161,6 +193,9 @@ impl RaftNetwork<TypeConfig> for Network {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
+        if let Err(error) = self.look_at(snapshot.snapshot.path().to_owned()).await {
+            return Err(StreamingError::Network(NetworkError::new(&error)));
+        }
         let file = tokio::fs::File::open(snapshot.snapshot.path()).await;
         // A newer snapshot may have taken its place: that is sent the next time.
         let file = file.map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;

@@ -17,15 +17,18 @@ use openraft::{Config, SnapshotPolicy};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::disk::DiskLimits;
 use crate::door::{self, Doorkeeper};
 use crate::link::{Badge, Lane, Link};
 use crate::logs::Logs;
 use crate::machine::Machine;
 use crate::members::{self, Standing};
+use crate::mender::Mender;
 use crate::network::Links;
 use crate::office::Office;
 use crate::outside::{Begun, Member, MemberStatus, NodeOptions, StartError, Status};
 use crate::reach::Reach;
+use crate::readmit::{self, Returning};
 use crate::rounds::{self, Rounds};
 use crate::rpc::{ASK, Index, PeerState, READ_INDEX, WaitFor};
 use crate::strangers::Strangers;
@@ -85,7 +88,14 @@ pub(crate) struct Core {
     pub(crate) doorkeeper: OnceLock<Arc<dyn Doorkeeper>>,
     /// Set once this node knows that it was removed.
     removed: watch::Sender<bool>,
-    links: Links,
+    pub(crate) links: Links,
+    pub(crate) mender: Arc<Mender>,
+    pub(crate) disk: DiskLimits,
+    pub(crate) free_bytes: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
+    /// Held while a node that lost its log is let go or taken back.
+    pub(crate) readmitting: tokio::sync::Mutex<()>,
+    /// What is wrong with this node's stores, in words for people.
+    wrong: Mutex<Vec<String>>,
     fit: AtomicBool,
     renewing: AtomicBool,
     leaving: AtomicBool,
@@ -185,12 +195,15 @@ impl Core {
         self.renewing.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set_fit(&self, fit: bool) {
+    /// Notes what is wrong with this node's stores. Anything at all, and it does not lead.
+    pub(crate) fn set_wrong(&self, wrong: Vec<String>) {
+        let fit = wrong.is_empty();
         if self.fit.swap(fit, Ordering::AcqRel) != fit {
             // Without heartbeats the others elect somebody else.
             self.raft.runtime_config().heartbeat(self.is_fit());
-            tracing::warn!(fit, "whether this node may lead");
+            tracing::warn!(fit, why = wrong.join("; "), "whether this node may lead");
         }
+        *self.wrong.lock().unwrap_or_else(PoisonError::into_inner) = wrong;
     }
 
     pub(crate) fn tidy_ledger(&self) {
@@ -243,8 +256,10 @@ impl Node {
     ) -> Result<Node, StartError> {
         options.timers.check()?;
         let logs = Logs::new(log, Arc::clone(&replica))?;
+        let mender = Arc::new(Mender::new(Arc::clone(&replica), logs.clone()));
         let machine = Machine::open(
             Arc::clone(&replica),
+            Arc::clone(&mender),
             logs.committed(),
             logs.purged_index()?,
             &options.snapshots,
@@ -285,6 +300,11 @@ impl Node {
             doorkeeper: OnceLock::new(),
             removed,
             links,
+            mender,
+            disk: options.disk,
+            free_bytes: options.free_bytes,
+            readmitting: tokio::sync::Mutex::new(()),
+            wrong: Mutex::default(),
             fit: AtomicBool::new(true),
             renewing: AtomicBool::new(true),
             leaving: AtomicBool::new(false),
@@ -421,6 +441,22 @@ impl Node {
     /// Whether this node's disk is good enough to lead.
     pub fn is_fit(&self) -> bool {
         self.core.is_fit()
+    }
+
+    /// The index up to which the auth view is complete, to wait on: with it the membership changes.
+    pub fn index_watch(&self) -> watch::Receiver<u64> {
+        self.core.replica.auth_index_watch()
+    }
+
+    /// What is wrong with this node's stores, in words for people. Nothing: it may lead and be ready.
+    pub fn what_is_wrong(&self) -> Vec<String> {
+        self.core.wrong.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A node that lost its log asks to be taken back until it is, as `myself`.
+    pub fn come_back(&self, returning: Returning, myself: Member) {
+        self.core
+            .spawn(readmit::come_back(Arc::clone(&self.core), returning, myself));
     }
 
     /// How the log's disk is doing.

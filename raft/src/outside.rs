@@ -8,6 +8,8 @@ use mcp_model::timers::{Timers, TimersUnfit};
 use mcp_store::StoreError;
 use mcp_store::log::LogError;
 
+use crate::disk::DiskLimits;
+
 /// Entries of log after which a snapshot is due, as a rule.
 pub const SNAPSHOT_ENTRIES: u64 = 10_000;
 /// Entries that stay behind a snapshot for those who lag, as a rule.
@@ -26,12 +28,16 @@ pub struct NodeOptions {
     pub kept_entries: u64,
     /// Where snapshots go.
     pub snapshots: PathBuf,
+    /// When the disk is no longer good enough to lead and to be ready.
+    pub disk: DiskLimits,
+    /// Free bytes where the data is; `None` if nobody can say.
+    pub free_bytes: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
     /// Draws numbers: jitter.
     pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 /// A first voter of a new cluster.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Its id.
     pub id: NodeId,
@@ -64,6 +70,9 @@ pub enum StartError {
     /// The state cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// This node lost its log, and the cluster does not want it back.
+    #[error("this node lost its log and cannot return: {0}")]
+    NotReadmitted(String),
     /// Consensus refuses to begin.
     #[error("consensus cannot start: {0}")]
     Raft(String),

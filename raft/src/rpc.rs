@@ -32,6 +32,7 @@ pub(crate) const READ_INDEX: &str = "/peer/read-index";
 pub(crate) const CONFIRM: &str = "/peer/confirm";
 pub(crate) const RESIGN: &str = "/peer/resign";
 pub(crate) const WRITE: &str = "/peer/write";
+pub(crate) const READMIT: &str = "/peer/readmit";
 
 /// What a node says of itself before somebody campaigns.
 #[derive(Debug, Clone, Serialize, Deserialize)]

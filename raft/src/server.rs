@@ -26,7 +26,7 @@ use tokio_rustls::server::TlsStream;
 use crate::node::Core;
 use crate::rpc::*;
 use crate::types::{Peer, SnapshotFile, TypeConfig, Vote};
-use crate::{campaign, door, members, renew, rounds, tls, write};
+use crate::{campaign, door, members, readmit, renew, rounds, tls, write};
 
 /// How long a peer may take to prove who it is.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
@@ -172,6 +172,7 @@ async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Re
             written(&renew::grant(core, from).await)
         }
         RESIGN => written(&members::resign(core).await),
+        READMIT => written(&readmit::answer(core, from, read(request).await?).await),
         READ_INDEX => written(&rounds::join(&core.rounds).await),
         CONFIRM => written(&confirm(core, read(request).await?).await),
         WRITE => {

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::logs::Logs;
 use crate::machine::Machine;
+use crate::mender::Mender;
 use crate::types::{StorageError, TypeConfig};
 
 struct Fresh;
@@ -27,7 +28,8 @@ impl StoreBuilder<TypeConfig, Logs, Machine, TempDir> for Fresh {
         let logs = Logs::new(log, Arc::clone(&replica)).unwrap().impatient();
         // The suite applies without committing first, which consensus never does.
         let committed = tokio::sync::watch::Sender::new(Ok(u64::MAX)).subscribe();
-        let machine = Machine::open(replica, committed, 0, &dir.path().join("snapshots")).unwrap();
+        let mender = Arc::new(Mender::new(Arc::clone(&replica), logs.clone()));
+        let machine = Machine::open(replica, mender, committed, 0, &dir.path().join("snapshots")).unwrap();
         Ok((dir, logs, machine))
     }
 }

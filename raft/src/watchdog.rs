@@ -1,55 +1,79 @@
-//! A leader whose disk hangs or fails must not go on leading, and a node whose consensus has died must not go on admitting.
+//! A leader whose disk hangs, is full or refuses must not go on leading, and a node whose consensus has died must not go on
+//! admitting.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mcp_store::StoreError;
+use mcp_store::gate::Refused;
 
+use crate::disk::Judge;
 use crate::node::Core;
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// A flush that takes longer than this makes a leader step aside: well below a lease, or nobody's lease could be renewed.
-const FLUSH_US_MAX: u64 = 1_000_000;
 /// Bytes of log after which a snapshot is due.
 const SNAPSHOT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Watches the disk and the consensus core.
 pub(crate) async fn run(core: Arc<Core>) {
-    let failed = core.logs.store().failed();
+    let mut log_failed = core.logs.store().failed();
+    let mut judge = Judge::default();
     loop {
+        // A log that the disk refuses must not wait for the next look.
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
+            Ok(()) = log_failed.changed() => {}
             () = core.stopped() => return,
         }
-        let log_failed = failed.borrow().clone();
-        if let Some(why) = log_failed {
-            core.replica.fail(&StoreError::Io(format!("raft log: {why}")));
-            core.set_fit(false);
+        let refused = log_failed.borrow_and_update().clone();
+        look_at_log(&core, refused);
+        if let Some(why) = death_of_consensus(&core) {
+            core.replica.gate().shut(&why);
+            core.replica.fail(&StoreError::Shut(why.clone()));
+            core.set_wrong(vec![why]);
             return;
         }
-        if core.metrics.has_changed().is_err() {
-            core.replica.fail(&StoreError::Io("consensus is gone".to_owned()));
-            core.set_fit(false);
-            return;
+        if core.replica.is_refused() {
+            let core = Arc::clone(&core);
+            // Whoever else waits for the state mends it too; one does it, the others wait.
+            tokio::spawn(async move { core.mender.mend().await });
         }
-        let running = core.metrics.borrow().running_state.clone();
-        if let Err(error) = running {
-            core.replica
-                .fail(&StoreError::Io(format!("consensus stopped: {error}")));
-            core.set_fit(false);
-            return;
-        }
-        core.set_fit(
-            core.logs.store().health().pending_flush_us <= FLUSH_US_MAX && core.replica.gate().why_shut().is_none(),
-        );
+        let mut wrong: Vec<String> = core.replica.gate().why_shut().into_iter().collect();
+        let health = core.logs.store().health();
+        wrong.extend(judge.look(&core.disk, &health, (core.free_bytes)(), core.clock.reading()));
+        core.set_wrong(wrong);
         core.tidy_ledger();
-        if core.logs.appended_bytes().load(Ordering::Relaxed) > SNAPSHOT_BYTES {
-            core.logs.appended_bytes().store(0, Ordering::Relaxed);
-            if let Err(error) = core.raft.trigger().snapshot().await {
-                tracing::warn!(%error, "no snapshot could be begun");
-            }
-        }
+        snapshot_if_due(&core).await;
+    }
+}
+
+fn look_at_log(core: &Core, refused: Option<String>) {
+    let known = core.replica.gate().is_refused(Refused::Log);
+    match refused {
+        Some(why) if !known => core.replica.suspend_for_log(&why),
+        None if known => core.replica.gate().resume(Refused::Log),
+        _ => {}
+    }
+}
+
+fn death_of_consensus(core: &Core) -> Option<String> {
+    if core.metrics.has_changed().is_err() {
+        return Some("consensus is gone".to_owned());
+    }
+    let running = core.metrics.borrow().running_state.clone();
+    running.err().map(|error| format!("consensus stopped: {error}"))
+}
+
+async fn snapshot_if_due(core: &Core) {
+    let due = core.logs.appended_bytes().load(Ordering::Relaxed) > SNAPSHOT_BYTES;
+    let wanted = core.links.snapshot_wanted().swap(false, Ordering::AcqRel);
+    if !due && !wanted {
+        return;
+    }
+    core.logs.appended_bytes().store(0, Ordering::Relaxed);
+    if let Err(error) = core.raft.trigger().snapshot().await {
+        tracing::warn!(%error, "no snapshot could be begun");
     }
 }

@@ -196,6 +196,12 @@ impl LeaseGate {
         self.shut.load().lasting.clone()
     }
 
+    /// Why the state must not change at the moment, if it must not: a log that waits for its disk does not keep it from that.
+    pub(crate) fn why_state_shut(&self) -> Option<String> {
+        let shut = self.shut.load();
+        shut.lasting.as_ref().or(shut.state.as_ref()).cloned()
+    }
+
     /// Whether the disk refuses this store at the moment.
     pub fn is_refused(&self, refused: Refused) -> bool {
         Shut::clone(&self.shut.load()).of(refused).is_some()

@@ -268,6 +268,7 @@ impl Replica {
         let back = verified.index < self.auth_index();
         if back {
             self.go_back();
+            self.reached.store(0, Ordering::Release);
         }
         self.guarded(|| self.install_locked(file, &verified))?;
         if back {
@@ -383,7 +384,9 @@ impl Replica {
     }
 
     fn refuse_shut(&self) -> Result<(), StoreError> {
-        self.gate.why_shut().map_or(Ok(()), |why| Err(StoreError::Shut(why)))
+        self.gate
+            .why_state_shut()
+            .map_or(Ok(()), |why| Err(StoreError::Shut(why)))
     }
 }
 

@@ -147,6 +147,12 @@ impl Cluster {
 
     /// Starts a node again, as the line that `dev` prints does, and waits until it holds a lease.
     pub async fn restart(&mut self, node: usize) -> anyhow::Result<()> {
+        self.spawn(node)?;
+        self.ready(node).await
+    }
+
+    /// Starts a node again.
+    pub fn spawn(&mut self, node: usize) -> anyhow::Result<()> {
         let dir = self.dir.join("data").join(&self.nodes[node].name);
         let log = std::fs::File::options()
             .append(true)
@@ -162,7 +168,7 @@ impl Cluster {
         let child = command.spawn()?;
         self.nodes[node].pid = child.id().context("the replica ended at once")?;
         self.restarted.push(child);
-        self.ready(node).await
+        Ok(())
     }
 
     /// Waits until a node holds a lease.

@@ -1,8 +1,11 @@
-//! What tests and benchmarks share: a cluster to work on, a plain HTTP connection, the figures of a process; and the benchmark.
+//! What tests and benchmarks share: a cluster to work on, a plain HTTP connection, the figures of a process, chance that can be
+//! repeated; the benchmark, and the crash test.
 
 pub mod api;
 pub mod bench;
 pub mod clock;
 pub mod cluster;
 pub mod connection;
+pub mod crash;
 pub mod process;
+pub mod random;

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use mcp_model::timers::Timers;
+use mcp_raft::DiskLimits;
 use toml::Value;
 
 use super::{API_PORT, Config, GATEWAY_PORT, Listener, PEER_PORT, Tls};
@@ -44,6 +45,7 @@ pub(super) fn render(config: &Config) -> String {
         usual,
     );
     timers(&mut out, &config.timers);
+    disk(&mut out, &config.disk);
     out
 }
 
@@ -166,6 +168,25 @@ fn timers(out: &mut String, timers: &Timers) {
     ] {
         setting(out, meaning, key, now.to_string(), usual.to_string());
     }
+}
+
+fn disk(out: &mut String, disk: &DiskLimits) {
+    out.push_str("\n# When this node's disk is no longer good enough: it then does not lead and is not ready, until it is again\n[disk]\n");
+    let usual = DiskLimits::default();
+    setting(
+        out,
+        "Longest flush of the raft log, ms, 10 to 30000. Well below a lease, or a slow disk holds everybody up.",
+        "flush_ms_max",
+        disk.flush_ms_max.to_string(),
+        usual.flush_ms_max.to_string(),
+    );
+    setting(
+        out,
+        "Least free space where the data is, bytes, up to 1 TiB. Too little, and the disk is full before another node leads.",
+        "free_bytes_min",
+        disk.free_bytes_min.to_string(),
+        usual.free_bytes_min.to_string(),
+    );
 }
 
 /// One key under its meaning; commented out if it says what is so anyway.

@@ -137,6 +137,7 @@ impl Layout {
                     advertise: None,
                 },
                 timers: Default::default(),
+                disk: Default::default(),
             };
             let mut files = authority.equip(id, &config.certified_hosts(), now_ms)?;
             files.append(common_files(&config, &data_key));

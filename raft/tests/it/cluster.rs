@@ -1,6 +1,6 @@
 //! The harness: nodes that can be stopped, started again and cut off.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,9 +12,9 @@ use mcp_model::names::{Email, Name};
 use mcp_model::records::{ProjectSpec, ToolNaming};
 use mcp_model::timers::Timers;
 use mcp_model::token::TokenHash;
-use mcp_raft::{Member, Node, NodeOptions, PeerTls, WaitFor, Written, tls};
-use mcp_store::log::RaftLog;
-use mcp_store::{Replica, ReplicaOptions};
+use mcp_raft::recover::{self, OpenError, Opened, Opening};
+use mcp_raft::{DiskLimits, Member, Node, NodeOptions, PeerTls, WaitFor, Written, tls};
+use mcp_store::Replica;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -171,6 +171,9 @@ pub(crate) struct Site {
     dir: TempDir,
     listen: String,
     pub(crate) gate: Gate,
+    /// What the node is told about the space on its disk, bytes.
+    pub(crate) free_bytes: Arc<AtomicU64>,
+    had_data: bool,
     pub(crate) running: Option<(Node, Arc<Replica>)>,
 }
 
@@ -183,6 +186,11 @@ impl Site {
         &self.running.as_ref().expect("the node runs").1
     }
 
+    /// Where its data is.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub(crate) fn admits(&self) -> bool {
         self.replica().gate().holds(TestClock.reading())
     }
@@ -191,6 +199,8 @@ impl Site {
 pub(crate) struct Cluster {
     pub(crate) ca: Ca,
     pub(crate) sites: Vec<Site>,
+    /// Whether the nodes have noted outside of their stores who the others are.
+    pub(crate) noted: bool,
 }
 
 impl Cluster {
@@ -199,19 +209,12 @@ impl Cluster {
         let mut cluster = Cluster {
             ca: Ca::new(),
             sites: Vec::new(),
+            noted: true,
         };
         for id in 1..=n {
             cluster.add(id).await;
         }
-        let members: Vec<Member> = cluster
-            .sites
-            .iter()
-            .map(|s| Member {
-                id: s.id,
-                name: s.id.to_string(),
-                address: s.gate.address.clone(),
-            })
-            .collect();
+        let members = cluster.members();
         let begun = cluster.sites[0].node().bootstrap(&members).await.unwrap();
         assert!(matches!(begun, mcp_raft::Begun::Here), "{begun:?}");
         cluster.seed().await;
@@ -231,48 +234,83 @@ impl Cluster {
             dir,
             listen,
             gate,
+            free_bytes: Arc::new(AtomicU64::new(u64::MAX)),
+            had_data: false,
             running: None,
         });
         self.start(self.sites.len() - 1).await;
     }
 
+    fn members(&self) -> Vec<Member> {
+        let member = |site: &Site| Member {
+            id: site.id,
+            name: site.id.to_string(),
+            address: site.gate.address.clone(),
+        };
+        self.sites.iter().map(member).collect()
+    }
+
     pub(crate) async fn start(&mut self, at: usize) {
+        self.try_start(at).await.unwrap();
+    }
+
+    /// Starts a node as `mcpnode` does: what is damaged is set aside, and a node without its log waits to be let go.
+    pub(crate) async fn try_start(&mut self, at: usize) -> Result<(), OpenError> {
+        let known = if self.noted { self.members() } else { Vec::new() };
         let site = &mut self.sites[at];
         let (dir, id) = (site.dir.path().to_owned(), site.id);
-        let had_data = dir.join("state.redb").exists();
-        let options = ReplicaOptions {
+        let opening = Opening {
+            dir: dir.clone(),
+            had_data: site.had_data,
             lease_ms: 2_000,
-            had_data,
+            me: id,
+            known,
+            now_ms: random() >> 1,
             random: Arc::new(random),
+            ticks: Arc::new(|| TestClock.reading().boot_ns),
         };
-        let replica = Replica::open(&dir, options).unwrap();
-        let log = dir.join("raft-log.redb");
-        let ticks: mcp_store::log::Ticks = Arc::new(|| TestClock.reading().boot_ns);
-        let log = if had_data {
-            RaftLog::open_existing(&log, ticks)
-        } else {
-            RaftLog::open_or_create(&log, ticks)
+        let opened = tokio::task::spawn_blocking(|| recover::open(opening)).await.unwrap()?;
+        site.had_data = true;
+        let tls = self.ca.tls(id, &self.ca);
+        let whole = match opened {
+            Opened::Whole(whole) => whole,
+            Opened::LogLost(lost) => {
+                let let_go = lost.be_let_go("test".to_owned(), tls.clone(), watch::Sender::new(String::new()));
+                tokio::time::timeout(LIMIT, let_go)
+                    .await
+                    .expect("let go in time")
+                    .unwrap()
+            }
         };
+        let free_bytes = Arc::clone(&site.free_bytes);
         let options = NodeOptions {
             cluster: "test".to_owned(),
             me: id,
             timers: Timers::default(),
             snapshot_entries: 100,
             kept_entries: 10,
-            snapshots: PathBuf::from(&dir).join("snapshots"),
+            snapshots: dir.join("snapshots"),
+            disk: DiskLimits::default(),
+            free_bytes: Arc::new(move || Some(free_bytes.load(Ordering::Relaxed))),
             random: Arc::new(random),
         };
-        let tls = self.ca.tls(id, &self.ca);
         let listener = TcpListener::bind(&site.listen).await.unwrap();
+        let replica = whole.replica;
         let node = Node::start(
             options,
             Arc::clone(&replica),
-            log.unwrap(),
+            whole.log,
             Arc::new(TestClock),
             tls,
             listener,
         );
-        site.running = Some((node.await.unwrap(), replica));
+        let node = node.await.unwrap();
+        if let Some(returning) = whole.returning {
+            let (name, address) = (id.to_string(), site.gate.address.clone());
+            node.come_back(returning, Member { id, name, address });
+        }
+        site.running = Some((node, replica));
+        Ok(())
     }
 
     pub(crate) async fn stop(&mut self, at: usize) {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod cluster;
+mod damage;
+mod disks;
 mod leases;
 mod members;
 mod peers;

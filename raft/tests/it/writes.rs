@@ -144,6 +144,8 @@ async fn a_stranger_begins_a_cluster_of_its_own() {
         snapshot_entries: 100,
         kept_entries: 10,
         snapshots: dir.path().join("snapshots"),
+        disk: Default::default(),
+        free_bytes: Arc::new(|| None),
         random: Arc::new(|| 3),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,0 +1,157 @@
+//! kill -9 at random points, with real processes: whatever was acknowledged is there afterwards, on every node.
+//!
+//! Writers mint and revoke through all nodes and keep a history. In each round one, two or all of the nodes are killed at a
+//! random moment and started again; then every node must show every token that was acknowledged, and refuse every one whose
+//! revoke was. A run in which one kind of kill did not happen, or too little was acknowledged, is void, not green.
+
+mod history;
+mod writers;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::cluster::Cluster;
+use crate::random::Random;
+
+use history::History;
+use writers::Writers;
+
+const USAGE: &str = "usage: crash [--rounds N] [--seed S] [--dir DIR] [--program FILE]\n\n  \
+    --rounds N      how often nodes are killed [default: 30; the long run has 500]\n  \
+    --seed S        what is killed when [default: drawn, and printed]\n  \
+    --dir DIR       where the cluster's files go [default: a temporary directory]\n  \
+    --program FILE  the mcpnode to kill [default: the one beside this program]";
+/// Nodes of the cluster.
+const NODES: usize = 3;
+/// Longest life between two kills, and longest death, ms.
+const LIFE_MS: u64 = 700;
+const DEATH_MS: u64 = 300;
+/// Writes that must have been acknowledged per round, or nothing was tested.
+const WRITES_PER_ROUND: usize = 3;
+
+struct Options {
+    rounds: usize,
+    seed: u64,
+    dir: Option<PathBuf>,
+    program: PathBuf,
+}
+
+/// Reads the command line and runs.
+pub fn main() -> anyhow::Result<()> {
+    let options = options(std::env::args().skip(1))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(&options)).with_context(|| {
+        format!(
+            "seed {seed}: again with --seed {seed} --rounds {rounds}",
+            seed = options.seed,
+            rounds = options.rounds
+        )
+    })
+}
+
+fn options(args: impl Iterator<Item = String>) -> anyhow::Result<Options> {
+    let own = std::env::current_exe()?;
+    let mut options = Options {
+        rounds: 30,
+        seed: Random::draw_seed()?,
+        dir: None,
+        program: own.with_file_name("mcpnode"),
+    };
+    let mut args = args;
+    while let Some(flag) = args.next() {
+        let mut value = || args.next().with_context(|| format!("{flag} needs a value\n\n{USAGE}"));
+        match flag.as_str() {
+            "--rounds" => options.rounds = value()?.parse().context("--rounds is not a number")?,
+            "--seed" => options.seed = value()?.parse().context("--seed is not a number")?,
+            "--dir" => options.dir = Some(value()?.into()),
+            "--program" => options.program = value()?.into(),
+            _ => bail!("{flag} is no option\n\n{USAGE}"),
+        }
+    }
+    if !options.program.exists() {
+        bail!("{} is not there: cargo build -p mcpnode", options.program.display());
+    }
+    Ok(options)
+}
+
+async fn run(options: &Options) -> anyhow::Result<()> {
+    let temporary = tempfile::tempdir()?;
+    let dir = options.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    std::fs::create_dir_all(&dir)?;
+    println!(
+        "crash: {} rounds with seed {} in {}",
+        options.rounds,
+        options.seed,
+        dir.display()
+    );
+    let mut random = Random::from_seed(options.seed);
+    let mut cluster = Cluster::start(&options.program, &dir, NODES as u16).await?;
+    let history = History::default();
+    let mut killed = [0_usize; NODES];
+    for round in 1..=options.rounds {
+        let writers = Writers::start(&cluster, &history, random.number());
+        random_pause(&mut random, LIFE_MS).await;
+        let victims = victims(round, &mut random);
+        for victim in &victims {
+            cluster.kill(*victim)?;
+        }
+        random_pause(&mut random, DEATH_MS).await;
+        for victim in &victims {
+            cluster.spawn(*victim)?;
+        }
+        // Writers go on while the nodes come back: what they are told then counts as well.
+        for victim in &victims {
+            let back = cluster.ready(*victim).await;
+            back.with_context(|| format!("round {round}: after kill -9 of nodes {victims:?}"))?;
+        }
+        writers.stop().await?;
+        killed[victims.len() - 1] += 1;
+        let whole = history.check(&cluster).await;
+        whole.with_context(|| format!("round {round}: after kill -9 of nodes {victims:?}"))?;
+    }
+    cluster.stop().await?;
+    let (minted, revoked) = history.acknowledged();
+    println!(
+        "crash: {} rounds (one node {}, two {}, all {}), {minted} tokens and {revoked} revokes acknowledged, none missing on any node",
+        options.rounds, killed[0], killed[1], killed[2]
+    );
+    if options.rounds >= NODES && killed.contains(&0) {
+        bail!("void: a kind of kill did not happen");
+    }
+    if minted + revoked < WRITES_PER_ROUND * options.rounds {
+        bail!("void: only {} writes were acknowledged", minted + revoked);
+    }
+    Ok(())
+}
+
+/// One, two, all, one, ...; which ones is chance.
+fn victims(round: usize, random: &mut Random) -> Vec<usize> {
+    let mut nodes: Vec<usize> = (0..NODES).collect();
+    let count = (round - 1) % NODES + 1;
+    while nodes.len() > count {
+        nodes.remove(random.below(nodes.len()));
+    }
+    nodes
+}
+
+async fn random_pause(random: &mut Random, most_ms: u64) {
+    tokio::time::sleep(Duration::from_millis(random.number() % most_ms)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_kill_has_its_turn_and_a_seed_repeats_it() {
+        let all = |seed| {
+            let mut random = Random::from_seed(seed);
+            (1..=9).map(|round| victims(round, &mut random)).collect::<Vec<_>>()
+        };
+        assert_eq!(all(7), all(7));
+        let counts: Vec<usize> = all(7).iter().map(Vec::len).collect();
+        assert_eq!(counts, [1, 2, 3, 1, 2, 3, 1, 2, 3]);
+    }
+}
