@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::limits;
 use crate::message::Message;
+use crate::pool::{Pool, Target};
 use crate::upstream::{CallLimits, Cause, Frame, HttpConfig, HttpPool, Outgoing, Upstream, UpstreamError};
 
 /// Why a client call failed.
@@ -173,10 +174,15 @@ impl Client {
 pub async fn get(tls: Arc<ClientConfig>, url: &str, timeout_ms: u64) -> Result<(StatusCode, Bytes), ClientError> {
     let mut request = Request::new(Full::new(Bytes::new()));
     *request.method_mut() = Method::GET;
-    *request.uri_mut() = parse_url(url)?;
-    let pool = HttpPool::new(tls);
+    let target = parse_url(url)?;
+    let target = Target::of(&target)
+        .ok_or_else(|| ClientError::Transport(format!("\"{url}\" is not a URL: its host cannot be asked for")))?;
+    let pool = Pool::new(tls);
     let exchange = async {
-        let answer = pool.0.request(request).await.map_err(|error| transport(&error))?;
+        let answer = pool
+            .request(&target, request)
+            .await
+            .map_err(|error| transport(&error))?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), 64 << 10).collect().await;
         let body = body

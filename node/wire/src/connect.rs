@@ -1,4 +1,4 @@
-//! TCP and TLS connections for the pooled HTTP client: no Nagle, a deadline on connecting and on the handshake.
+//! TCP and TLS connections for the pool: no Nagle, a deadline on connecting and on the handshake.
 
 use std::io;
 use std::pin::Pin;
@@ -6,13 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Uri;
-use http_body_util::Full;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -22,33 +19,28 @@ use tower_service::Service;
 
 use crate::limits;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// The pooled client that everything here sends HTTP with.
-pub(crate) type Pool = Client<Connector, Full<Bytes>>;
-
-/// A pool that trusts what `tls` trusts.
-pub(crate) fn pool(tls: Arc<ClientConfig>) -> Pool {
-    let mut tcp = HttpConnector::new();
-    tcp.set_nodelay(true);
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(Duration::from_millis(limits::CONNECT_MS)));
-    tcp.set_keepalive(Some(Duration::from_secs(30)));
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(Duration::from_millis(limits::POOL_IDLE_MS))
-        .pool_max_idle_per_host(limits::POOL_IDLE_MAX)
-        .build(Connector {
-            tcp,
-            tls: TlsConnector::from(tls),
-        })
-}
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Opens connections.
 #[derive(Clone)]
 pub(crate) struct Connector {
     tcp: HttpConnector,
     tls: TlsConnector,
+}
+
+impl Connector {
+    /// Trusts what `tls` trusts.
+    pub(crate) fn new(tls: Arc<ClientConfig>) -> Connector {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(Duration::from_millis(limits::CONNECT_MS)));
+        tcp.set_keepalive(Some(Duration::from_secs(30)));
+        Connector {
+            tcp,
+            tls: TlsConnector::from(tls),
+        }
+    }
 }
 
 impl Service<Uri> for Connector {
@@ -84,12 +76,6 @@ impl Service<Uri> for Connector {
 pub(crate) enum Stream {
     Plain(TokioIo<TcpStream>),
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
 }
 
 impl Read for Stream {

@@ -20,6 +20,7 @@ mod lines;
 pub mod sse;
 
 mod connect;
+mod pool;
 pub mod tls;
 
 pub mod client;

@@ -5,22 +5,22 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use super::{CallLimits, Cause, UpstreamError};
 use crate::message::Message;
+use crate::pool::Answer;
 use crate::sse::{SseReader, TooLong};
 
 /// The messages of one HTTP answer.
 pub(super) enum Messages {
     /// One JSON body. `taken` is what has arrived, so that waiting for the rest can be given up and resumed.
     Body {
-        body: Incoming,
+        body: Answer,
         taken: BytesMut,
         bytes_max: usize,
     },
     /// Server-sent events.
-    Events { body: Incoming, reader: SseReader },
+    Events { body: Answer, reader: SseReader },
     /// What was read already.
     Known(VecDeque<Message>),
 }
@@ -75,7 +75,7 @@ impl Messages {
     }
 }
 
-async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, UpstreamError> {
+async fn next_data(body: &mut Answer) -> Result<Option<Bytes>, UpstreamError> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| UpstreamError::after(Cause::Closed(innermost(&error))))?;
         if let Ok(data) = frame.into_data() {
@@ -86,7 +86,7 @@ async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, UpstreamError> 
 }
 
 /// The whole body, if it is within the limit.
-pub(super) async fn collect(body: Incoming, bytes_max: usize) -> Result<Bytes, UpstreamError> {
+pub(super) async fn collect(body: Answer, bytes_max: usize) -> Result<Bytes, UpstreamError> {
     let mut messages = Messages::Body {
         body,
         taken: BytesMut::new(),

@@ -1,15 +1,15 @@
 //! An upstream over streamable HTTP.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use ::http::header::{ACCEPT, CONTENT_TYPE, LOCATION};
+use ::http::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION};
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bytes::{Bytes, BytesMut};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use rustls::ClientConfig;
 use tokio::sync::{Mutex, watch};
 
@@ -17,10 +17,10 @@ use super::answer::{Messages, collect, innermost};
 use super::frames::{Frames, Source};
 use super::handshake::{self, Exchange, Opened};
 use super::{CallLimits, Cause, Outgoing, State, UpstreamError};
-use crate::connect::{Pool, pool};
 use crate::headers;
 use crate::limits;
 use crate::message::{Kind, Message};
+use crate::pool::{Answer, Pool, SendFailed, Target};
 use crate::refusal::{METHOD_NOT_FOUND, Refusal, result_body};
 use crate::splice::Forward;
 use crate::sse::SseReader;
@@ -36,7 +36,7 @@ pub struct HttpPool(pub(crate) Pool);
 impl HttpPool {
     /// A pool that trusts what `tls` trusts.
     pub fn new(tls: Arc<ClientConfig>) -> HttpPool {
-        HttpPool(pool(tls))
+        HttpPool(Pool::new(tls))
     }
 }
 
@@ -77,6 +77,8 @@ struct Session {
 struct Wire {
     pool: Pool,
     config: HttpConfig,
+    /// None: the URL names no host.
+    target: Option<Target>,
     ids: AtomicU64,
     changes: watch::Sender<u64>,
 }
@@ -85,6 +87,7 @@ impl HttpLink {
     pub(super) fn new(pool: &HttpPool, config: HttpConfig) -> HttpLink {
         let wire = Wire {
             pool: pool.0.clone(),
+            target: Target::of(&config.url),
             config,
             ids: AtomicU64::new(1),
             changes: watch::Sender::new(0),
@@ -174,9 +177,10 @@ impl HttpLink {
         let Some(session) = session.filter(|session| session.opened.session_id.is_some()) else {
             return;
         };
-        let request = self.wire.request(Method::DELETE, &session.headers, Bytes::new());
-        let leaving = tokio::time::timeout(Duration::from_millis(limits::LEAVE_MS), self.wire.pool.request(request));
-        if let Ok(Err(error)) = leaving.await {
+        let Some(target) = &self.wire.target else { return };
+        let request = request(Method::DELETE, &session.headers, Bytes::new());
+        let leaving = self.wire.pool.request(target, request);
+        if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(limits::LEAVE_MS), leaving).await {
             tracing::debug!(%error, "upstream session not ended");
         }
     }
@@ -192,6 +196,10 @@ impl Wire {
         let mut all = self.config.headers.clone();
         all.insert(ACCEPT, BOTH_KINDS);
         all.insert(CONTENT_TYPE, JSON);
+        // Here, because headers are copied for every request and this one would make the copy grow.
+        if let Some(target) = &self.target {
+            all.entry(HOST).or_insert_with(|| target.host().clone());
+        }
         all
     }
 
@@ -205,14 +213,6 @@ impl Wire {
             all.insert(headers::SESSION_ID, id.clone());
         }
         all
-    }
-
-    fn request(&self, method: Method, headers: &HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = self.config.url.clone();
-        *request.headers_mut() = headers.clone();
-        request
     }
 
     async fn call(self: &Arc<Self>, session: &Arc<Session>, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
@@ -246,26 +246,25 @@ impl Wire {
     }
 
     /// Sends a body and waits for the head of the answer, following redirects within the origin.
-    async fn post(&self, headers: &HeaderMap, body: Bytes) -> Result<Response<Incoming>, UpstreamError> {
-        let mut request = self.request(Method::POST, headers, body.clone());
+    async fn post(&self, headers: &HeaderMap, body: Bytes) -> Result<Response<Answer>, UpstreamError> {
+        let no_host = || UpstreamError::before(Cause::Connect("the URL names no host".to_owned()));
+        let mut target = Cow::Borrowed(self.target.as_ref().ok_or_else(no_host)?);
         for _ in 0..=limits::REDIRECTS_MAX {
             let idle = self.config.limits.idle_ms;
-            let answer = tokio::time::timeout(Duration::from_millis(idle), self.pool.request(request))
+            let sending = self.pool.request(&target, request(Method::POST, headers, body.clone()));
+            let answer = tokio::time::timeout(Duration::from_millis(idle), sending)
                 .await
                 .map_err(|_| UpstreamError::after(Cause::Deadline(idle)))?
                 .map_err(|error| sending_failed(&error))?;
             match redirect(&self.config.url, &answer)? {
                 None => return Ok(answer),
-                Some(target) => {
-                    request = self.request(Method::POST, headers, body.clone());
-                    *request.uri_mut() = target;
-                }
+                Some(elsewhere) => target = Cow::Owned(Target::of(&elsewhere).ok_or_else(no_host)?),
             }
         }
         Err(UpstreamError::before(Cause::Rubbish("too many redirects".into())))
     }
 
-    async fn source(&self, answer: Response<Incoming>, id: u64, has_session: bool) -> Result<Messages, UpstreamError> {
+    async fn source(&self, answer: Response<Answer>, id: u64, has_session: bool) -> Result<Messages, UpstreamError> {
         let status = answer.status();
         let kind = answer
             .headers()
@@ -322,6 +321,13 @@ impl Wire {
             Ok(_) | Err(_) => Err(UpstreamError::after(Cause::Status(status.as_u16()))),
         }
     }
+}
+
+fn request(method: Method, headers: &HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.headers_mut() = headers.clone();
+    request
 }
 
 impl Exchange for Wire {
@@ -387,7 +393,7 @@ fn answers(response: &Message, id: u64) -> bool {
 }
 
 /// The target of a redirect within the origin; none if the answer is no redirect.
-fn redirect(from: &Uri, answer: &Response<Incoming>) -> Result<Option<Uri>, UpstreamError> {
+fn redirect(from: &Uri, answer: &Response<Answer>) -> Result<Option<Uri>, UpstreamError> {
     if !answer.status().is_redirection() {
         return Ok(None);
     }
@@ -413,11 +419,11 @@ fn redirect(from: &Uri, answer: &Response<Incoming>) -> Result<Option<Uri>, Upst
     Uri::from_parts(parts).map(Some).map_err(|_| refused("no location"))
 }
 
-fn sending_failed(error: &hyper_util::client::legacy::Error) -> UpstreamError {
+fn sending_failed(error: &SendFailed) -> UpstreamError {
     let why = innermost(error);
-    match error.is_connect() {
-        true => UpstreamError::before(Cause::Connect(why)),
-        false => UpstreamError::after(Cause::Closed(why)),
+    match error {
+        SendFailed::Connect(_) => UpstreamError::before(Cause::Connect(why)),
+        SendFailed::Exchange(_) => UpstreamError::after(Cause::Closed(why)),
     }
 }
 
