@@ -131,7 +131,7 @@ pub(crate) enum Command {
     /// List objects, or show some
     #[command(after_help = "Examples:\n  \
         mcpctl get mcptokens\n  mcpctl get mcptoken ci -p demo\n  mcpctl get project demo -o yaml\n  mcpctl get nodes -o wide\n  \
-        mcpctl get projects -o 'jsonpath={.items[*].metadata.name}'")]
+        mcpctl get projects -o 'jsonpath={.items[*].metadata.name}'\n  mcpctl get all -o yaml > everything.yaml")]
     Get(GetArgs),
     /// Show one object in detail
     #[command(after_help = "Examples:\n  mcpctl describe mcptoken ci -p demo\n  mcpctl describe server/time")]

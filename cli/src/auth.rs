@@ -59,7 +59,10 @@ pub(crate) async fn login(global: &Global, args: &LoginArgs) -> Result<Exit, Fai
 async fn open_session(api: &Api, email: &str, from_stdin: bool) -> Result<LoginAnswer, Failure> {
     let password = match from_stdin {
         true => password::from_stdin()?,
-        false => password::ask(&format!("Password of {email}: "))?,
+        false => password::ask(
+            &format!("Password of {email}: "),
+            &piped(&format!("login --email {email}")),
+        )?,
     };
     let request = LoginRequest {
         email: email.to_owned(),
@@ -77,7 +80,10 @@ async fn set_up(api: &Api, email: &str, file: &Path, from_stdin: bool) -> Result
     let secret = password::from_file(file)?;
     let password = match from_stdin {
         true => password::from_stdin()?,
-        false => password::ask_new(email)?,
+        false => password::ask_new(
+            email,
+            &piped(&format!("login --email {email} --setup-secret-file FILE")),
+        )?,
     };
     let request = SetupRequest {
         email: email.to_owned(),
@@ -211,11 +217,15 @@ pub(crate) async fn passwd(global: &Global, args: &PasswdArgs) -> Result<Exit, F
     api.logged_in(&what)?;
     let (path, body) = match (&args.email, args.password_stdin) {
         (Some(email), true) => reset(email, password::from_stdin()?.to_string()),
-        (Some(email), false) => reset(email, password::ask_new(email)?.to_string()),
+        (Some(email), false) => reset(
+            email,
+            password::ask_new(email, &piped(&format!("passwd {email}")))?.to_string(),
+        ),
         (None, true) => own(password::two_from_stdin()?),
         (None, false) => {
-            let old = password::ask("Present password: ")?;
-            own((old, password::ask_new("your own")?))
+            let otherwise = "printf '%s\\n%s\\n' \"$OLD\" \"$NEW\" | mcpctl passwd --password-stdin";
+            let old = password::ask("Present password: ", otherwise)?;
+            own((old, password::ask_new("your own", otherwise)?))
         }
     };
     let answer: Answer<serde_json::Value> = api.write(&what, Method::POST, &path, &body).await?;
@@ -229,6 +239,11 @@ pub(crate) async fn passwd(global: &Global, args: &PasswdArgs) -> Result<Exit, F
     }
     eprintln!("the password is set; sessions from before are over");
     Ok(Exit::Done)
+}
+
+/// A command that takes the password from a pipe.
+fn piped(command: &str) -> String {
+    format!("printf %s \"$PASSWORD\" | mcpctl {command} --password-stdin")
 }
 
 fn reset(email: &str, password: String) -> (String, serde_json::Value) {

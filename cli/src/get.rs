@@ -12,6 +12,7 @@ use mcp_api::sessions::SessionBody;
 use mcp_api::tokens::McpTokenBody;
 use mcp_api::users::UserBody;
 
+use crate::all;
 use crate::api::{Api, encoded};
 use crate::args::{GetArgs, Global, ProjectArg};
 use crate::failure::{Exit, Failure};
@@ -19,6 +20,9 @@ use crate::kinds::{Kind, Target};
 use crate::show::{self, Object};
 
 pub(crate) async fn get(global: &Global, args: &GetArgs) -> Result<Exit, Failure> {
+    if args.kind == all::ALL && args.names.is_empty() {
+        return all::get(global, args.output.output).await;
+    }
     let target = target(&args.kind, &args.names)?;
     let api = Api::of(global)?;
     match target.kind {
@@ -53,7 +57,7 @@ async fn named<T: Object>(args: &GetArgs, api: &Api, target: &Target) -> Result<
     let plural = T::KIND.plural();
     if target.names.is_empty() {
         let mut list: List<T> = api.list(&format!("list {plural}"), plural, "").await?;
-        list.items.sort_by_key(Object::name);
+        list.items.sort_by_key(Object::order);
         show::list(args.output.output, &list)?;
         return Ok(Exit::Done);
     }

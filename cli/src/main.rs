@@ -3,6 +3,7 @@
 //! In the order in which a command runs: [`args`] reads it, [`settings`] says which nodes it is for and on whose behalf,
 //! [`api`] talks to them, one module per verb does the work, [`show`] prints what came, [`failure`] says what did not.
 
+mod all;
 mod api;
 mod apply;
 mod args;
@@ -35,6 +36,7 @@ mod wait;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use clap::error::ErrorKind;
 
 use crate::args::{Auth, Cli, Command, Test};
 use crate::failure::{Exit, Failure};
@@ -87,13 +89,21 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
 
 /// Usage errors leave with 2, and with 64 from `test mcp`, where 2 says that the server broke the contract.
 fn usage(error: &clap::Error) -> ExitCode {
-    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as Help;
-    if !error.use_stderr() || error.kind() == Help {
-        let shown = error.print();
-        drop(shown);
-        return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { 0 });
+    let mut root = Cli::command();
+    let (path, meant) = meant(&mut root, std::env::args().skip(1));
+    match error.kind() {
+        _ if !error.use_stderr() => {
+            let shown = error.print();
+            drop(shown);
+            return ExitCode::SUCCESS;
+        }
+        // Half a command: what can follow helps more than what is missing.
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprint!("{}", meant.render_help());
+            return ExitCode::from(Exit::Usage.code());
+        }
+        _ => {}
     }
-    let path = path_of(&Cli::command(), std::env::args().skip(1));
     let text = error.render().to_string();
     let text = text.split("\n\nUsage:").next().unwrap_or_default().trim();
     let why = text.strip_prefix("error: ").unwrap_or(text);
@@ -110,17 +120,15 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 /// The command that was meant: as many words of the line as are names of commands.
-fn path_of(root: &clap::Command, words: impl Iterator<Item = String>) -> String {
+fn meant(root: &mut clap::Command, words: impl Iterator<Item = String>) -> (String, &mut clap::Command) {
+    root.build();
     let (mut at, mut path) = (root, "mcpctl".to_owned());
-    for word in words {
-        if word.starts_with('-') {
+    for word in words.filter(|word| !word.starts_with('-')) {
+        if at.find_subcommand(&word).is_none() {
             continue;
         }
-        let Some(inner) = at.find_subcommand(&word) else {
-            continue;
-        };
-        path = format!("{path} {}", inner.get_name());
-        at = inner;
+        at = at.find_subcommand_mut(&word).expect("it was found a moment ago");
+        path = format!("{path} {}", at.get_name());
     }
-    path
+    (path, at)
 }

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 const PASSWORD_BYTES_MAX: u64 = 4_096;
 
 /// The way that needs no terminal.
-const PIPE: &str = "run the command again with --password-stdin: printf %s \"$PASSWORD\" | mcpctl …";
+const PIPE: &str = "printf %s \"$PASSWORD\" | mcpctl login --email EMAIL --password-stdin";
 
 /// Reads a password from standard input, up to its first line break.
 pub(crate) fn from_stdin() -> Result<Zeroizing<String>, Failure> {
@@ -46,9 +46,9 @@ pub(crate) fn two_from_stdin() -> Result<(Zeroizing<String>, Zeroizing<String>),
     }
 }
 
-/// Asks for a password on the terminal, where it does not show.
-pub(crate) fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
-    let mut tty = terminal()?;
+/// Asks for a password on the terminal, where it does not show. `otherwise` is the command that needs no terminal.
+pub(crate) fn ask(prompt: &str, otherwise: &str) -> Result<Zeroizing<String>, Failure> {
+    let mut tty = terminal().map_err(|failure| failure.next(otherwise))?;
     let before = tcgetattr(&tty).map_err(|e| Failure::new("cannot ask for the password", e.to_string()).next(PIPE))?;
     let _quiet = Quiet::new(&tty, before)?;
     let line = prompt_line(&mut tty, prompt)?;
@@ -57,9 +57,9 @@ pub(crate) fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
 }
 
 /// Asks for a new password on the terminal, twice. `whose` stands in the question.
-pub(crate) fn ask_new(whose: &str) -> Result<Zeroizing<String>, Failure> {
-    let password = ask(&format!("New password of {whose}: "))?;
-    let again = ask("The same again: ")?;
+pub(crate) fn ask_new(whose: &str, otherwise: &str) -> Result<Zeroizing<String>, Failure> {
+    let password = ask(&format!("New password of {whose}: "), otherwise)?;
+    let again = ask("The same again: ", otherwise)?;
     if *password != *again {
         return Err(Failure::usage("cannot set the password", "the two are not the same").next("run the command again"));
     }
@@ -91,7 +91,7 @@ fn terminal() -> Result<File, Failure> {
         .read(true)
         .write(true)
         .open("/dev/tty")
-        .map_err(|_| Failure::usage("cannot ask", "there is no terminal").next(PIPE))
+        .map_err(|_| Failure::usage("cannot ask for what is missing", "there is no terminal").next(PIPE))
 }
 
 fn prompt_line(tty: &mut File, prompt: &str) -> Result<Zeroizing<String>, Failure> {

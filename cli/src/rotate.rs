@@ -62,7 +62,10 @@ async fn secret(global: &Global, args: &RotateArgs, name: &str) -> Result<Exit, 
     };
     let value = match &args.from_file {
         Some(file) => secrets::value_of(file)?,
-        None => password::ask(&format!("{name}/{key}: "))?.to_string(),
+        None => {
+            let otherwise = format!("mcpctl rotate secret {name} --key {key} --from-file FILE");
+            password::ask(&format!("{name}/{key}: "), &otherwise)?.to_string()
+        }
     };
     let change = SecretChange {
         description: None,

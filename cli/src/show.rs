@@ -27,6 +27,10 @@ pub(crate) trait Object: Serialize + DeserializeOwned {
     const FIELDS: &'static [&'static str];
     /// What people call it.
     fn name(&self) -> String;
+    /// What lists are sorted by.
+    fn order(&self) -> String {
+        self.name()
+    }
     /// What names it on a command line.
     fn full_name(&self) -> String {
         format!("{}/{}", Self::KIND.singular(), self.name())
@@ -73,7 +77,7 @@ pub(crate) fn list<T: Object>(format: Format, list: &List<T>) -> Result<(), Fail
 pub(crate) const VERSION: &str = "mcpctl/v1";
 
 /// An object as templates see it: as the API answers, and as `apply` takes it.
-fn whole<T: Object>(object: &T) -> Value {
+pub(crate) fn whole<T: Object>(object: &T) -> Value {
     let mut all = serde_json::to_value(object).unwrap_or(Value::Null);
     all["apiVersion"] = VERSION.into();
     all["kind"] = T::KIND.singular().into();
@@ -184,7 +188,8 @@ pub(crate) fn rows(headings: &[&str], rows: &[Vec<String>]) {
     rows.iter().for_each(|row| line(row));
 }
 
-fn table<T: Object>(objects: &[T], wide: bool) {
+/// Prints objects as rows.
+pub(crate) fn table<T: Object>(objects: &[T], wide: bool) {
     let now_ms = clock::wall_ms();
     let headings = [T::COLUMNS, if wide { T::WIDE } else { &[] }].concat();
     let cells = |object: &T| {
@@ -201,7 +206,7 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn yaml_of<T: Object>(object: &T) -> Result<String, Failure> {
+pub(crate) fn yaml_of<T: Object>(object: &T) -> Result<String, Failure> {
     manifest(T::KIND, &object.name(), &object.spec())
 }
 

@@ -8,7 +8,7 @@ use crate::complete;
 
 #[derive(Args)]
 pub(crate) struct GetArgs {
-    /// projects, servers, mcptokens, users, groups, serviceaccounts, secrets, rbac, sessions, nodes; or KIND/NAME
+    /// projects, servers, mcptokens, users, groups, serviceaccounts, secrets, rbac, sessions, nodes; or KIND/NAME; or all
     #[arg(add = ArgValueCandidates::new(complete::kinds))]
     pub(crate) kind: String,
     /// Names or ids; none: all

@@ -75,7 +75,10 @@ pub(super) async fn user(global: &Global, args: &CreateUser) -> Result<Exit, Fai
     let password = match (args.no_password, args.password_stdin) {
         (true, _) => None,
         (false, true) => Some(password::from_stdin()?),
-        (false, false) => Some(password::ask(&format!("Password for {}: ", args.email))?),
+        (false, false) => {
+            let otherwise = format!("mcpctl create user {} --no-password (or --password-stdin)", args.email);
+            Some(password::ask(&format!("Password for {}: ", args.email), &otherwise)?)
+        }
     };
     let body = NewUser {
         email: args.email.clone(),

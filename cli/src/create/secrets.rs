@@ -80,13 +80,14 @@ fn values(args: &CreateSecret) -> Result<BTreeMap<String, String>, Failure> {
         }
     }
     for key in &args.key {
-        add(
-            &mut all,
-            key,
-            password::ask(&format!("{}/{key}: ", args.name))?.to_string(),
-        )?;
+        add(&mut all, key, asked(&args.name, key)?)?;
     }
     Ok(all)
+}
+
+fn asked(name: &str, key: &str) -> Result<String, Failure> {
+    let otherwise = format!("mcpctl create secret {name} --from-file {key}=FILE");
+    Ok(password::ask(&format!("{name}/{key}: "), &otherwise)?.to_string())
 }
 
 fn add(all: &mut BTreeMap<String, String>, key: &str, value: String) -> Result<(), Failure> {

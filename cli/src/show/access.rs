@@ -190,6 +190,10 @@ impl Object for SessionBody {
         self.id.clone()
     }
 
+    fn order(&self) -> String {
+        self.created_at.clone()
+    }
+
     fn is_written_by_hand(&self) -> bool {
         false
     }

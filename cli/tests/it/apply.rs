@@ -108,6 +108,36 @@ fn what_get_prints_is_what_apply_takes() {
 }
 
 #[test]
+fn everything_can_be_written_to_a_file_and_applied() {
+    let world = World::new();
+    apply(&world, "", ALL).done();
+    world.run("revoke mcptoken ci -p vllm").done();
+    world.run("create mcptoken ci -p vllm").done();
+    world.run("create sa deploy").done();
+    world.run("create session --serviceaccount deploy").done();
+    let yaml = world.run("get all -o yaml").done().out;
+    let said = apply(&world, "", &yaml).done();
+    let untouched = |l: &str| l.ends_with(" unchanged") || l.ends_with(" already active - skipped");
+    assert!(
+        said.out.lines().count() == 9 && said.out.lines().all(untouched),
+        "{yaml}\n{said:?}"
+    );
+    let names = world.run("get all -o name").done().out;
+    let applied: Vec<&str> = said.out.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(names.lines().collect::<Vec<_>>(), applied);
+    let picked = world
+        .run("get all -o 'jsonpath={.items[?@.kind==\"server\"].metadata.name}'")
+        .done()
+        .out;
+    assert_eq!(picked, "git time");
+    let table = world.run("get all").done().out;
+    assert!(
+        table.starts_with("USERS\nEMAIL ") && table.contains("\n\nMCPTOKENS\nNAME "),
+        "{table}"
+    );
+}
+
+#[test]
 fn every_fault_is_reported_before_anything_is_changed() {
     let world = World::new();
     let text = "kind: project\nname: good\n---\nkind: project\nname: BAD\nspeed: 1\n---\nkind: pod\nname: x\n";

@@ -12,7 +12,7 @@ fn check(name: &str, world: &World, lines: &[&str]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/snapshots/{name}.txt"));
     let mut said = String::new();
     for line in lines {
-        let Some(command) = line.strip_prefix("mcpctl ") else {
+        let Some(command) = line.strip_prefix("mcpctl") else {
             change(world, line);
             said.push_str(&format!("# {line}\n\n"));
             continue;
@@ -191,6 +191,8 @@ fn every_way_to_fail() {
         &world,
         &[
             "mcpctl frobnicate",
+            "mcpctl",
+            "mcpctl config",
             "mcpctl get",
             "mcpctl get pods",
             "mcpctl get projects -o pdf",

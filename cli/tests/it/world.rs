@@ -89,11 +89,13 @@ impl World {
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let done = child.wait_with_output().unwrap();
-        Said {
+        let said = Said {
             code: done.status.code().unwrap(),
             out: String::from_utf8(done.stdout).unwrap(),
             err: String::from_utf8(done.stderr).unwrap(),
-        }
+        };
+        said.has_three_lines_if_it_failed();
+        said
     }
 
     /// The administrator's session.
@@ -112,6 +114,23 @@ impl World {
 }
 
 impl Said {
+    /// What failed, why, what to do next: whatever any test runs.
+    fn has_three_lines_if_it_failed(&self) {
+        let starts = |start: &str| {
+            self.err
+                .lines()
+                .any(|line| line.starts_with(start) && line.len() > start.len())
+        };
+        let failed = starts("error: ");
+        assert!(
+            !failed || starts("cause: ") && starts("next:  ") && self.code != 0,
+            "{self:?}"
+        );
+        // Half a command gets help; can-i and diff answer with their exit code.
+        let answers = self.err.contains("Usage: mcpctl") || self.code <= 2;
+        assert!(failed || answers || self.err.is_empty(), "{self:?}");
+    }
+
     /// Checks the exit code and that nothing was complained about.
     #[track_caller]
     pub(crate) fn done(self) -> Said {
