@@ -47,7 +47,7 @@ pub(crate) async fn create(it: Admitted) -> Result<Answer, Fault> {
     let name = faults.check("name", Name::parse(&value.name));
     let (subjects, role_bindings) = read_spec(&it, &value, faults)?;
     let name = name.expect(READ);
-    it.caller.rights.need(Verb::Create, Resource::Rbac, name.as_str())?;
+    it.caller.rights.need(Verb::Grant, Resource::Rbac, name.as_str())?;
     let (id, if_version) = (it.call.api.new_id(), Some(NONE_YET));
     let command = Command::WriteRbac {
         id,

@@ -208,7 +208,7 @@ macro_rules! route {
 pub static ROUTES: &[Route] = &{
     use Resource::{Groups, McpTokens, Nodes, Projects, Rbac, Secrets, Servers, ServiceAccounts, Sessions, Users};
     use Right::{Caller, Cluster, On, Session, Some, Token};
-    use Verb::{Create, Delete, See, Update};
+    use Verb::{Create, Delete, Grant, See, Update};
     [
         route!(POST "/auth/login", Open, auth::login, "Open a session", takes LoginRequest, One LoginAnswer),
         route!(POST "/auth/setup", Open, auth::setup, "Set the first password", takes SetupRequest, One LoginAnswer),
@@ -263,11 +263,11 @@ pub static ROUTES: &[Route] = &{
             .matching(),
         route!(DELETE "/secrets/{name}", On(Delete, Secrets), secrets::delete, "Delete a secret", Change Removed).matching(),
         route!(GET "/rbac", Some(See, Rbac), rbac::list, "List definitions", Pages RbacBody),
-        route!(POST "/rbac", Some(Create, Rbac), rbac::create, "Make a definition", takes RbacSpec, Change RbacBody),
+        route!(POST "/rbac", Some(Grant, Rbac), rbac::create, "Make a definition", takes RbacSpec, Change RbacBody),
         route!(GET "/rbac/{name}", On(See, Rbac), rbac::get, "Show a definition", One RbacBody),
-        route!(PUT "/rbac/{name}", On(Update, Rbac), rbac::replace, "Write a definition", takes RbacSpec, Change RbacBody)
+        route!(PUT "/rbac/{name}", On(Grant, Rbac), rbac::replace, "Write a definition", takes RbacSpec, Change RbacBody)
             .matching(),
-        route!(PATCH "/rbac/{name}", On(Update, Rbac), rbac::change, "Change a definition", takes RbacSpec, Change RbacBody)
+        route!(PATCH "/rbac/{name}", On(Grant, Rbac), rbac::change, "Change a definition", takes RbacSpec, Change RbacBody)
             .matching(),
         route!(DELETE "/rbac/{name}", On(Delete, Rbac), rbac::delete, "Delete a definition", Change Removed).matching(),
         route!(GET "/servers", Some(See, Servers), servers::list, "List servers", Pages ServerBody),

@@ -140,7 +140,9 @@ impl Rights {
         match &self.kind {
             Kind::System => true,
             Kind::Principal(grants) => grants.allow_some(verb, resource),
-            Kind::Token { own, owner, .. } => own.allow_some(verb, resource) && owner.allow_some(verb, resource),
+            Kind::Token { own, owner, .. } => {
+                Guard::reaches(resource) && own.allow_some(verb, resource) && owner.allow_some(verb, resource)
+            }
         }
     }
 
@@ -244,6 +246,23 @@ impl Rights {
 }
 
 impl Guard {
+    /// Whether anything of this kind belongs to a project at all. The rest is the cluster's.
+    fn reaches(resource: Resource) -> bool {
+        match resource {
+            Resource::Projects | Resource::Servers | Resource::Tools | Resource::Prompts | Resource::Audit => true,
+            Resource::Users
+            | Resource::Groups
+            | Resource::ServiceAccounts
+            | Resource::Secrets
+            | Resource::McpTokens
+            | Resource::Rbac
+            | Resource::Nodes
+            | Resource::ProxyModels
+            | Resource::Sessions
+            | Resource::Any => false,
+        }
+    }
+
     fn lets(&self, verb: Verb, resource: Resource, name: &str) -> bool {
         if verb != Verb::See && verb != Verb::Use && NEVER_WRITTEN_BY_TOKENS.contains(&resource) {
             return false;

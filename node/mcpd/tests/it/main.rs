@@ -11,6 +11,7 @@ mod openapi;
 mod principals;
 mod protocol;
 mod repeated;
+mod rights;
 mod routes;
 mod secrets;
 mod tokens;

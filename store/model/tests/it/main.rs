@@ -4,6 +4,7 @@
 
 mod ceiling;
 mod golden;
+mod matrix;
 mod property;
 mod rules;
 mod samples;

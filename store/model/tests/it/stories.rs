@@ -34,13 +34,18 @@ pub(crate) fn check(folder: &str, name: &str) {
     expect_file(&path, &tell(&text));
 }
 
-fn tell(text: &str) -> String {
-    let mut world = World {
+/// A world in which nothing has happened yet.
+pub(crate) fn founded() -> World {
+    World {
         tables: MemTables::default(),
         actor: Actor::System,
         now_ms: 1_000,
         index: 0,
-    };
+    }
+}
+
+fn tell(text: &str) -> String {
+    let mut world = founded();
     let mut out = String::new();
     for line in text.lines().filter(|l| !l.starts_with("  ")) {
         writeln!(out, "{line}").unwrap();
