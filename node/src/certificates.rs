@@ -216,3 +216,62 @@ pub(crate) fn ends(data_dir: &Path) -> Vec<(&'static str, Option<u64>)> {
     all.map(|name| (name, certs::life(&data_dir.join(name)).ok().map(|life| life.ends_ms)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use mcp_model::names::Email;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::args::NodeArgs;
+    use crate::clock::SystemClock;
+    use crate::home::Home;
+    use crate::{init, serve};
+
+    const LIMIT: Duration = Duration::from_secs(60);
+    const DAY_MS: u64 = 86_400_000;
+
+    fn config(dir: &Path) -> Config {
+        let anywhere = || Some("127.0.0.1:0".to_owned());
+        let args = NodeArgs {
+            data_dir: dir.to_owned(),
+            name: Some("one".to_owned()),
+            gateway_listen: anywhere(),
+            api_listen: anywhere(),
+            peer_listen: anywhere(),
+            advertise: None,
+            gateway_url: None,
+            api_url: None,
+            tls: None,
+        };
+        Config::of_new(&args, dir, "one").unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn certificates_are_signed_again_before_they_end_while_the_node_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, home) = (config(dir.path()), Home::claim(dir.path()).unwrap());
+        let now_ms = SystemClock.wall_ms();
+        let email = Email::parse("a@b.c").unwrap();
+        init::make(&config, &home, &email, now_ms - 70 * DAY_MS).unwrap();
+        let [peer, listener] = [PEER_FILE, LISTENER_FILE].map(|file| dir.path().join(file));
+        let life = |path: &Path| certs::life(path).unwrap();
+        assert!(life(&peer).renew_ms < now_ms && now_ms < life(&peer).ends_ms);
+        let names = life(&listener).names;
+        let (stop, stopped) = watch::channel(false);
+        let node = tokio::spawn(serve::run(config, stopped));
+        let renewed = async {
+            while [&peer, &listener]
+                .iter()
+                .any(|path| life(path).ends_ms < now_ms + 89 * DAY_MS)
+            {
+                assert!(!node.is_finished());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, renewed).await.unwrap();
+        assert_eq!(life(&listener).names, names);
+        stop.send_replace(true);
+        node.await.unwrap().unwrap();
+    }
+}

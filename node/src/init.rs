@@ -25,20 +25,20 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("--admin-email {:?}: {error}", args.admin_email))?;
     let home = Home::claim(&args.node.data_dir)?;
     let config = Config::of_new(&args.node, home.path(), &machine_name())?;
-    let made = make(&config, &home, &email)?;
+    let made = make(&config, &home, &email, SystemClock.wall_ms())?;
     made.tell();
     Ok(())
 }
 
-struct Made {
+/// A node that was made.
+pub(crate) struct Made {
     config: Config,
     identity: Identity,
     home: Home,
     admin: Email,
 }
 
-fn make(config: &Config, home: &Home, admin: &Email) -> anyhow::Result<Made> {
-    let now_ms = SystemClock.wall_ms();
+pub(crate) fn make(config: &Config, home: &Home, admin: &Email, now_ms: u64) -> anyhow::Result<Made> {
     let (cluster, node) = (Id::from_u128(u128::from_ne_bytes(random::bytes())), random::node_id());
     let authority = Authority::generate(now_ms)?;
     let data_key: Zeroizing<[u8; 32]> = Zeroizing::new(random::bytes());

@@ -6,6 +6,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::certificates;
 use crate::ready::Vitals;
 
 /// A registry with what one scrape shows.
@@ -43,6 +44,17 @@ impl Exported {
             "Index up to which the state survives a power cut",
             vitals.replica.durable_index(),
         );
+        if let Some(ends_ms) = certificates::ends(&vitals.data_dir)
+            .iter()
+            .filter_map(|(_, ends)| *ends)
+            .min()
+        {
+            gauge(
+                "certificates_end_seconds",
+                "When the first of this node's certificates ends, seconds since 1970",
+                ends_ms / 1_000,
+            );
+        }
         gauge(
             "tokens_active",
             "Active tokens in the auth view",

@@ -107,6 +107,10 @@ impl Writer for ApiPort {
         Box::pin(async { self.node.read_index().await.map_err(failed) })
     }
 
+    fn look_around(&self) -> Pending<'_, ()> {
+        Box::pin(self.node.look_around())
+    }
+
     fn step_down(&self, node: NodeId) -> Pending<'_, Result<(), mcpd::WriteFailed>> {
         Box::pin(async move { self.node.step_down(node).await.map_err(failed) })
     }

@@ -25,16 +25,22 @@ pub(crate) struct Vitals {
     pub(crate) gateway: mcp_gateway::Gateway,
     pub(crate) data_dir: PathBuf,
     pub(crate) draining: AtomicBool,
+    /// Whether the cluster has begun as it was decided, the first administrator's way in included.
+    pub(crate) begun: AtomicBool,
 }
 
 impl Vitals {
     /// Whether a request sent here now would be admitted.
     pub(crate) fn is_ready(&self) -> bool {
         // Before the first administrator there is nobody to admit.
-        let born = self.replica.view().policy_ref().has_users();
+        let born = self.has_begun();
         born && !self.draining.load(Ordering::Acquire)
             && self.replica.gate().holds(self.clock.reading())
             && self.node.what_is_wrong().is_empty()
+    }
+
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire) && self.replica.view().policy_ref().has_users()
     }
 
     /// Why it is not ready, in words for people.
@@ -43,7 +49,7 @@ impl Vitals {
         if self.draining.load(Ordering::Acquire) {
             reasons.push("this node is stopping".to_owned());
         }
-        if !self.replica.view().policy_ref().has_users() {
+        if !self.has_begun() {
             reasons.push("the cluster has no administrator yet".to_owned());
         } else if !self.replica.gate().holds(self.clock.reading()) {
             reasons.push("this node holds no lease: no leader answers, or it has not caught up".to_owned());

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use mcp_gateway::{Gateway, GatewayConfig};
 use mcp_model::clock::Clock;
 use mcp_model::ids::NodeId;
-use mcp_raft::{Member, Node, NodeOptions, PeerTls, Standing};
+use mcp_raft::{Member, Node, NodeOptions, PeerTls, Standing, Strangers};
 use mcp_store::Replica;
 use mcp_store::seal::Seal;
 use mcpd::hosts::AllowedHosts;
@@ -144,6 +144,7 @@ impl Started {
             clock: Arc::clone(&clock),
             cluster,
             data_key: data_key.clone(),
+            strangers: Strangers::default(),
         }));
         let gateway = open_gateway(&config, me, &data_key, &node, &replica, &clock)?;
         let vitals = Arc::new(Vitals {
@@ -153,6 +154,7 @@ impl Started {
             gateway: gateway.clone(),
             data_dir: config.data_dir.clone(),
             draining: AtomicBool::new(false),
+            begun: AtomicBool::new(Founding::pending(&config.data_dir)?.is_none()),
         });
         let api = mcpd::router(mcpd::Parts {
             replica: Arc::clone(&replica),
@@ -209,9 +211,10 @@ impl Started {
         let own = background.clone();
         tasks.spawn(async move { own.run_until_cancelled(keeper.run(certificates)).await.unwrap_or(()) });
         let (failed, failures) = mpsc::channel(1);
+        let beginning = Arc::clone(&vitals);
         let own = background.clone();
         tasks.spawn(async move {
-            let kept = Box::pin(keep_up(upkeep, identity, config, failed));
+            let kept = Box::pin(keep_up(upkeep, identity, config, beginning, failed));
             own.run_until_cancelled(kept).await.unwrap_or(());
         });
         let started = Started {
@@ -300,12 +303,19 @@ fn open_gateway(
 }
 
 /// Begins the cluster, if that is still to be done, and says how this node is reached. Only the first can fail for good.
-async fn keep_up(upkeep: Upkeep, identity: Identity, config: Config, failed: mpsc::Sender<anyhow::Error>) {
+async fn keep_up(
+    upkeep: Upkeep,
+    identity: Identity,
+    config: Config,
+    vitals: Arc<Vitals>,
+    failed: mpsc::Sender<anyhow::Error>,
+) {
     if let Err(error) = begin(&upkeep, &identity, &config.data_dir).await {
         // Whoever waits for it is gone only when the node stops.
         failed.send(error).await.unwrap_or(());
         return;
     }
+    vitals.begun.store(true, Ordering::Release);
     let registered = match identity.node() {
         Ok(me) => upkeep.register(me, &config).await,
         Err(error) => Err(error),

@@ -50,6 +50,7 @@ pub use node::Node;
 pub use outside::{Begun, KEPT_ENTRIES, Member, MemberStatus, NodeOptions, SNAPSHOT_ENTRIES, StartError, Status};
 pub use readmit::Returning;
 pub use rpc::WaitFor;
+pub use strangers::Strangers;
 pub use tls::PeerTls;
 pub use write::{WriteFailed, Written};
 

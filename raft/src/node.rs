@@ -165,11 +165,12 @@ impl Core {
         read.ok()
     }
 
-    pub(crate) fn is_retired(&self, node: NodeId) -> bool {
+    /// Whether a node was removed. `None`: the state cannot be read, so nobody can say.
+    pub(crate) fn was_removed(&self, node: NodeId) -> Option<bool> {
         let read = self
             .replica
             .read(|t| tables::load::<Retirement>(t, &node.0.to_be_bytes()).is_some());
-        read.unwrap_or(true)
+        read.ok()
     }
 
     /// Whether this node's disk is good enough to lead.
@@ -425,6 +426,11 @@ impl Node {
         reached.map(|_| ()).map_err(|_| WriteFailed::NoLeader)
     }
 
+    /// Asks every member whether it answers, for [`Node::is_reachable`], instead of waiting for the next time.
+    pub async fn look_around(&self) {
+        reach::look_around(&self.core).await;
+    }
+
     /// Whether a member answered when this node last asked, about a second ago. `None`: it was not asked yet.
     pub fn is_reachable(&self, node: NodeId) -> Option<bool> {
         if node == self.core.me {
@@ -467,7 +473,9 @@ impl Node {
     /// Where the cluster is.
     pub fn status(&self) -> Status {
         let metrics = self.core.metrics.borrow().clone();
-        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        // While the voters change, both sets of them must agree: whoever is in one of them only can be missed by nobody yet.
+        let sets = metrics.membership_config.membership().get_joint_config();
+        let votes = |id: &u64| !sets.is_empty() && sets.iter().all(|voters| voters.contains(id));
         let matched = |id: &u64| {
             metrics
                 .replication
@@ -481,7 +489,7 @@ impl Node {
             id: NodeId(*id),
             name: peer.name.clone(),
             address: peer.address.clone(),
-            voter: voters.contains(id),
+            voter: votes(id),
             matched: matched(id),
         });
         Status {

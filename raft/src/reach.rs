@@ -43,18 +43,23 @@ impl Reach {
 /// Asks as long as the node runs.
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
-        let members: Vec<NodeId> = core.membership.borrow().nodes().map(|(id, _)| NodeId(*id)).collect();
-        let asked = members.into_iter().filter(|id| *id != core.me).map(|id| {
-            let core = Arc::clone(&core);
-            async move {
-                let link = core.link(id)?;
-                let answer: Result<PeerState, _> = link.call(Lane::Fast, ASK, &(), ANSWER_WAIT).await;
-                core.reach.tell(id, answer.as_ref().err());
-                Some((id, answer.is_ok()))
-            }
-        });
-        let answers = join_all(asked).await.into_iter().flatten().collect();
-        *core.reach.0.lock().unwrap_or_else(PoisonError::into_inner) = answers;
+        look_around(&core).await;
         tokio::time::sleep(ASK_EVERY).await;
     }
+}
+
+/// Asks everybody once.
+pub(crate) async fn look_around(core: &Arc<Core>) {
+    let members: Vec<NodeId> = core.membership.borrow().nodes().map(|(id, _)| NodeId(*id)).collect();
+    let asked = members.into_iter().filter(|id| *id != core.me).map(|id| {
+        let core = Arc::clone(core);
+        async move {
+            let link = core.link(id)?;
+            let answer: Result<PeerState, _> = link.call(Lane::Fast, ASK, &(), ANSWER_WAIT).await;
+            core.reach.tell(id, answer.as_ref().err());
+            Some((id, answer.is_ok()))
+        }
+    });
+    let answers = join_all(asked).await.into_iter().flatten().collect();
+    *core.reach.0.lock().unwrap_or_else(PoisonError::into_inner) = answers;
 }

@@ -72,7 +72,7 @@ async fn ask(core: &Core, leader: NodeId, incarnation: Incarnation, request: Req
 /// applied configuration are granted anything, and none that was removed.
 pub(crate) async fn grant(core: &Core, node: NodeId) -> Index {
     core.office.note_arrival(node, &*core.clock);
-    if !core.is_applied_member(node) || core.is_retired(node) {
+    if !core.is_applied_member(node) || core.was_removed(node) != Some(false) {
         return Index::NotLeader;
     }
     rounds::join(&core.rounds).await

@@ -139,10 +139,12 @@ fn caller(core: &Core, cert: &CertificateDer<'_>, headers: &HeaderMap) -> Result
     if !tls::names(cert, from) {
         return Err(StatusCode::FORBIDDEN);
     }
-    if core.is_retired(from) {
-        return Err(StatusCode::GONE);
+    match core.was_removed(from) {
+        Some(false) => Ok(from),
+        // Whoever hears this goes for ever: it is never a guess.
+        Some(true) => Err(StatusCode::GONE),
+        None => Err(StatusCode::SERVICE_UNAVAILABLE),
     }
-    Ok(from)
 }
 
 async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Result<Bytes, StatusCode> {

@@ -12,7 +12,7 @@ const EVERY_MS: u64 = 10_000;
 
 /// Who was turned away lately.
 #[derive(Default)]
-pub(crate) struct Strangers(Mutex<State>);
+pub struct Strangers(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -22,7 +22,7 @@ struct State {
 
 impl Strangers {
     /// Notes that somebody was turned away, and says so if it is time.
-    pub(crate) fn turned_away(&self, clock: &dyn Clock, from: IpAddr, why: &dyn Display) {
+    pub fn turned_away(&self, clock: &dyn Clock, from: IpAddr, why: &dyn Display) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock.reading();
         if state.told.is_some_and(|told| now.ms_since(told) < EVERY_MS) {

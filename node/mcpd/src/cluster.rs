@@ -97,7 +97,7 @@ pub(crate) async fn promote(it: Admitted) -> Result<Answer, Fault> {
 
 pub(crate) async fn demote(it: Admitted) -> Result<Answer, Fault> {
     let node = it.named_node().await?;
-    refuse_lost_quorum(&it.call.api.writer.cluster_status(), &node, "demoting")?;
+    it.refuse_lost_quorum(&node, "demoting").await?;
     set_role(it, node, false).await
 }
 
@@ -114,9 +114,8 @@ async fn set_role(it: Admitted, node: Enrolment, voter: bool) -> Result<Answer, 
 /// Removes a node for ever. If it leads, another one does first: whoever goes is not to say when it is gone.
 pub(crate) async fn remove(it: Admitted) -> Result<Answer, Fault> {
     let node = it.named_node().await?;
-    let writer = &it.call.api.writer;
-    refuse_lost_quorum(&writer.cluster_status(), &node, "removing")?;
-    writer.step_down(node.node).await?;
+    it.refuse_lost_quorum(&node, "removing").await?;
+    it.call.api.writer.step_down(node.node).await?;
     let written = it.propose(Command::RetireNode { node: node.node }).await?;
     answer(&it, &written, node, "removed", Standing::Gone).await
 }
@@ -143,6 +142,16 @@ async fn answer(
 }
 
 impl Admitted {
+    /// Before it says no, it asks once more: what this node knows of the others is a second old, or was never asked.
+    async fn refuse_lost_quorum(&self, node: &Enrolment, doing: &str) -> Result<(), Fault> {
+        let writer = &self.call.api.writer;
+        if refuse_lost_quorum(&writer.cluster_status(), node, doing).is_ok() {
+            return Ok(());
+        }
+        writer.look_around().await;
+        refuse_lost_quorum(&writer.cluster_status(), node, doing)
+    }
+
     /// The node in the path, by name or id.
     async fn named_node(&self) -> Result<Enrolment, Fault> {
         let given = self.call.param("name").to_owned();

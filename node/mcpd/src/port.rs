@@ -105,6 +105,9 @@ pub trait Writer: Send + Sync + 'static {
     /// The cluster as this node sees it. Answers at once.
     fn cluster_status(&self) -> ClusterStatus;
 
+    /// Asks every member anew whether it answers.
+    fn look_around(&self) -> Pending<'_, ()>;
+
     /// Has another node lead, if `node` does.
     fn step_down(&self, node: NodeId) -> Pending<'_, Result<(), WriteFailed>>;
 

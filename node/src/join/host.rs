@@ -15,7 +15,7 @@ use mcp_model::names::Name;
 use mcp_model::records::{AUTHORITY_KEY, Authority as Kept};
 use mcp_model::tables;
 use mcp_model::token::TokenHash;
-use mcp_raft::{Answering, Doorkeeper, Node, WaitFor};
+use mcp_raft::{Answering, Doorkeeper, Node, Strangers, WaitFor};
 use mcp_store::Replica;
 use zeroize::Zeroizing;
 
@@ -35,6 +35,7 @@ pub(crate) struct Host {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cluster: Id,
     pub(crate) data_key: Zeroizing<[u8; 32]>,
+    pub(crate) strangers: Strangers,
 }
 
 impl Doorkeeper for Host {
@@ -43,7 +44,8 @@ impl Doorkeeper for Host {
             match Box::pin(self.let_in(from, &question)).await {
                 Ok(answer) => (StatusCode::OK, json(&answer)),
                 Err(no) => {
-                    tracing::warn!(%from, code = ?no.code, detail = no.detail, "a machine was not let in");
+                    let why = format!("it asked to join and was not let in: {}", no.detail);
+                    self.strangers.turned_away(&*self.clock, from.ip(), &why);
                     (status(no.code), json(&no))
                 }
             }

@@ -298,11 +298,15 @@ fn a_directory_that_is_not_what_it_was_is_refused() {
         "{said}"
     );
 
-    // No state where there was one.
+    // No stores where there were some.
     std::fs::remove_file(&mine).unwrap();
+    let (log, kept_log) = (one.dir.join("raft-log.redb"), root.path().join("kept-log"));
+    std::fs::rename(&log, &kept_log).unwrap();
     let said = one.fails_to_start();
-    assert!(said.contains("state.redb") && said.contains("missing"), "{said}");
+    assert!(said.contains("raft-log.redb") && said.contains("gone"), "{said}");
+    assert!(!log.exists(), "nothing is made in its place");
     std::fs::rename(&kept, &mine).unwrap();
+    std::fs::rename(&kept_log, &log).unwrap();
 
     // A newer format.
     let badge = one.dir.join("node.json");

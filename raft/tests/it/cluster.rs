@@ -174,6 +174,8 @@ pub(crate) struct Site {
     /// What the node is told about the space on its disk, bytes.
     pub(crate) free_bytes: Arc<AtomicU64>,
     had_data: bool,
+    /// The cluster that it believes to be in.
+    believes: &'static str,
     pub(crate) running: Option<(Node, Arc<Replica>)>,
 }
 
@@ -226,6 +228,11 @@ impl Cluster {
 
     /// Starts a node of which no other knows.
     pub(crate) async fn add(&mut self, id: u64) {
+        self.add_of(id, "test").await;
+    }
+
+    /// The same for a node that believes to be in this cluster.
+    pub(crate) async fn add_of(&mut self, id: u64, believes: &'static str) {
         let listen = free_address().await;
         let gate = Gate::to(listen.clone()).await;
         let dir = tempfile::tempdir().unwrap();
@@ -236,6 +243,7 @@ impl Cluster {
             gate,
             free_bytes: Arc::new(AtomicU64::new(u64::MAX)),
             had_data: false,
+            believes,
             running: None,
         });
         self.start(self.sites.len() - 1).await;
@@ -284,7 +292,7 @@ impl Cluster {
         };
         let free_bytes = Arc::clone(&site.free_bytes);
         let options = NodeOptions {
-            cluster: "test".to_owned(),
+            cluster: site.believes.to_owned(),
             me: id,
             timers: Timers::default(),
             snapshot_entries: 100,

@@ -224,3 +224,21 @@ async fn an_empty_node_begins_nothing_where_there_is_a_cluster() {
     let begun = cluster.sites[0].node().bootstrap(&members).await.unwrap();
     assert!(matches!(begun, Begun::Already), "{begun:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_of_another_cluster_is_not_spoken_to_and_never_votes() {
+    let mut cluster = Cluster::of(1).await;
+    cluster.register_all().await;
+    // The same authority, so that nothing but the cluster's name tells the two apart.
+    cluster.add_of(2, "another").await;
+    cluster.enrol(1, true).await;
+    let (here, there) = (cluster.sites[0].node(), &cluster.sites[1]);
+    until("it is taken in, and does not answer", || {
+        here.is_reachable(there.id) == Some(false)
+    })
+    .await;
+    let votes = here.stands(there.id, Standing::Voter, Duration::from_secs(2)).await;
+    assert!(!votes && !there.admits());
+    assert!(there.node().status().members.is_empty(), "it has heard nothing");
+    cluster.issue(0, 1).await;
+}

@@ -142,6 +142,10 @@ impl Writer for DirectWriter {
         })
     }
 
+    fn look_around(&self) -> Pending<'_, ()> {
+        Box::pin(async {})
+    }
+
     fn step_down(&self, _: NodeId) -> Pending<'_, Result<(), WriteFailed>> {
         Box::pin(async { Ok(()) })
     }
