@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -28,6 +29,9 @@ use crate::{listen, random};
 
 /// Who the other members are, noted outside of the stores: a node that has lost those must know whom to ask.
 const PEERS_FILE: &str = "peers.json";
+/// How often, and after which pauses, stores are tried that another process has open.
+const IN_USE_TRIES: u32 = 40;
+const IN_USE_PAUSE: Duration = Duration::from_millis(50);
 
 /// One other member, as it is noted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,13 +66,25 @@ pub(crate) async fn open(
         random: Arc::new(random::number),
         ticks,
     };
-    let opened = tokio::task::spawn_blocking(move || recover::open(opening)).await??;
-    let whole = match opened {
+    let whole = match open_free(opening).await? {
         Opened::Whole(whole) => whole,
         Opened::LogLost(lost) => wait_to_be_let_go(*lost, config, cluster, tls, certificates).await?,
     };
     refuse_another_cluster(&whole.replica, cluster, &dir)?;
     Ok(whole)
+}
+
+/// Whoever was killed a moment ago may still have the files open.
+async fn open_free(opening: Opening) -> anyhow::Result<Opened> {
+    let mut tries = (0..IN_USE_TRIES).rev();
+    loop {
+        let opening = opening.clone();
+        let opened = tokio::task::spawn_blocking(move || recover::open(opening)).await?;
+        match opened {
+            Err(error) if error.is_in_use() && tries.next().is_some() => tokio::time::sleep(IN_USE_PAUSE).await,
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 async fn wait_to_be_let_go(

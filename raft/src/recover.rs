@@ -105,6 +105,16 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether another process has the stores open: one that was killed lets go of them a moment later.
+    pub fn is_in_use(&self) -> bool {
+        matches!(
+            self,
+            OpenError::Log(LogError::InUse) | OpenError::Store(StoreError::InUse)
+        )
+    }
+}
+
 /// Opens the stores, and sets aside what is damaged if that can be made good.
 pub fn open(opening: Opening) -> Result<Opened, OpenError> {
     remove_unfinished(&opening.dir);
@@ -228,6 +238,9 @@ fn without_log(opening: Opening, why: String) -> Result<Opened, OpenError> {
         let known = Applied::of(&replica)?.members();
         Ok((replica, known))
     });
+    if let Err(error @ (StoreError::Io(_) | StoreError::InUse)) = kept {
+        return Err(error.into());
+    }
     let members = kept.as_ref().map_or_else(|_| Vec::new(), |(_, known)| known.clone());
     let others = others(opening.me, opening.known.iter().cloned().chain(members));
     if others.is_empty() {
@@ -242,7 +255,6 @@ fn without_log(opening: Opening, why: String) -> Result<Opened, OpenError> {
     put_away(&opening, ACKED_FILE)?;
     let replica = match kept {
         Ok((replica, _)) => replica,
-        Err(StoreError::Io(why)) => return Err(StoreError::Io(why).into()),
         Err(_) => {
             put_away(&opening, mcp_store::replica::STATE_FILE)?;
             state_from(&opening, newest_snapshot(&opening.dir.join(SNAPSHOTS), 0).as_deref())?

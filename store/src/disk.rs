@@ -54,6 +54,8 @@ impl Disk {
 pub(crate) enum Fault {
     /// The disk refuses at the moment. What it holds may be whole.
     Disk(String),
+    /// Another process has the file.
+    Taken,
     /// The file is not what was written.
     File(String),
 }
@@ -61,13 +63,20 @@ pub(crate) enum Fault {
 /// Tells a disk that refuses from a file that is damaged. A file that ends too early is damaged, however the disk calls it.
 pub(crate) fn fault_of(error: redb::Error) -> Fault {
     match error {
-        redb::Error::Io(io) if io.kind() == io::ErrorKind::UnexpectedEof => Fault::File(format!("truncated: {io}")),
-        error @ (redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::DatabaseAlreadyOpen) => {
-            Fault::Disk(error.to_string())
-        }
+        redb::Error::Io(io) if is_the_files(io.kind()) => Fault::File(io.to_string()),
+        error @ (redb::Error::Io(_) | redb::Error::PreviousIo) => Fault::Disk(error.to_string()),
+        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Fault::Taken,
         redb::Error::Corrupted(what) => Fault::File(what),
         other => Fault::File(other.to_string()),
     }
+}
+
+/// What a file that is too short, or no database, makes of reading it.
+fn is_the_files(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+    )
 }
 
 /// Puts a copy of a file in its place, written and synced anew.

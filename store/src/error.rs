@@ -13,6 +13,9 @@ pub enum StoreError {
     /// The disk refuses at the moment. The state can be taken up again when it does not: see `Replica::begin_mending`.
     #[error("the store cannot be read or written: {0}")]
     Io(String),
+    /// Another process has it open.
+    #[error("the state is in use: another mcpnode runs with this data directory")]
+    InUse,
     /// There should be data and there is none.
     #[error("{path} is {what}, but this node had data: restore the file or re-join the node with an empty data directory", path = path.display())]
     Missing {
@@ -37,6 +40,7 @@ impl From<redb::Error> for StoreError {
         match fault_of(error) {
             Fault::File(what) => StoreError::Corrupt(what),
             Fault::Disk(what) => StoreError::Io(what),
+            Fault::Taken => StoreError::InUse,
         }
     }
 }

@@ -50,6 +50,9 @@ pub enum LogError {
         /// What was found instead.
         what: &'static str,
     },
+    /// Another process has it open.
+    #[error("raft log is in use: another mcpnode runs with this data directory")]
+    InUse,
     /// The file or a record fails its checksum, or the store panicked while reading it.
     #[error("raft log is corrupt: {0}")]
     Corrupt(String),
@@ -318,5 +321,6 @@ fn read_error(error: impl Into<redb::Error>) -> LogError {
     match fault_of(error.into()) {
         Fault::File(what) => LogError::Corrupt(what),
         Fault::Disk(what) => LogError::Io(what),
+        Fault::Taken => LogError::InUse,
     }
 }

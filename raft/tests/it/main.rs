@@ -5,6 +5,7 @@
 mod cluster;
 mod damage;
 mod disks;
+mod flips;
 mod leases;
 mod members;
 mod peers;

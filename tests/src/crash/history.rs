@@ -15,11 +15,27 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// Tokens of each kind whose bearers are tried at the gateway of every node after a round: the newest.
 const BEARERS: usize = 5;
 
+/// How often, and after which pauses, a node is looked at until it shows everything.
+const LOOKS: u32 = 100;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// What is known of one token whose minting was acknowledged.
 #[derive(Debug, Clone)]
 pub(super) struct Token {
     bearer: String,
     fate: Fate,
+}
+
+impl Token {
+    /// Whether a node may show it so.
+    fn fits(&self, status: Option<&String>) -> bool {
+        let status = status.map(String::as_str);
+        match self.fate {
+            Fate::Active => status == Some("active"),
+            Fate::Revoked => status == Some("revoked"),
+            Fate::Unknown => matches!(status, Some("active" | "revoked")),
+        }
+    }
 }
 
 /// What became of it.
@@ -64,24 +80,34 @@ impl History {
         let expected = self.tokens().clone();
         for node in 0..cluster.nodes.len() {
             let name = &cluster.nodes[node].name;
-            let listed = list(cluster, node).await.with_context(|| name.clone())?;
-            for (id, token) in &expected {
-                let status = listed.get(id).map(String::as_str);
-                let fits = match token.fate {
-                    Fate::Active => status == Some("active"),
-                    Fate::Revoked => status == Some("revoked"),
-                    Fate::Unknown => matches!(status, Some("active" | "revoked")),
-                };
-                if !fits {
-                    bail!(
-                        "{name} shows token {id} as {status:?}, acknowledged was {:?}",
-                        token.fate
-                    );
-                }
-            }
+            self.wait_until_shown(cluster, node, &expected).await?;
             try_bearers(&cluster.nodes[node].gateway_url, &expected)
                 .await
                 .with_context(|| name.clone())?;
+        }
+        Ok(())
+    }
+
+    /// A node may still be carrying out the last of it: what it shows is its own replica.
+    async fn wait_until_shown(
+        &self,
+        cluster: &Cluster,
+        node: usize,
+        expected: &BTreeMap<String, Token>,
+    ) -> anyhow::Result<()> {
+        let name = &cluster.nodes[node].name;
+        for left in (0..LOOKS).rev() {
+            let listed = list(cluster, node).await.with_context(|| name.clone())?;
+            let wrong = expected.iter().find(|(id, token)| !token.fits(listed.get(*id)));
+            let Some((id, token)) = wrong else { break };
+            if left == 0 {
+                let shown = listed.get(id);
+                bail!(
+                    "{name} shows token {id} as {shown:?}, acknowledged was {:?}",
+                    token.fate
+                );
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(())
     }

@@ -3,6 +3,9 @@
 //! Writers mint and revoke through all nodes and keep a history. In each round one, two or all of the nodes are killed at a
 //! random moment and started again; then every node must show every token that was acknowledged, and refuse every one whose
 //! revoke was. A run in which one kind of kill did not happen, or too little was acknowledged, is void, not green.
+//!
+//! With `--cut` (see `tests/powercut/run`) the disk under all nodes loses its power instead: they are killed a moment later, and
+//! started again on what was synced.
 
 mod history;
 mod writers;
@@ -22,7 +25,8 @@ const USAGE: &str = "usage: crash [--rounds N] [--seed S] [--dir DIR] [--program
     --rounds N      how often nodes are killed [default: 30; the long run has 500]\n  \
     --seed S        what is killed when [default: drawn, and printed]\n  \
     --dir DIR       where the cluster's files go [default: a temporary directory]\n  \
-    --program FILE  the mcpnode to kill [default: the one beside this program]";
+    --program FILE  the mcpnode to kill [default: the one beside this program]\n  \
+    --cut COMMAND   take the power from the disk as well: by `COMMAND cut`, and `COMMAND mend` brings it back";
 /// Nodes of the cluster.
 const NODES: usize = 3;
 /// Longest life between two kills, and longest death, ms.
@@ -36,6 +40,7 @@ struct Options {
     seed: u64,
     dir: Option<PathBuf>,
     program: PathBuf,
+    cut: Option<String>,
 }
 
 /// Reads the command line and runs.
@@ -58,6 +63,7 @@ fn options(args: impl Iterator<Item = String>) -> anyhow::Result<Options> {
         seed: Random::draw_seed()?,
         dir: None,
         program: own.with_file_name("mcpnode"),
+        cut: None,
     };
     let mut args = args;
     while let Some(flag) = args.next() {
@@ -67,6 +73,7 @@ fn options(args: impl Iterator<Item = String>) -> anyhow::Result<Options> {
             "--seed" => options.seed = value()?.parse().context("--seed is not a number")?,
             "--dir" => options.dir = Some(value()?.into()),
             "--program" => options.program = value()?.into(),
+            "--cut" => options.cut = Some(value()?),
             _ => bail!("{flag} is no option\n\n{USAGE}"),
         }
     }
@@ -93,11 +100,22 @@ async fn run(options: &Options) -> anyhow::Result<()> {
     for round in 1..=options.rounds {
         let writers = Writers::start(&cluster, &history, random.number());
         random_pause(&mut random, LIFE_MS).await;
-        let victims = victims(round, &mut random);
+        let victims = match &options.cut {
+            Some(cut) => {
+                // Nodes without power go on for a moment: what they acknowledge then would be lost.
+                power(cut, "cut").await?;
+                random_pause(&mut random, DEATH_MS).await;
+                (0..NODES).collect()
+            }
+            None => victims(round, &mut random),
+        };
         for victim in &victims {
             cluster.kill(*victim)?;
         }
         random_pause(&mut random, DEATH_MS).await;
+        if let Some(cut) = &options.cut {
+            power(cut, "mend").await?;
+        }
         for victim in &victims {
             cluster.spawn(*victim)?;
         }
@@ -117,12 +135,26 @@ async fn run(options: &Options) -> anyhow::Result<()> {
         "crash: {} rounds (one node {}, two {}, all {}), {minted} tokens and {revoked} revokes acknowledged, none missing on any node",
         options.rounds, killed[0], killed[1], killed[2]
     );
-    if options.rounds >= NODES && killed.contains(&0) {
+    if options.cut.is_none() && options.rounds >= NODES && killed.contains(&0) {
         bail!("void: a kind of kill did not happen");
     }
     if minted + revoked < WRITES_PER_ROUND * options.rounds {
         bail!("void: only {} writes were acknowledged", minted + revoked);
     }
+    Ok(())
+}
+
+/// Runs the command that cuts or mends the disk.
+async fn power(command: &str, what: &str) -> anyhow::Result<()> {
+    let mut words = command.split_whitespace();
+    let program = words.next().context("--cut is empty")?;
+    let done = tokio::process::Command::new(program)
+        .args(words)
+        .arg(what)
+        .status()
+        .await;
+    let status = done.with_context(|| format!("{program} cannot be run"))?;
+    anyhow::ensure!(status.success(), "`{command} {what}` failed: {status}");
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! neither. Refusals of strangers follow within [`SOON_MS`]. A few times a second all is synced to disk. What cannot be audited is
 //! not done.
 
+mod chain;
 mod segment;
 
 use std::path::Path;
@@ -18,8 +19,10 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub use self::segment::{AuditError, Verified, verify};
-use self::segment::{Hex, Segments, When};
+use self::chain::Hex;
+pub use self::chain::{Verified, verify};
+pub use self::segment::AuditError;
+use self::segment::{Segments, When};
 use crate::admit::Permit;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
