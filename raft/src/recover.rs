@@ -139,7 +139,7 @@ pub fn open(opening: Opening) -> Result<Opened, OpenError> {
     });
     let replica = match opened {
         Ok(replica) => replica,
-        Err(error @ (StoreError::Corrupt(_) | StoreError::Missing { .. })) => {
+        Err(error @ (StoreError::Corrupt(_) | StoreError::Missing { what: "empty", .. })) => {
             let why = error.to_string();
             match rebuild_state(&opening, purged, &why)? {
                 Some(replica) => replica,
@@ -239,6 +239,10 @@ fn without_log(opening: Opening, why: String) -> Result<Opened, OpenError> {
         Ok((replica, known))
     });
     if let Err(error @ (StoreError::Io(_) | StoreError::InUse)) = kept {
+        return Err(error.into());
+    }
+    // One that is gone as well is another matter than one that is damaged: see `is_damage`.
+    if let Err(error @ StoreError::Missing { what: "missing", .. }) = kept {
         return Err(error.into());
     }
     let members = kept.as_ref().map_or_else(|_| Vec::new(), |(_, known)| known.clone());
