@@ -126,8 +126,11 @@ fn print(known: &Known, kind: Kind, at: &str, schema: &Value) {
     }
 }
 
+/// The words of a schema, without the signs of the code that they come from.
 fn text(schema: &Value) -> String {
-    mcp_api::told(schema["description"].as_str().unwrap_or_default())
+    let text = schema["description"].as_str().unwrap_or_default();
+    let text = text.split(" Its `Debug`").next().unwrap_or_default();
+    text.replace("[`", "").replace("`]", "").replace('\n', " ")
 }
 
 fn type_of(schema: &Value) -> String {

@@ -97,10 +97,12 @@ async fn serve_until_stopped(config: Config) -> anyhow::Result<()> {
     Box::pin(serve::run(config, stopped)).await
 }
 
-/// `RUST_LOG` chooses; otherwise what an operator wants to know.
+/// What an operator wants to know. That a peer does not answer openraft says ten times a second; we say it once.
+const LOGGED: &str = "info,openraft=error,openraft::replication=off,openraft::core::raft_core=off,rustls=error";
+
+/// `RUST_LOG` chooses; otherwise [`LOGGED`].
 fn log() {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=error,rustls=error"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)

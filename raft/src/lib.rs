@@ -8,7 +8,7 @@
 //! [`door`] where they may ask to be let in; [`office`] is what this process knows of its own leadership, [`reach`] what it
 //! knows of the others; [`campaign`] is how it comes to lead; [`rounds`] and [`renew`] how leases are granted and held;
 //! [`write`] how commands get into the log; [`barrier`] when a revoke may be called effective; [`members`] makes the membership
-//! what was decided; [`outside`] is what a node is handed and says of itself; [`node`] puts all of it together, and
+//! what was decided; [`outside`] is what a node is handed and says of itself; [`shared`] is what its tasks share, [`node`] puts all of it together, and
 //! [`watchdog`] looks after the disk as [`disk`] judges it, [`mender`] brings the state back after a disk has refused it;
 //! [`recover`] and [`readmit`] are what a node does that starts with damaged stores.
 
@@ -37,6 +37,7 @@ mod renew;
 mod rounds;
 mod rpc;
 mod server;
+mod shared;
 mod strangers;
 pub mod tls;
 mod types;

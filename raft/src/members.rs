@@ -170,6 +170,8 @@ async fn take(core: &Arc<Core>, step: Step) {
         resign(core).await;
         return;
     }
+    // Not while a node that lost its log is let go or taken back: that is a change of the membership too.
+    let _one = core.readmitting.lock().await;
     let taken = timeout(STEP_WAIT, change(core, &step)).await;
     match taken {
         Ok(Ok(())) => tracing::info!(?step, "membership changed"),

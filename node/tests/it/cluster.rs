@@ -424,3 +424,28 @@ fn a_paused_node_that_is_removed_admits_nobody_when_it_wakes() {
         two.logged()
     );
 }
+
+#[test]
+fn a_node_whose_log_was_damaged_is_let_go_and_taken_back_as_what_it_was() {
+    let root = tempfile::tempdir().unwrap();
+    let (one, session) = founded(root.path(), "node-1");
+    let token_file = root.path().join("join.token");
+    let [mut two, mut three] = ["node-2", "node-3"].map(|name| Machine::new(root.path(), name));
+    for machine in [&mut two, &mut three] {
+        one.join_token(&session, &json!({}), &token_file);
+        machine.join_and_run(&one.peers_at(), &token_file);
+        machine.ready();
+    }
+    voters(&one, &session, &["node-1", "node-2", "node-3"]);
+    let token = demo(&one, &session);
+    two.stop();
+    let log = two.dir.join("raft-log.redb");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[4_096..].fill(0xa5);
+    std::fs::write(&log, bytes).unwrap();
+    two.start();
+    two.ready();
+    assert!(two.logged().contains("has lost its log"), "{}", two.logged());
+    voters(&three, &session, &["node-1", "node-2", "node-3"]);
+    until("it serves again", || two.echo(&token) == 200);
+}
