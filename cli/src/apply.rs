@@ -1,6 +1,7 @@
-//! `mcpctl apply` and `mcpctl diff`.
+//! `mcpctl apply`.
 
-use std::path::{Path, PathBuf};
+mod rights;
+mod store;
 
 use mcp_api::tokens::MintedToken;
 use mcp_api::write::Written;
@@ -8,16 +9,22 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::api::{Answer, Api, encoded};
-use crate::args::{ApplyArgs, DiffArgs, FilesArg, Global};
-use crate::config::write_private;
+use crate::args::{ApplyArgs, FilesArg, Global};
 use crate::failure::{Exit, Failure};
 use crate::kinds::Kind;
 use crate::manifest::{self, Live, Manifest};
-use crate::{out, show};
+use crate::out;
+use store::Store;
 
 pub(crate) async fn documents(global: &Global, args: &ApplyArgs) -> Result<Exit, Failure> {
     let api = Api::of(global)?;
-    let planned = planned(&api, &args.from, "apply the documents").await?;
+    let what = "apply the documents";
+    let planned = planned(&api, &args.from, what).await?;
+    let lacking = rights::lacking(&api, &planned, args.force).await?;
+    if !lacking.is_empty() {
+        let failure = manifest::faulty(what, &lacking).next("mcpctl auth can-i --list");
+        return Err(failure.with_exit(Exit::NotAllowed));
+    }
     let mints = |(m, live): &&(Manifest, Live)| m.kind == Kind::McpTokens && step(m, live, args.force) == Step::Mint;
     let store = match &args.token_out {
         Some(path) => Some(Store::at(path, planned.iter().filter(mints).count())?),
@@ -46,7 +53,8 @@ fn stopped(failure: Failure, done: usize, left: usize) -> Failure {
     failure
 }
 
-async fn planned(api: &Api, from: &FilesArg, what: &str) -> Result<Vec<(Manifest, Live)>, Failure> {
+/// What the files say, beside what there is.
+pub(crate) async fn planned(api: &Api, from: &FilesArg, what: &str) -> Result<Vec<(Manifest, Live)>, Failure> {
     let mut faults = Vec::new();
     let documents = manifest::documents(from, &mut faults)?;
     let manifests = manifest::manifests(documents, &mut faults);
@@ -83,7 +91,7 @@ fn step(manifest: &Manifest, live: &Live, force: bool) -> Step {
 }
 
 /// Whether an object is as the file says. Values of a secret cannot be compared, so a file that has some says something new.
-fn same(manifest: &Manifest, live: &Value) -> bool {
+pub(crate) fn same(manifest: &Manifest, live: &Value) -> bool {
     let mut want = manifest.spec.clone();
     if manifest.kind == Kind::Users {
         // It counts when the user is made.
@@ -230,120 +238,4 @@ async fn mint(api: &Api, manifest: &Manifest, store: Option<&Store>) -> Result<b
         eprintln!("hint: {hint}");
     }
     Ok(answer.status == 202)
-}
-
-/// Where minted tokens are kept.
-struct Store {
-    path: PathBuf,
-    directory: bool,
-}
-
-impl Store {
-    /// Finds out whether tokens can be kept there, before any is made.
-    fn at(path: &Path, tokens: usize) -> Result<Store, Failure> {
-        let directory = path.is_dir();
-        let failed = |why: &str| Failure::usage(format!("cannot keep tokens in {}", path.display()), why);
-        if tokens > 1 && !directory {
-            return Err(
-                failed(&format!("{tokens} tokens are to be made, and a file holds one")).next(format!(
-                    "mkdir -p {0} && mcpctl apply … --token-out {0}",
-                    path.with_extension("d").display()
-                )),
-            );
-        }
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-        if let Some(missing) = parent.filter(|p| !p.is_dir()) {
-            return Err(failed("there is no such directory").next(format!("mkdir -p {}", missing.display())));
-        }
-        let store = Store {
-            path: path.to_owned(),
-            directory,
-        };
-        let probe = store.path_of(".probe");
-        write_private(&probe, b"")
-            .and_then(|()| std::fs::remove_file(&probe))
-            .map_err(|error| failed(&error.to_string()).next(format!("ls -ld {}", path.display())))?;
-        Ok(store)
-    }
-
-    fn path_of(&self, name: &str) -> PathBuf {
-        if self.directory {
-            return self.path.join(name);
-        }
-        match name {
-            ".probe" => self.path.with_extension("probe"),
-            _ => self.path.clone(),
-        }
-    }
-
-    /// Keeps a token, readable by its owner alone.
-    fn keep(&self, manifest: &Manifest, token: &str) -> Result<(), Failure> {
-        let path = self.path_of(&format!("{}.{}", manifest.project().unwrap_or_default(), manifest.name));
-        let kept = write_private(&path, format!("{token}\n").as_bytes());
-        // It is not shown twice: better here than lost.
-        if let Err(error) = kept {
-            out::line(token);
-            let what = format!("cannot keep the token in {}: it stands above", path.display());
-            return Err(Failure::new(what, error.to_string()).next(format!("ls -ld {}", path.display())));
-        }
-        eprintln!("the token is in {}", path.display());
-        Ok(())
-    }
-}
-
-pub(crate) async fn diff(global: &Global, args: &DiffArgs) -> Result<Exit, Failure> {
-    // 1 says that there are differences: what goes wrong says 2.
-    let failed = |failure: Failure| match failure.exit() {
-        Exit::Error => failure.with_exit(Exit::Usage),
-        _ => failure,
-    };
-    let api = Api::of(global).map_err(failed)?;
-    let planned = planned(&api, &args.from, "compare the documents")
-        .await
-        .map_err(failed)?;
-    let mut differ = false;
-    for (manifest, live) in &planned {
-        let before = match live {
-            Live::Missing => None,
-            // What is there stays as it is, whatever the file says.
-            Live::Active | Live::Revoked => continue,
-            Live::Here { spec, .. } if same(manifest, spec) => continue,
-            Live::Here { spec, .. } => Some(spec),
-        };
-        differ = true;
-        print_diff(manifest, before).map_err(failed)?;
-    }
-    Ok(if differ { Exit::Error } else { Exit::Done })
-}
-
-fn print_diff(manifest: &Manifest, before: Option<&Value>) -> Result<(), Failure> {
-    let text = |spec: &Value| show::manifest(manifest.kind, &manifest.name, &covered(spec));
-    let before = before.map(text).transpose()?.unwrap_or_default();
-    let after = text(&manifest.spec)?;
-    let name = manifest.full_name();
-    let diff = similar::TextDiff::from_lines(&before, &after);
-    let mut unified = diff.unified_diff();
-    let unified = unified
-        .context_radius(3)
-        .header(&format!("live/{name}"), &format!("{}: {name}", manifest.origin))
-        .to_string();
-    out::bytes(unified.as_bytes());
-    Ok(())
-}
-
-/// The same without secret values.
-fn covered(spec: &Value) -> Value {
-    let mut spec = spec.clone();
-    if let Some(password) = spec.get_mut("password") {
-        *password = "(given)".into();
-    }
-    for value in spec
-        .get_mut("data")
-        .and_then(Value::as_object_mut)
-        .into_iter()
-        .flat_map(|data| data.values_mut())
-    {
-        *value = "(given)".into();
-    }
-    spec
 }

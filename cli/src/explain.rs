@@ -126,11 +126,8 @@ fn print(known: &Known, kind: Kind, at: &str, schema: &Value) {
     }
 }
 
-/// The words of a schema, without the signs of the code that they come from.
 fn text(schema: &Value) -> String {
-    let text = schema["description"].as_str().unwrap_or_default();
-    let text = text.split(" Its `Debug`").next().unwrap_or_default();
-    text.replace("[`", "").replace("`]", "").replace('\n', " ")
+    mcp_api::told(schema["description"].as_str().unwrap_or_default())
 }
 
 fn type_of(schema: &Value) -> String {

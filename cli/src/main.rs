@@ -15,6 +15,7 @@ mod config;
 mod contexts;
 mod create;
 mod describe;
+mod diff;
 mod edit;
 mod explain;
 mod failure;
@@ -71,7 +72,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Describe(args) => describe::describe(global, args).await,
         Command::Create(what) => create::create(global, what).await,
         Command::Apply(args) => apply::documents(global, args).await,
-        Command::Diff(args) => apply::diff(global, args).await,
+        Command::Diff(args) => diff::diff(global, args).await,
         Command::Edit(args) => edit::edit(global, args).await,
         Command::Wait(args) => wait::wait(global, args).await,
         Command::Delete(args) => remove::delete(global, args).await,

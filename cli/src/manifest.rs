@@ -52,6 +52,14 @@ impl Manifest {
         self.spec["project"].as_str()
     }
 
+    /// A fault of the document as a whole.
+    pub(crate) fn fault_of_all(&self, why: impl Into<String>) -> Fault {
+        Fault {
+            field: String::new(),
+            ..self.fault("", why)
+        }
+    }
+
     fn fault(&self, field: &str, why: impl Into<String>) -> Fault {
         Fault {
             origin: self.origin.clone(),

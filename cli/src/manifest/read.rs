@@ -23,10 +23,7 @@ pub(crate) fn manifests(documents: Vec<Document>, faults: &mut Vec<Fault>) -> Ve
         match seen.get(&manifest.full_name()) {
             Some(first) => {
                 let why = format!("{} is described in {first} already", manifest.full_name());
-                faults.push(Fault {
-                    field: String::new(),
-                    ..manifest.fault("", why)
-                });
+                faults.push(manifest.fault_of_all(why));
             }
             None => {
                 seen.insert(manifest.full_name(), manifest.origin.clone());

@@ -108,6 +108,45 @@ fn what_get_prints_is_what_apply_takes() {
 }
 
 #[test]
+fn rights_that_are_lacking_are_told_before_anything_is_changed() {
+    let world = World::new();
+    let admin = [("MCPCTL_SERVER", world.url.as_str())];
+    world
+        .run_with(
+            &admin,
+            &words("create user bob@test.com --password-stdin"),
+            crate::node::PASSWORD,
+        )
+        .done();
+    world.run("create rbac bob --subject User:bob@test.com --roleBindings role:edit,resource:projects --roleBindings role:edit,resource:servers,name:my-* --roleBindings role:view,resource:rbac").done();
+    let line = words(&format!(
+        "login --server {} -u bob@test.com --password-stdin",
+        world.url
+    ));
+    world
+        .run_with(&[("MCPCTL_SESSION", "")], &line, crate::node::PASSWORD)
+        .done();
+    let as_bob = |text: &str| world.run_with(&[("MCPCTL_SESSION", "")], &words("apply -f -"), text);
+    let said = as_bob(
+        "kind: project\nname: p\n---\nkind: server\nname: my-x\ncommand: x\n---\nkind: server\nname: my-y\nurl: https://y\n---\nkind: rbac\nname: r\nsubjects: [{kind: User, name: bob@test.com}]\nroleBindings: [{action: logs}]\n",
+    );
+    let said = said.fails(
+        4,
+        "cannot apply the documents",
+        "2 faults, nothing was changed",
+        "mcpctl auth can-i --list",
+    );
+    for part in [
+        "document 2: server/my-x: you lack action:exec",
+        "document 4: rbac/r: you lack role:admin,resource:rbac",
+    ] {
+        assert!(said.err.contains(part), "{part}: {said:?}");
+    }
+    assert_eq!(world.run("get projects -o name").done().out, "");
+    as_bob("kind: project\nname: p\n---\nkind: server\nname: my-y\nurl: https://y\n").done();
+}
+
+#[test]
 fn everything_can_be_written_to_a_file_and_applied() {
     let world = World::new();
     apply(&world, "", ALL).done();

@@ -12,12 +12,19 @@ fn check(name: &str, world: &World, lines: &[&str]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/snapshots/{name}.txt"));
     let mut said = String::new();
     for line in lines {
-        let Some(command) = line.strip_prefix("mcpctl") else {
-            change(world, line);
-            said.push_str(&format!("# {line}\n\n"));
-            continue;
+        let done = match (line.strip_prefix("mcpctl"), line.strip_prefix("MCPCTL_SESSION= mcpctl")) {
+            (Some(command), _) => world.run(command),
+            (None, Some(command)) => world.run_with(
+                &[("MCPCTL_SERVER", &world.url), ("MCPCTL_SESSION", "")],
+                &words(command),
+                "",
+            ),
+            (None, None) => {
+                change(world, line);
+                said.push_str(&format!("# {line}\n\n"));
+                continue;
+            }
         };
-        let done = world.run(command);
         said.push_str(&format!("$ {line}\n"));
         said.push_str(&masked(&done.out, world));
         for line in masked(&done.err, world).lines() {
@@ -197,6 +204,7 @@ fn every_way_to_fail() {
             "mcpctl get pods",
             "mcpctl get projects -o pdf",
             "mcpctl get project none",
+            "MCPCTL_SESSION= mcpctl get projects",
             "mcpctl get mcptoken ci",
             "mcpctl describe project",
             "mcpctl create project demo",

@@ -12,6 +12,7 @@ pub struct LoginRequest {
     /// Who.
     pub email: String,
     /// Their password.
+    #[schema(format = Password, write_only)]
     pub password: String,
 }
 
@@ -30,8 +31,10 @@ pub struct SetupRequest {
     /// Who.
     pub email: String,
     /// `mcpctl_setup_…`: it works once.
+    #[schema(format = Password, write_only)]
     pub setup_secret: String,
     /// Their password from now on.
+    #[schema(format = Password, write_only)]
     pub password: String,
 }
 

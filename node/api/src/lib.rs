@@ -28,7 +28,9 @@ pub mod version;
 pub mod write;
 
 mod time;
+mod told;
 
 pub use list::List;
 pub use problem::Problem;
 pub use time::{parse_time, show_time};
+pub use told::told;

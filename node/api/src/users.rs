@@ -14,6 +14,7 @@ pub struct NewUser {
     pub name: String,
     /// Without one they cannot log in with a password.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = Password, write_only)]
     pub password: Option<String>,
 }
 
@@ -57,8 +58,10 @@ pub struct UserChange {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PasswordChange {
     /// The one in force, as a proof that it is not a borrowed session that asks.
+    #[schema(format = Password, write_only)]
     pub old_password: String,
     /// The one to come.
+    #[schema(format = Password, write_only)]
     pub new_password: String,
 }
 
@@ -74,6 +77,7 @@ impl std::fmt::Debug for PasswordChange {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PasswordReset {
     /// The one to come.
+    #[schema(format = Password, write_only)]
     pub password: String,
 }
 

@@ -284,5 +284,21 @@ fn schemas() -> Value {
 }
 
 fn value(schema: RefOr<Schema>) -> Value {
-    serde_json::to_value(schema).expect("schemas are plain data")
+    let mut schema = serde_json::to_value(schema).expect("schemas are plain data");
+    tell(&mut schema);
+    schema
+}
+
+/// Makes descriptions out of the comments.
+fn tell(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::String(comment)) = fields.get_mut("description") {
+                *comment = mcp_api::told(comment);
+            }
+            fields.values_mut().for_each(tell);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tell),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }

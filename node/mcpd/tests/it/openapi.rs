@@ -242,6 +242,24 @@ fn every_body_and_every_field_says_what_it_means() {
 }
 
 #[test]
+fn what_is_never_answered_is_marked_so() {
+    let schemas = document()["components"]["schemas"].as_object().unwrap();
+    let mut marked = 0;
+    for (name, schema) in schemas {
+        for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
+            let secret = field.to_lowercase().ends_with("password") || field == "setupSecret";
+            assert_eq!(schema["writeOnly"] == true, secret, "{name}.{field}");
+            marked += usize::from(secret);
+        }
+    }
+    assert!(marked >= 6, "{marked}");
+    assert!(
+        !document().to_string().contains("`Debug`"),
+        "a description is for those who do not read the code"
+    );
+}
+
+#[test]
 fn the_codes_of_problems_are_all_there() {
     let told = &document()["components"]["schemas"]["Code"]["enum"];
     let codes: Vec<Value> = Code::ALL.iter().map(|code| code.as_str().into()).collect();
