@@ -19,6 +19,8 @@
 
 mod barrier;
 mod campaign;
+#[doc(hidden)]
+pub mod decoders;
 mod disk;
 mod door;
 mod link;

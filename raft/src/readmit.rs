@@ -102,6 +102,11 @@ impl Lost {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => return Some(Lost::NotLetGo(format!("{} cannot be read: {error}", file.display()))),
         };
+        Some(Lost::read(&text, file))
+    }
+
+    /// What stands in the file. What it is not sure of is the beginning.
+    pub(crate) fn read(text: &str, file: PathBuf) -> Lost {
         let returning = text.trim_end().strip_prefix("let go ").and_then(|rest| {
             let (voter, index) = rest.split_once(' ')?;
             let voter = match voter {
@@ -117,7 +122,7 @@ impl Lost {
                 others: Vec::new(),
             })
         });
-        Some(returning.map_or_else(|| Lost::NotLetGo(text.trim_end().to_owned()), Lost::LetGo))
+        returning.map_or_else(|| Lost::NotLetGo(text.trim_end().to_owned()), Lost::LetGo)
     }
 
     pub(crate) fn save(&self, dir: &Path) -> io::Result<()> {

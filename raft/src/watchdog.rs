@@ -43,6 +43,8 @@ pub(crate) async fn run(core: Arc<Core>) {
         let mut wrong: Vec<String> = core.replica.gate().why_shut().into_iter().collect();
         let health = core.logs.store().health();
         wrong.extend(judge.look(&core.disk, &health, (core.free_bytes)(), core.clock.reading()));
+        // The log's refusal is known to both.
+        wrong.dedup();
         core.set_wrong(wrong);
         core.tidy_ledger();
         snapshot_if_due(&core).await;

@@ -10,6 +10,8 @@
 
 mod checked;
 pub mod cuts;
+#[doc(hidden)]
+pub mod decoders;
 mod disk;
 pub mod error;
 #[cfg(test)]

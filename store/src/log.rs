@@ -317,6 +317,22 @@ impl RaftLog {
     }
 }
 
+/// For the fuzzer: bytes as everything that stands in the log.
+pub(crate) fn decode_anything(bytes: &[u8]) {
+    for index in [0, 1, u64::MAX] {
+        assert_eq!(
+            frame::open_record(index, &frame::seal_record(index, bytes)).ok(),
+            Some(bytes)
+        );
+        let _as_it_is = frame::open_record(index, bytes).is_ok();
+    }
+    for key in [frame::PURGED, frame::FORMAT, frame::FLUSHES, Mark::Vote.key()] {
+        let _as_it_is = frame::open_mark(key, bytes).is_ok();
+    }
+    let _purged = frame::open_purged(bytes).is_ok();
+    let _count = frame::open_count(bytes).is_ok();
+}
+
 fn read_error(error: impl Into<redb::Error>) -> LogError {
     match fault_of(error.into()) {
         Fault::File(what) => LogError::Corrupt(what),

@@ -322,7 +322,10 @@ impl Replica {
     /// again. Rule 11: first this, then the report.
     pub fn fail(&self, error: &StoreError) {
         match error {
-            StoreError::Io(why) => self.gate.suspend(Refused::State, why),
+            StoreError::Io(why) => {
+                self.gate
+                    .suspend(Refused::State, &format!("the disk refuses the state: {why}"));
+            }
             // What shut it is known already.
             StoreError::Shut(_) => {}
             error => self.gate.shut(&error.to_string()),
@@ -333,7 +336,8 @@ impl Replica {
 
     /// Stops admission because the disk refuses the raft log: what is agreed cannot be kept here.
     pub fn suspend_for_log(&self, why: &str) {
-        self.gate.suspend(Refused::Log, why);
+        self.gate
+            .suspend(Refused::Log, &format!("the disk refuses the raft log: {why}"));
         self.cuts.cut(&mcp_model::apply::Cut::All, &self.view);
         tracing::error!(why, "the disk refuses the raft log: this node admits nobody");
     }

@@ -114,12 +114,18 @@ pub(crate) fn unpack(
 
 type Head = (Vec<u8>, u64, [u8; 32]);
 
-fn walk(path: &Path, mut row: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>) -> Result<Head, StoreError> {
+fn walk(path: &Path, row: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>) -> Result<Head, StoreError> {
     let file = File::open(path).map_err(StoreError::io)?;
-    let mut input = Summed {
-        inner: BufReader::new(file),
-        sum: Sha256::new(),
-    };
+    read(BufReader::new(file), row)
+}
+
+/// Reads a whole snapshot, row by row.
+pub(crate) fn read(
+    inner: impl Read,
+    mut row: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<Head, StoreError> {
+    let sum = Sha256::new();
+    let mut input = Summed { inner, sum };
     let mut magic = [0; 8];
     input.fill(&mut magic)?;
     if &magic != MAGIC {

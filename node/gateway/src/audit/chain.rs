@@ -127,7 +127,11 @@ pub(super) fn continue_in(dir: &Path) -> Result<([u8; 32], u64, PathBuf), AuditE
 
 /// The highest number that may have been given to a record of a damaged segment: what its lines say, or as many as it has.
 fn last_seq(path: &Path) -> u64 {
-    let text = std::fs::read(path).unwrap_or_default();
+    last_seq_of(path, &std::fs::read(path).unwrap_or_default())
+}
+
+#[doc(hidden)]
+pub fn last_seq_of(path: &Path, text: &[u8]) -> u64 {
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let (first, count) = (first_seq(path), lines.clone().count());
     let counted = first.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
@@ -145,6 +149,12 @@ fn verify_one(path: &Path) -> Result<(), AuditError> {
         path: path.to_owned(),
         source,
     })?;
+    verify_text(path, &text)
+}
+
+/// The same for the text of a segment. For the fuzzer as well: no text may make it panic.
+#[doc(hidden)]
+pub fn verify_text(path: &Path, text: &[u8]) -> Result<(), AuditError> {
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let mut chain: Option<[u8; 32]> = (first_seq(path) == 1).then_some(GENESIS);
     for (at, line) in text[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {

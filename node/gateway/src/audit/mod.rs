@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::chain::Hex;
 pub use self::chain::{Verified, verify};
+#[doc(hidden)]
+pub use self::chain::{last_seq_of, verify_text};
 pub use self::segment::AuditError;
 use self::segment::{Segments, When};
 use crate::admit::Permit;

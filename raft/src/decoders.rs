@@ -1,0 +1,82 @@
+//! What this package decodes, each as a function of bytes that anybody may have written: none may panic, or take memory that the
+//! bytes do not have. The fuzz targets in `tests/fuzz` and a test here run the same functions.
+
+use openraft::SnapshotMeta;
+use openraft::error::{Fatal, Infallible, RaftError};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use serde::de::DeserializeOwned;
+
+use crate::machine::Applied;
+use crate::readmit::{Lost, Readmit, Readmitted};
+use crate::rpc::{Confirm, Confirmed, Index, PeerState, Renewal, Write, WriteAnswer};
+use crate::types::{Entry, LogId, Peer, TypeConfig, Vote};
+
+/// A decoder with its name.
+pub type Decoder = (&'static str, fn(&[u8]));
+
+/// Every decoder.
+pub const ALL: [Decoder; 3] = [("peer", peer), ("stored", stored), ("lost", lost)];
+
+fn postcard<T: DeserializeOwned>(bytes: &[u8]) {
+    let _read = postcard::from_bytes::<T>(bytes).is_ok();
+}
+
+/// Bodies that peers send each other, requests and answers.
+fn peer(bytes: &[u8]) {
+    postcard::<AppendEntriesRequest<TypeConfig>>(bytes);
+    postcard::<Result<AppendEntriesResponse<u64>, RaftError<u64, Infallible>>>(bytes);
+    postcard::<VoteRequest<u64>>(bytes);
+    postcard::<Result<VoteResponse<u64>, RaftError<u64, Infallible>>>(bytes);
+    postcard::<(Vote, SnapshotMeta<u64, Peer>)>(bytes);
+    postcard::<Result<SnapshotResponse<u64>, Fatal<u64>>>(bytes);
+    postcard::<PeerState>(bytes);
+    postcard::<Renewal>(bytes);
+    postcard::<Index>(bytes);
+    postcard::<Confirm>(bytes);
+    postcard::<Confirmed>(bytes);
+    postcard::<Write>(bytes);
+    postcard::<WriteAnswer>(bytes);
+    postcard::<Readmit>(bytes);
+    postcard::<Readmitted>(bytes);
+}
+
+/// What consensus keeps in log and state.
+fn stored(bytes: &[u8]) {
+    postcard::<Entry>(bytes);
+    postcard::<LogId>(bytes);
+    postcard::<Option<LogId>>(bytes);
+    postcard::<Vote>(bytes);
+    postcard::<Applied>(bytes);
+}
+
+fn lost(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _read = Lost::read(&text, std::path::PathBuf::new());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_bytes_make_a_decoder_panic() {
+        let mut state = 1_u64;
+        let mut chance = move || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize
+        };
+        for round in 0..20_000 {
+            // Small numbers are what lengths and variants look like.
+            let most = if round % 2 == 0 { 256 } else { 12 };
+            let bytes: Vec<u8> = (0..chance() % 120).map(|_| (chance() % most) as u8).collect();
+            for (_, decode) in ALL {
+                decode(&bytes);
+            }
+        }
+        for text in ["let go voter 7", "let go learner 7\n", "let go voter", "let go x 7", ""] {
+            lost(text.as_bytes());
+        }
+    }
+}
