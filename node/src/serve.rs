@@ -166,7 +166,7 @@ impl Started {
             seal: Seal::new(&identity::derive_key(&data_key, SECRETS_PURPOSE)),
             idempotency_key: identity::derive_key(&data_key, b"idempotency").into(),
             options: mcpd::Options {
-                allowed_hosts: AllowedHosts::new(config.api.hosts()),
+                allowed_hosts: AllowedHosts::new(config.api_hosts()),
                 allowed_origins: config.api.allowed_origins.clone(),
             },
         });
@@ -292,7 +292,7 @@ fn open_gateway(
         seal: Seal::new(&identity::derive_key(data_key, SECRETS_PURPOSE)),
         cluster_key: identity::derive_key(data_key, b"mcp session ids"),
         audit_dir: config.data_dir.join("audit"),
-        allowed_hosts: config.gateway.hosts(),
+        allowed_hosts: config.gateway_hosts(),
         allowed_origins: config.gateway.allowed_origins.clone(),
         child_command: vec![program, "child".to_owned(), "--".to_owned()],
         tls: mcp_wire::tls::client_config(&[]),

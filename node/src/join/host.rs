@@ -219,3 +219,27 @@ fn status(code: Code) -> StatusCode {
 fn json(value: &impl serde::Serialize) -> Bytes {
     serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_peers_would_not_find_is_told_where_it_comes_from() {
+        for (from, address, fine) in [
+            ("127.0.0.1:9", "127.0.0.1:3300", true),
+            ("10.0.0.2:9", "10.0.0.2:3300", true),
+            ("10.0.0.2:9", "node-2.example:3300", true),
+            ("10.0.0.2:9", "127.0.0.1:3300", false),
+            ("10.0.0.2:9", "localhost:3300", false),
+            ("10.0.0.2:9", "[::1]:3300", false),
+            ("127.0.0.1:9", "0.0.0.0:3300", false),
+            ("10.0.0.2:9", "nowhere", false),
+        ] {
+            let answer = refuse_unreachable(from.parse().unwrap(), address);
+            assert_eq!(answer.is_ok(), fine, "{from} {address}: {answer:?}");
+        }
+        let no = refuse_unreachable("10.0.0.2:9".parse().unwrap(), "127.0.0.1:3300").unwrap_err();
+        assert!(no.hint.contains("--advertise 10.0.0.2:3300"), "{no:?}");
+    }
+}

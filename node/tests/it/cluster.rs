@@ -449,3 +449,34 @@ fn a_node_whose_log_was_damaged_is_let_go_and_taken_back_as_what_it_was() {
     voters(&three, &session, &["node-1", "node-2", "node-3"]);
     until("it serves again", || two.echo(&token) == 200);
 }
+
+#[test]
+fn a_leader_is_removed_through_itself_and_another_one_has_led_before() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut one, session) = founded(root.path(), "node-1");
+    let token_file = root.path().join("join.token");
+    let [mut two, mut three] = ["node-2", "node-3"].map(|name| Machine::new(root.path(), name));
+    for machine in [&mut two, &mut three] {
+        one.join_token(&session, &json!({}), &token_file);
+        machine.join_and_run(&one.peers_at(), &token_file);
+        machine.ready();
+    }
+    voters(&one, &session, &["node-1", "node-2", "node-3"]);
+    let token = demo(&one, &session);
+    let status = one.must("GET", "cluster/status", &session, &Value::Null);
+    assert_eq!(status["leader"], status["node"], "the first one leads");
+    let removed = one.must("DELETE", "cluster/nodes/node-1", &session, &Value::Null);
+    assert_eq!(removed["receipt"]["effective"], true, "{removed}");
+    assert!(matches!(one.echo(&token), 503 | 0), "it admits nobody");
+    assert!(!one.ends());
+    assert!(
+        one.logged().contains("was removed from its cluster"),
+        "{}",
+        one.logged()
+    );
+    voters(&two, &session, &["node-2", "node-3"]);
+    until("the others go on", || {
+        two.echo(&token) == 200 && three.echo(&token) == 200
+    });
+    mint(&three, &session, "after");
+}
