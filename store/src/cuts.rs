@@ -59,8 +59,8 @@ impl Cuts {
     pub(crate) fn cut(&self, cut: &Cut, view: &AuthView) -> usize {
         match cut {
             Cut::Token(hash) => self.open.get(hash).map_or(0, |entry| cancel_all(entry.value())),
-            Cut::Owner(owner) => self.cut_where(|hash| view.token(hash).is_none_or(|t| t.owner == *owner)),
-            Cut::Project(project) => self.cut_where(|hash| view.token(hash).is_none_or(|t| t.project == *project)),
+            Cut::Owner(owner) => self.cut_where(|hash| view.token(hash).is_none_or(|t| t.owner() == *owner)),
+            Cut::Project(project) => self.cut_where(|hash| view.token(hash).is_none_or(|t| t.project() == *project)),
             Cut::All => self.cut_where(|_| true),
         }
     }

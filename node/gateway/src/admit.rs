@@ -115,15 +115,15 @@ impl Admission {
         cut: CutGuard,
         wanted: Wanted<'_>,
     ) -> Result<Permit, Denial> {
-        if admission::expired(token.expires_ms, self.clock.wall_ms()) {
+        if admission::expired(token.expires_ms(), self.clock.wall_ms()) {
             return Err(Denial::Expired);
         }
         let owner = policy
-            .user(token.owner)
+            .user(token.owner())
             .filter(|user| !user.disabled)
             .ok_or(Denial::OwnerDisabled)?
             .clone();
-        let project = policy.project(token.project).ok_or(Denial::UnknownToken)?.clone();
+        let project = policy.project(token.project()).ok_or(Denial::UnknownToken)?.clone();
         match wanted {
             Wanted::Named(name) if project.name.as_str() != name => Err(Denial::WrongProject),
             Wanted::Named(_) | Wanted::Own => Ok(Permit {
@@ -225,9 +225,9 @@ impl Permit {
 /// What a token may do with an item of a server. Resources have no right of their own: the server's decides.
 pub(crate) fn access(token: &TokenFacts, owner: &UserFacts, kind: Resource, server: &str, item: &str) -> Access {
     if kind != Resource::Servers {
-        return admission::access(&token.grants, &owner.grants, kind, server, item);
+        return admission::access(token.grants(), &owner.grants, kind, server, item);
     }
-    let both = |verb| token.grants.allow(verb, kind, server) && owner.grants.allow(verb, kind, server);
+    let both = |verb| token.grants().allow(verb, kind, server) && owner.grants.allow(verb, kind, server);
     match (both(Verb::Use), both(Verb::See)) {
         (true, _) => Access::Usable,
         (false, true) => Access::Visible,

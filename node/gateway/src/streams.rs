@@ -205,8 +205,8 @@ impl Seen {
         let (policy, lists) = (view.policy(), view.lists());
         // The permit's own facts may be of yesterday: rights that were added cut nobody.
         let token = view.token(&permit.hash()).unwrap_or_else(|| permit.token().clone());
-        let owner = policy.user(token.owner).unwrap_or(permit.owner()).clone();
-        let project = policy.project(token.project).unwrap_or(permit.project()).clone();
+        let owner = policy.user(token.owner()).unwrap_or(permit.owner()).clone();
+        let project = policy.project(token.project()).unwrap_or(permit.project()).clone();
         let catalog = gateway.catalogs.get(&policy, &lists, &project, only);
         let eyes = Eyes {
             hash: permit.hash(),

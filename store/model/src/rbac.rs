@@ -461,7 +461,7 @@ impl fmt::Display for Subject {
 }
 
 /// Everything that one subject was granted. An empty one denies.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Grants {
     bindings: Vec<RoleBinding>,
 }

@@ -126,7 +126,7 @@ fn a_token_is_in_the_view_when_its_index_is_published_and_gone_when_its_revoke_i
     let replica = seeded(dir.path());
     let facts = replica.view().token(&hash(7)).unwrap();
     assert_eq!(&*facts.name, "ci");
-    assert!(facts.grants.allow(Verb::Use, Resource::Servers, "git"));
+    assert!(facts.grants().allow(Verb::Use, Resource::Servers, "git"));
     let stream = replica.cuts().register(hash(7));
     let outcome = apply(&replica, 2, &[revoke(7)]).remove(0);
     assert!(outcome.restricts);
@@ -154,6 +154,93 @@ fn a_restart_finds_what_was_flushed_with_its_mark() {
         !replica.gate().holds(Reading::default()),
         "a node that starts has no lease"
     );
+}
+
+#[test]
+fn a_restart_gives_every_token_the_bindings_that_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = seeded(dir.path());
+    let write = |name_: &str, subject: u8, binding: &str, n: u128| {
+        let command = Command::WriteRbac {
+            id: Id::from_u128(n),
+            name: name(name_),
+            subjects: vec![mcp_model::rbac::Subject::McpToken(hash(subject))],
+            role_bindings: vec![binding.parse().unwrap()],
+            if_version: None,
+        };
+        by(Actor::User(ADMIN), n + 10_000, command)
+    };
+    let bare = Envelope {
+        command: match token(60, "bare").command {
+            Command::IssueToken {
+                id,
+                name,
+                project,
+                hash,
+                shown_prefix,
+                description,
+                expires_ms,
+                replace,
+                ..
+            } => Command::IssueToken {
+                id,
+                name,
+                project,
+                hash,
+                shown_prefix,
+                description,
+                expires_ms,
+                grant: TokenGrant::Bindings(Vec::new()),
+                replace,
+            },
+            other => other,
+        },
+        ..token(60, "bare")
+    };
+    // Definitions by people whose ids and names stand before, between and after those of the tokens.
+    let made = [
+        token(50, "plain"),
+        token(51, "more"),
+        bare,
+        write("a-first", 51, "role:view,resource:audit", 900),
+        write("between", 60, "role:view,resource:tools", 1_055),
+        write("zz-last", 51, "role:view,resource:projects", 9_000),
+        token(52, "gone"),
+        revoke(52),
+    ];
+    let outcomes = apply(&replica, 30, &made);
+    assert!(
+        outcomes.iter().all(|o| !matches!(o.reply, Reply::Refused(_))),
+        "{outcomes:?}"
+    );
+    replica.flush().unwrap();
+    let grants = |replica: &Replica, n: u8| {
+        let facts = replica.view().token(&hash(n))?;
+        let mut bindings: Vec<String> = facts.grants().bindings().iter().map(ToString::to_string).collect();
+        bindings.sort();
+        Some(bindings)
+    };
+    let own = "role:run,resource:servers";
+    let expected = [
+        (50, Some(vec![own])),
+        (
+            51,
+            Some(vec![own, "role:view,resource:audit", "role:view,resource:projects"]),
+        ),
+        (60, Some(vec!["role:view,resource:tools"])),
+        (52, None),
+    ];
+    let check = |replica: &Replica, when: &str| {
+        for (n, bindings) in &expected {
+            let bindings = bindings
+                .as_ref()
+                .map(|all| all.iter().map(|b| (*b).to_owned()).collect());
+            assert_eq!(grants(replica, *n), bindings, "token {n}, {when}");
+        }
+    };
+    check(&replica, "before the restart");
+    drop(replica);
+    check(&open(dir.path()), "after it");
 }
 
 #[test]

@@ -30,6 +30,7 @@ struct Plan {
     rounds: usize,
     round_ms: u64,
     decisions: usize,
+    tokens: &'static [usize],
     syncs: usize,
     revokes: usize,
     writes_ms: u64,
@@ -40,6 +41,7 @@ const FULL: Plan = Plan {
     rounds: 7,
     round_ms: 2_000,
     decisions: 3_000_000,
+    tokens: &[10_000, 100_000, 1_000_000],
     syncs: 300,
     revokes: 100,
     writes_ms: 5_000,
@@ -49,6 +51,7 @@ const QUICK: Plan = Plan {
     rounds: 2,
     round_ms: 500,
     decisions: 300_000,
+    tokens: &[10_000, 100_000],
     syncs: 50,
     revokes: 20,
     writes_ms: 1_000,
@@ -68,6 +71,7 @@ pub fn main() -> anyhow::Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let one = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     match args.as_slice() {
+        ["fill", dir, tokens] => decide::fill(Path::new(dir), tokens),
         ["upstream"] => one()?.block_on(upstream::run()),
         ["generate", job] => one()?.block_on(generator::run(job)),
         // As many threads as a node has, because that is what it is compared with.

@@ -1,24 +1,31 @@
 //! The auth view: the part of the state that decides about bearers, in memory, read without a transaction.
 
-use std::collections::{HashMap, HashSet};
+mod tokens;
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
 use mcp_model::apply::Effects;
+use mcp_model::apply::rbac::TOKEN_DEFINITION_PREFIX;
 use mcp_model::authority::{Principal, grants_of};
 use mcp_model::ids::Id;
 use mcp_model::names::Name;
 use mcp_model::rbac::{Grants, Subject};
-use mcp_model::records::{McpToken, Project, Secret, Server, TokenStatus, ToolList};
-use mcp_model::tables::{self, Key, Stored, Tables};
+use mcp_model::records::{McpToken, Project, RbacDefinition, Secret, Server, TokenStatus, ToolList};
+use mcp_model::tables::{self, Key, Stored, Table, Tables};
 use mcp_model::token::TokenHash;
+
+pub use self::tokens::TokenFacts;
+use self::tokens::{Token, Tokens};
 
 /// Records that are read at a time when the view is built.
 const SCAN: usize = 4_096;
 
-/// A token hash is already as random as bits get: eight of its bytes are its hash.
+/// A token hash is already as random as bits get, and so is the end of an id that a node has drawn: eight of their bytes are the
+/// hash.
 #[derive(Default, Clone, Copy)]
 pub struct HashBitsHasher(u64);
 
@@ -39,23 +46,6 @@ impl Hasher for HashBitsHasher {
 /// Builds [`HashBitsHasher`]s.
 pub type HashBits = BuildHasherDefault<HashBitsHasher>;
 
-/// What is known of an active token.
-#[derive(Debug)]
-pub struct TokenFacts {
-    /// Its id.
-    pub id: Id,
-    /// The one project it reaches.
-    pub project: Id,
-    /// Whose rights limit it.
-    pub owner: Id,
-    /// Its name, for the audit.
-    pub name: Box<str>,
-    /// When it ends by itself, ms since 1970.
-    pub expires_ms: Option<u64>,
-    /// What it was granted.
-    pub grants: Arc<Grants>,
-}
-
 /// What is known of a user or service account.
 #[derive(Debug)]
 pub struct UserFacts {
@@ -70,10 +60,10 @@ pub struct UserFacts {
 /// Users and service accounts, projects, servers and secrets, swapped as a whole.
 #[derive(Default, Debug)]
 pub struct Policy {
-    users: HashMap<Id, Arc<UserFacts>>,
-    projects: HashMap<Id, Arc<Project>>,
+    users: HashMap<Id, Arc<UserFacts>, HashBits>,
+    projects: HashMap<Id, Arc<Project>, HashBits>,
     project_names: HashMap<Name, Id>,
-    servers: HashMap<Id, Arc<Server>>,
+    servers: HashMap<Id, Arc<Server>, HashBits>,
     secrets: HashMap<Name, Arc<Secret>>,
 }
 
@@ -153,7 +143,7 @@ pub type Lists = HashMap<Id, Arc<ToolList>>;
 /// Tokens by hash, and the policy around them.
 #[derive(Default)]
 pub struct AuthView {
-    tokens: DashMap<TokenHash, Arc<TokenFacts>, HashBits>,
+    tokens: Tokens,
     policy: ArcSwap<Policy>,
     lists: ArcSwap<Lists>,
 }
@@ -161,8 +151,7 @@ pub struct AuthView {
 impl AuthView {
     /// The active token of this hash. The caller compares the lease *after* this.
     pub fn token(&self, hash: &TokenHash) -> Option<Arc<TokenFacts>> {
-        let entry = self.tokens.get(hash)?;
-        entry.key().same_as(hash).then(|| Arc::clone(entry.value()))
+        self.tokens.get(hash)
     }
 
     /// How many active tokens there are.
@@ -191,18 +180,41 @@ impl AuthView {
         each(tables, |list: ToolList| {
             lists.insert(list.server, Arc::new(list));
         });
+        if self.tokens.len() > 0 {
+            self.forget_all_but_active(tables);
+        }
+        self.policy.store(Arc::new(Policy::build(tables)));
+        self.lists.store(Arc::new(lists));
+        self.learn_all(tables);
+    }
+
+    /// Who stays is never missing in between: a bearer that is admitted before and after is admitted all along.
+    fn forget_all_but_active(&self, tables: &dyn Tables) {
         let mut active = HashSet::new();
         each(tables, |token: McpToken| {
             if token.status == TokenStatus::Active {
                 active.insert(token.hash);
             }
         });
-        // Who stays is never missing in between: a bearer that is admitted before and after is admitted all along.
-        self.tokens.retain(|hash, _| active.contains(hash));
-        self.policy.store(Arc::new(Policy::build(tables)));
-        self.lists.store(Arc::new(lists));
-        each(tables, |token: McpToken| self.learn(tables, &token));
-        self.tokens.shrink_to_fit();
+        self.tokens.retain(|hash| active.contains(hash));
+    }
+
+    /// Reads every active token. The definition that holds a token's own bindings has the token's id, so both tables are read side
+    /// by side, in order, instead of looking a million definitions up one by one.
+    fn learn_all(&self, tables: &dyn Tables) {
+        let also_named = tokens_named_by_people(tables);
+        let mut definitions = Definitions::new(tables);
+        each(tables, |token: McpToken| {
+            let own = definitions.of(token.id);
+            if token.status != TokenStatus::Active {
+                return;
+            }
+            let grants = match also_named.contains(&token.hash) {
+                true => grants_of(tables, &Subject::McpToken(token.hash)),
+                false => own.into_iter().flat_map(|own| own.role_bindings).collect(),
+            };
+            self.learn(token, grants);
+        });
     }
 
     /// Carries over what a batch of commands has changed. First what went, then the policy, then what came: at no moment
@@ -218,8 +230,10 @@ impl AuthView {
             self.update_lists(tables, &effects.lists_changed);
         }
         for id in &effects.tokens_changed {
-            if let Some(token) = tables::by_id::<McpToken>(tables, *id) {
-                self.learn(tables, &token);
+            let token: Option<McpToken> = tables::by_id(tables, *id);
+            if let Some(token) = token.filter(|token| token.status == TokenStatus::Active) {
+                let grants = grants_of(tables, &Subject::McpToken(token.hash));
+                self.learn(token, grants);
             }
         }
     }
@@ -235,19 +249,74 @@ impl AuthView {
         self.lists.store(Arc::new(lists));
     }
 
-    fn learn(&self, tables: &dyn Tables, token: &McpToken) {
-        if token.status != TokenStatus::Active {
-            return;
-        }
-        let facts = TokenFacts {
+    fn learn(&self, token: McpToken, grants: Grants) {
+        self.tokens.insert(Token {
+            hash: token.hash,
             id: token.id,
-            project: token.project,
-            owner: token.owner,
             name: token.name.as_str().into(),
             expires_ms: token.expires_ms,
-            grants: Arc::new(grants_of(tables, &Subject::McpToken(token.hash))),
-        };
-        self.tokens.insert(token.hash, Arc::new(facts));
+            project: token.project,
+            owner: token.owner,
+            grants,
+        });
+    }
+}
+
+/// Definitions in the order of their ids, for somebody who comes in that order too.
+struct Definitions<'a> {
+    tables: &'a dyn Tables,
+    ahead: VecDeque<RbacDefinition>,
+    after: Option<Key>,
+    read_all: bool,
+}
+
+impl Definitions<'_> {
+    fn new(tables: &dyn Tables) -> Definitions<'_> {
+        Definitions {
+            tables,
+            ahead: VecDeque::new(),
+            after: None,
+            read_all: false,
+        }
+    }
+
+    /// The definition with this id. Ids must come in ascending order.
+    fn of(&mut self, id: Id) -> Option<RbacDefinition> {
+        loop {
+            if self.ahead.is_empty() && !self.read_all {
+                self.ahead = tables::list(self.tables, self.after.as_deref(), SCAN).into();
+                self.after = self.ahead.back().map(Stored::key);
+                self.read_all = self.ahead.len() < SCAN;
+            }
+            match self.ahead.front()?.id.to_bytes().cmp(&id.to_bytes()) {
+                Ordering::Less => drop(self.ahead.pop_front()),
+                Ordering::Equal => return self.ahead.pop_front(),
+                Ordering::Greater => return None,
+            }
+        }
+    }
+}
+
+/// The tokens that are subjects of definitions besides their own.
+fn tokens_named_by_people(tables: &dyn Tables) -> HashSet<TokenHash> {
+    let own = TOKEN_DEFINITION_PREFIX.as_bytes();
+    let mut named = HashSet::new();
+    let mut after: Option<Key> = None;
+    loop {
+        let some = tables.scan(Table::RbacNames, &[], after.as_deref(), SCAN);
+        let by_people = some.iter().filter(|(name, _)| !name.starts_with(own));
+        for definition in by_people.filter_map(|(_, id)| tables::load::<RbacDefinition>(tables, id)) {
+            named.extend(definition.subjects.iter().filter_map(|subject| match subject {
+                Subject::McpToken(hash) => Some(*hash),
+                Subject::User(_) | Subject::Group(_) | Subject::ServiceAccount(_) => None,
+            }));
+        }
+        let Some((last, _)) = some.last() else { return named };
+        // The names of tokens' own definitions are many and stand together.
+        after = Some(match last.starts_with(own) {
+            true => [own, &[0xff]].concat(),
+            false => last.clone(),
+        });
     }
 }
 
