@@ -9,7 +9,7 @@ use super::machines::{ADMIN, Machine, PASSWORD, ask, ask_tls, done, failed, is_p
 use super::{mcpnode, until};
 
 /// The first machine of a cluster, running, and the administrator's session.
-fn founded(root: &Path, name: &str) -> (Machine, String) {
+pub(crate) fn founded(root: &Path, name: &str) -> (Machine, String) {
     let mut machine = Machine::new(root, name);
     done(&machine.init(&["--tls", "off"]));
     machine.start();
@@ -34,7 +34,7 @@ fn mint(machine: &Machine, session: &str, name: &str) -> String {
     minted["token"].as_str().unwrap().to_owned()
 }
 
-fn voters(machine: &Machine, session: &str, names: &[&str]) {
+pub(crate) fn voters(machine: &Machine, session: &str, names: &[&str]) {
     until(&format!("{names:?} vote"), || {
         let members = machine.members(session);
         let votes = |name: &&str| members.contains(&((*name).to_owned(), "voter".to_owned()));

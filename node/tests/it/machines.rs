@@ -188,6 +188,19 @@ impl Machine {
         answer
     }
 
+    /// The same under an idempotency key.
+    pub(crate) fn keyed(&self, method: &str, path: &str, session: &str, key: &str, body: &Value) -> Value {
+        let request = request(method, &format!("/api/v1/{path}"), Some(session), Some(key), Some(body));
+        let mut answer = None;
+        until(&format!("{} answers {method} {path}", self.name), || {
+            answer = exchange(self.api, &request);
+            answer.as_ref().is_some_and(|(status, _)| *status != 503)
+        });
+        let (status, answer) = answer.unwrap();
+        assert!((200..300).contains(&status), "{method} {path}: {status}: {answer}");
+        answer
+    }
+
     /// Writes a join token into a file.
     pub(crate) fn join_token(&self, session: &str, body: &Value, file: &Path) {
         let answer = self.must("POST", "cluster/join-tokens", session, body);
@@ -265,11 +278,14 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-fn request(method: &str, path: &str, bearer: Option<&str>, body: Option<&Value>) -> String {
+fn request(method: &str, path: &str, bearer: Option<&str>, key: Option<&str>, body: Option<&Value>) -> String {
     let body = body.map(Value::to_string);
     let mut text = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n");
     if let Some(bearer) = bearer {
         text.push_str(&format!("Authorization: Bearer {bearer}\r\n"));
+    }
+    if let Some(key) = key {
+        text.push_str(&format!("Idempotency-Key: {key}\r\n"));
     }
     if let Some(body) = &body {
         let head = "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n";
@@ -286,8 +302,12 @@ fn parse(answer: &str) -> Option<Answer> {
 
 /// Asks once. `None`: there was no answer.
 pub(crate) fn ask(port: u16, method: &str, path: &str, bearer: Option<&str>, body: Option<&Value>) -> Option<Answer> {
+    exchange(port, &request(method, path, bearer, None, body))
+}
+
+fn exchange(port: u16, request: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.write_all(request(method, path, bearer, body).as_bytes()).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     parse(&answer)
@@ -308,7 +328,7 @@ pub(crate) fn ask_tls(port: u16, ca: &Path, path: &str) -> Result<(Answer, Certi
     let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
     let stream = TcpStream::connect(("127.0.0.1", port)).map_err(|e| e.to_string())?;
     let mut stream = rustls::StreamOwned::new(connection, stream);
-    let text = request("GET", path, None, None);
+    let text = request("GET", path, None, None, None);
     stream.write_all(text.as_bytes()).map_err(|e| e.to_string())?;
     let mut answer = Vec::new();
     // A server may leave without saying goodbye.

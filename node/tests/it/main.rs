@@ -6,6 +6,7 @@ mod child;
 mod cluster;
 mod dev;
 mod machines;
+mod rights;
 
 use std::time::Duration;
 

@@ -7,10 +7,10 @@ use crate::rbac::{Action, Grants, Resource, RoleBinding, Subject, Verb};
 use crate::records::{Group, McpToken, Project, RbacDefinition, Server, ServiceAccount, TokenStatus, User};
 use crate::tables::{self, Table, Tables};
 
-/// Definitions of one subject that are read; more are ignored, which can only deny.
-const DEFINITIONS_PER_SUBJECT_MAX: usize = 1_000;
-/// Groups of one user that are read; more are ignored, which can only deny.
-const GROUPS_PER_USER_MAX: usize = 1_000;
+/// Definitions of one subject. More are refused: what a check did not read could come into force later.
+pub(crate) const DEFINITIONS_PER_SUBJECT_MAX: usize = 1_000;
+/// Groups of one user. More are refused, for the same reason.
+pub(crate) const GROUPS_PER_USER_MAX: usize = 1_000;
 
 /// What one actor may do right now.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ mod calls;
 mod eras;
 mod lists;
 mod peer;
+mod principals;
 mod secrets;
 mod streams;
 mod world;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Cut, Step};
-use crate::authority::{grants_of, groups_of};
+use crate::authority::{GROUPS_PER_USER_MAX, grants_of, groups_of};
 use crate::command::{Refusal, Reply};
 use crate::ids::Id;
 use crate::names::Name;
@@ -129,6 +129,12 @@ impl Step<'_> {
                     kind: "user".to_owned(),
                     name: id.to_string(),
                 });
+            }
+            let memberships = self
+                .tables
+                .scan(Table::GroupMembers, &id.to_bytes(), None, GROUPS_PER_USER_MAX);
+            if memberships.len() >= GROUPS_PER_USER_MAX {
+                return refuse("a member is in 1,000 groups already");
             }
         }
         Ok(())

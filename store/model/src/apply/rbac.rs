@@ -1,7 +1,7 @@
 //! Definitions: who is granted what.
 
 use super::{Cut, Step};
-use crate::authority::{grants_of, subject_prefix, subjects_of_user};
+use crate::authority::{DEFINITIONS_PER_SUBJECT_MAX, grants_of, subject_prefix, subjects_of_user};
 use crate::command::{Refusal, Reply};
 use crate::ids::Id;
 use crate::names::Name;
@@ -43,6 +43,7 @@ impl Step<'_> {
                 why,
             });
         }
+        self.refuse_crowded(subjects, before.as_ref())?;
         // Measured against all that it grants, also when only the subjects change.
         role_bindings.iter().try_for_each(|b| self.rights().need_cover(b))?;
         let (subjects, role_bindings) = (subjects.to_vec(), role_bindings.to_vec());
@@ -98,6 +99,23 @@ impl Step<'_> {
         }
         self.narrowed();
         Ok(Reply::Deleted { id: definition.id })
+    }
+
+    fn refuse_crowded(&self, subjects: &[Subject], before: Option<&RbacDefinition>) -> Result<(), Refusal> {
+        let new = |s: &&Subject| before.is_none_or(|before| !before.subjects.contains(s));
+        for subject in subjects.iter().filter(new) {
+            let prefix = subject_prefix(subject);
+            let rows = self
+                .tables
+                .scan(Table::RbacSubjects, &prefix, None, DEFINITIONS_PER_SUBJECT_MAX);
+            if rows.len() >= DEFINITIONS_PER_SUBJECT_MAX {
+                return Err(Refusal::Invalid {
+                    field: "subjects".to_owned(),
+                    why: format!("{subject} stands in 1,000 definitions already"),
+                });
+            }
+        }
+        Ok(())
     }
 
     fn narrowed(&mut self) {
