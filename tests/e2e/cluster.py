@@ -44,12 +44,17 @@ class Cluster:
         rows = zip(env["MCPCTL_SERVER"].split(","), env["MCP_URLS"].split(), env["MCPNODE_PIDS"].split(","))
         self.nodes = [Node(n, api, mcp, int(pid)) for n, (api, mcp, pid) in enumerate(rows, 1)]
 
-    def mcpctl(self, *args, servers=None):
-        """Runs `mcpctl` and gives what it printed; a failure is an error that holds what it said."""
+    def mcpctl(self, *args, servers=None, given=None):
+        """Runs `mcpctl` with `given` on its standard input; gives what it printed. A failure is an error that holds what it said."""
         servers = servers or [node.api for node in self.nodes]
         env = {**os.environ, "MCPCTL_SERVER": ",".join(servers), "MCPCTL_SESSION": self.session}
         done = subprocess.run(
-            [f"{self.tools}/mcpctl", *args], env=env, capture_output=True, text=True, timeout=MCPCTL_SECONDS_MAX
+            [f"{self.tools}/mcpctl", *args],
+            env=env,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=MCPCTL_SECONDS_MAX,
         )
         said = f"mcpctl {shlex.join(args)}: exit {done.returncode}\n{done.stderr}"
         assert done.returncode == 0, re.sub(r"(mcpctl_(pat|ses)_\w{4})\w+", r"\1...", said)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import traceback
 
+import described
 import failover
 import fixture
 import refusals
@@ -19,7 +20,7 @@ from checks import Checks
 from cluster import Cluster
 from peers import HERE, all_peers
 
-PHASES = [through, refusals, revocation]
+PHASES = [described, through, refusals, revocation]
 
 
 async def main(cache, tools, talk, pids, http_url):
