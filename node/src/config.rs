@@ -36,6 +36,26 @@ pub(crate) struct Config {
     pub(crate) timers: Timers,
     /// When the disk is no longer good enough to lead and to be ready.
     pub(crate) disk: DiskLimits,
+    /// How much of the raft log is kept.
+    pub(crate) log: LogLimits,
+}
+
+/// How much of the raft log is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogLimits {
+    /// Entries after which a snapshot is packed. Too many, and a restart carries out more of them again.
+    pub(crate) snapshot_entries: u64,
+    /// Entries that stay behind a snapshot. Too few, and a node that was away for a moment needs a whole snapshot.
+    pub(crate) kept_entries: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> LogLimits {
+        LogLimits {
+            snapshot_entries: mcp_raft::SNAPSHOT_ENTRIES,
+            kept_entries: mcp_raft::KEPT_ENTRIES,
+        }
+    }
 }
 
 /// A listener that clients reach.
@@ -222,6 +242,7 @@ impl Config {
         let peers = peers(&mut layers);
         let timers = timers(&mut layers);
         let disk = disk(&mut layers);
+        let log = log(&mut layers);
         layers.refuse()?;
         Ok(Config {
             name: name.expect("a missing name is a fault"),
@@ -231,6 +252,7 @@ impl Config {
             peers,
             timers,
             disk,
+            log,
         })
     }
 }
@@ -303,6 +325,17 @@ fn disk(layers: &mut Layers) -> DiskLimits {
         free_bytes_min: layers
             .number("disk.free_bytes_min", 0..=1 << 40)
             .unwrap_or(usual.free_bytes_min),
+    }
+}
+
+fn log(layers: &mut Layers) -> LogLimits {
+    let usual = LogLimits::default();
+    let entries = 10..=1_000_000;
+    LogLimits {
+        snapshot_entries: layers
+            .number("log.snapshot_entries", entries.clone())
+            .unwrap_or(usual.snapshot_entries),
+        kept_entries: layers.number("log.kept_entries", entries).unwrap_or(usual.kept_entries),
     }
 }
 

@@ -114,8 +114,8 @@ impl Started {
             cluster: cluster.to_string(),
             me,
             timers,
-            snapshot_entries: mcp_raft::SNAPSHOT_ENTRIES,
-            kept_entries: mcp_raft::KEPT_ENTRIES,
+            snapshot_entries: config.log.snapshot_entries,
+            kept_entries: config.log.kept_entries,
             snapshots: config.data_dir.join(mcp_raft::recover::SNAPSHOTS),
             disk: config.disk,
             free_bytes: {

@@ -22,6 +22,7 @@ const STEP: Duration = Duration::from_millis(5);
 pub struct Cluster {
     program: PathBuf,
     dir: PathBuf,
+    settings: Vec<(String, String)>,
     dev: Child,
     restarted: Vec<Child>,
     /// The administrator's session.
@@ -46,6 +47,20 @@ pub struct Node {
 impl Cluster {
     /// Starts `replicas` replicas under `dir` and waits until each of them holds a lease.
     pub async fn start(program: &Path, dir: &Path, replicas: u16) -> anyhow::Result<Cluster> {
+        Cluster::start_with(program, dir, replicas, &[]).await
+    }
+
+    /// The same with settings of the nodes, as environment variables.
+    pub async fn start_with(
+        program: &Path,
+        dir: &Path,
+        replicas: u16,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Cluster> {
+        let settings: Vec<(String, String)> = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         let (env_file, ready_file) = (dir.join("env"), dir.join("ready"));
         let log = std::fs::File::create(dir.join("dev.log"))?;
         let mut command = Command::new(program);
@@ -61,6 +76,7 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
+            .envs(settings.iter().cloned())
             .kill_on_drop(true);
         let mut dev = command
             .spawn()
@@ -98,6 +114,7 @@ impl Cluster {
         Ok(Cluster {
             program: program.to_owned(),
             dir: dir.to_owned(),
+            settings,
             dev,
             restarted: Vec::new(),
             session: of("MCPCTL_SESSION")?,
@@ -164,6 +181,7 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
+            .envs(self.settings.iter().cloned())
             .kill_on_drop(true);
         let child = command.spawn()?;
         self.nodes[node].pid = child.id().context("the replica ended at once")?;

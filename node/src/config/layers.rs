@@ -261,7 +261,9 @@ impl Layers {
 fn key_of(rest: &str) -> String {
     let lower = rest.to_ascii_lowercase();
     match lower.split_once('_') {
-        Some((section @ ("gateway" | "api" | "peers" | "timers" | "disk"), name)) => format!("{section}.{name}"),
+        Some((section @ ("gateway" | "api" | "peers" | "timers" | "disk" | "log"), name)) => {
+            format!("{section}.{name}")
+        }
         _ => lower,
     }
 }

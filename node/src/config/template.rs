@@ -6,7 +6,7 @@ use mcp_model::timers::Timers;
 use mcp_raft::DiskLimits;
 use toml::Value;
 
-use super::{API_PORT, Config, GATEWAY_PORT, Listener, PEER_PORT, Tls};
+use super::{API_PORT, Config, GATEWAY_PORT, Listener, LogLimits, PEER_PORT, Tls};
 
 pub(super) fn render(config: &Config) -> String {
     let mut out = String::new();
@@ -46,6 +46,7 @@ pub(super) fn render(config: &Config) -> String {
     );
     timers(&mut out, &config.timers);
     disk(&mut out, &config.disk);
+    log(&mut out, &config.log);
     out
 }
 
@@ -186,6 +187,25 @@ fn disk(out: &mut String, disk: &DiskLimits) {
         "free_bytes_min",
         disk.free_bytes_min.to_string(),
         usual.free_bytes_min.to_string(),
+    );
+}
+
+fn log(out: &mut String, log: &LogLimits) {
+    out.push_str("\n# How much of the raft log is kept, entries, 10 to 1000000\n[log]\n");
+    let usual = LogLimits::default();
+    setting(
+        out,
+        "Entries after which a snapshot is packed. More, and a restart carries out more of them again.",
+        "snapshot_entries",
+        log.snapshot_entries.to_string(),
+        usual.snapshot_entries.to_string(),
+    );
+    setting(
+        out,
+        "Entries that stay behind it. Fewer, and a node that was away for a moment needs the whole snapshot.",
+        "kept_entries",
+        log.kept_entries.to_string(),
+        usual.kept_entries.to_string(),
     );
 }
 

@@ -138,6 +138,7 @@ impl Layout {
                 },
                 timers: Default::default(),
                 disk: Default::default(),
+                log: Default::default(),
             };
             let mut files = authority.equip(id, &config.certified_hosts(), now_ms)?;
             files.append(common_files(&config, &data_key));

@@ -2,7 +2,7 @@
 //!
 //! Writers mint and revoke through all nodes and keep a history. In each round one, two or all of the nodes are killed at a
 //! random moment and started again; then every node must show every token that was acknowledged, and refuse every one whose
-//! revoke was. A run in which one kind of kill did not happen, or too little was acknowledged, is void, not green.
+//! revoke was. Where one node is killed, its state or its log is ruined in turn too, and it has to get both from the others. A run in which one kind of kill did not happen, or too little was acknowledged, is void, not green.
 //!
 //! With `--cut` (see `tests/powercut/run`) the disk under all nodes loses its power instead: they are killed a moment later, and
 //! started again on what was synced.
@@ -10,7 +10,7 @@
 mod history;
 mod writers;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -29,6 +29,11 @@ const USAGE: &str = "usage: crash [--rounds N] [--seed S] [--dir DIR] [--program
     --cut COMMAND   take the power from the disk as well: by `COMMAND cut`, and `COMMAND mend` brings it back";
 /// Nodes of the cluster.
 const NODES: usize = 3;
+/// Snapshots and purges all the time, so that kills hit them; and few entries kept, so that whoever was away is handed a snapshot.
+const SETTINGS: [(&str, &str); 2] = [
+    ("MCPNODE_LOG_SNAPSHOT_ENTRIES", "20"),
+    ("MCPNODE_LOG_KEPT_ENTRIES", "10"),
+];
 /// Longest life between two kills, and longest death, ms.
 const LIFE_MS: u64 = 700;
 const DEATH_MS: u64 = 300;
@@ -94,9 +99,9 @@ async fn run(options: &Options) -> anyhow::Result<()> {
         dir.display()
     );
     let mut random = Random::from_seed(options.seed);
-    let mut cluster = Cluster::start(&options.program, &dir, NODES as u16).await?;
+    let mut cluster = Cluster::start_with(&options.program, &dir, NODES as u16, &SETTINGS).await?;
     let history = History::default();
-    let mut killed = [0_usize; NODES];
+    let (mut killed, mut ruined) = ([0_usize; NODES], 0_usize);
     for round in 1..=options.rounds {
         let writers = Writers::start(&cluster, &history, random.number());
         random_pause(&mut random, LIFE_MS).await;
@@ -115,6 +120,9 @@ async fn run(options: &Options) -> anyhow::Result<()> {
         random_pause(&mut random, DEATH_MS).await;
         if let Some(cut) = &options.cut {
             power(cut, "mend").await?;
+        } else if let ([victim], Some(file)) = (victims.as_slice(), damaged(round)) {
+            ruin(&dir.join("data").join(&cluster.nodes[*victim].name).join(file))?;
+            ruined += 1;
         }
         for victim in &victims {
             cluster.spawn(*victim)?;
@@ -132,7 +140,8 @@ async fn run(options: &Options) -> anyhow::Result<()> {
     cluster.stop().await?;
     let (minted, revoked) = history.acknowledged();
     println!(
-        "crash: {} rounds (one node {}, two {}, all {}), {minted} tokens and {revoked} revokes acknowledged, none missing on any node",
+        "crash: {} rounds (one node {}, two {}, all {}; {ruined} stores ruined), {minted} tokens and {revoked} revokes acknowledged, none \
+         missing on any node",
         options.rounds, killed[0], killed[1], killed[2]
     );
     if options.cut.is_none() && options.rounds >= NODES && killed.contains(&0) {
@@ -142,6 +151,18 @@ async fn run(options: &Options) -> anyhow::Result<()> {
         bail!("void: only {} writes were acknowledged", minted + revoked);
     }
     Ok(())
+}
+
+/// Where one node is killed, which of its stores is ruined as well before it starts again: none, the state, the log, in turn.
+fn damaged(round: usize) -> Option<&'static str> {
+    [None, Some("state.redb"), Some("raft-log.redb")][(round - 1) / NODES % 3]
+}
+
+/// Alters bytes all over a file, so that it is certain to be found.
+fn ruin(path: &Path) -> anyhow::Result<()> {
+    let mut bytes = std::fs::read(path)?;
+    bytes.iter_mut().skip(500).step_by(1_000).for_each(|byte| *byte ^= 0x5a);
+    std::fs::write(path, bytes).with_context(|| format!("{} cannot be ruined", path.display()))
 }
 
 /// Runs the command that cuts or mends the disk.
