@@ -11,6 +11,13 @@ use crate::failure::Failure;
 /// The context that `login` makes when none is named.
 pub(crate) const FIRST_CONTEXT: &str = "default";
 
+/// The certificates to trust that stand in the context, for commands that need no context otherwise.
+pub(crate) fn context_cacert(global: &Global) -> Option<PathBuf> {
+    let config = Config::load().ok()?;
+    let name = global.context.as_ref().or(config.current_context.as_ref())?;
+    config.context(name)?.cacert.clone()
+}
+
 /// What a command needs to talk to a cluster.
 pub(crate) struct Settings {
     /// API URLs, in the order in which they are tried, without a slash at the end.

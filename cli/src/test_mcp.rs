@@ -81,7 +81,10 @@ fn tls(global: &Global) -> Result<Arc<ClientConfig>, Failure> {
     let extra = match &global.cacert {
         Some(file) => mcp_wire::tls::read_certificates(file)
             .map_err(|why| Failure::usage("cannot read the certificates to trust", why).next(crate::api::SEE_CONFIG))?,
-        None => Vec::new(),
+        // The authority of the cluster that one is logged in to. Without it, one more endpoint is not trusted: no reason to stop.
+        None => crate::settings::context_cacert(global)
+            .and_then(|file| mcp_wire::tls::read_certificates(&file).ok())
+            .unwrap_or_default(),
     };
     Ok(mcp_wire::tls::client_config(&extra))
 }

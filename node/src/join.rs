@@ -3,6 +3,7 @@
 
 pub(crate) mod guest;
 pub(crate) mod host;
+mod pinned;
 
 use serde::{Deserialize, Serialize};
 

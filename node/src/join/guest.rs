@@ -4,8 +4,6 @@
 //! other end has shown a certificate under exactly that authority. Nothing is written before the answer is complete.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -19,15 +17,10 @@ use mcp_model::ids::{Id, NodeId};
 use mcp_model::token::PlainJoin;
 use mcp_raft::{JOIN_PATH, tls};
 use rcgen::KeyPair;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
+use super::pinned::connect;
 use super::{Answer, Code, No, Question, VERSION};
 use crate::args::JoinArgs;
 use crate::certs::{self, CA_FILE, LISTENER_FILE, PEER_FILE};
@@ -37,7 +30,6 @@ use crate::identity::Identity;
 use crate::init::{common_files, machine_name};
 use crate::random;
 
-const CONNECT_WAIT: Duration = Duration::from_secs(5);
 const ANSWER_WAIT: Duration = Duration::from_secs(25);
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Tries when the answer is lost or the cluster cannot answer just now. The question is the same each time.
@@ -233,103 +225,6 @@ impl Asking {
         );
         files.append(common_files(config, data_key));
         home.furnish(&files, &Identity::new(cluster, self.node))
-    }
-}
-
-async fn connect(address: &str, authority: [u8; 32]) -> anyhow::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let connecting = tokio::time::timeout(CONNECT_WAIT, TcpStream::connect(address)).await;
-    let unreachable = || {
-        format!(
-            "{address} cannot be reached: it must be the peers' listener of a node that runs (port {PEER_PORT} as a rule)"
-        )
-    };
-    let stream = connecting.with_context(unreachable)?.with_context(unreachable)?;
-    let pinned = Arc::new(Pinned {
-        authority,
-        provider: Arc::new(rustls::crypto::ring::default_provider()),
-        stranger: AtomicBool::new(false),
-    });
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&pinned.provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::clone(&pinned) as Arc<dyn ServerCertVerifier>)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![tls::JOIN_ALPN.to_vec()];
-    let name = ServerName::try_from(tls::ANY_PEER).expect("a constant name is a name");
-    let shaking = TlsConnector::from(Arc::new(config)).connect(name, stream);
-    let shaken = tokio::time::timeout(CONNECT_WAIT, shaking).await;
-    let shaken =
-        shaken.with_context(|| format!("{address} does not speak TLS: is it the peers' listener of a node?"))?;
-    shaken.with_context(|| match pinned.stranger.load(Ordering::Acquire) {
-        true => format!(
-            "{address} does not belong to the cluster of the join token: its certificate does not stand under the authority \
-             that the token names. Nothing was sent. Check the address, and that the token was made in that cluster"
-        ),
-        false => format!("{address} cannot be talked to as the peers' listener of a node: nothing was sent"),
-    })
-}
-
-/// Takes a server only under the one authority whose hash is known.
-#[derive(Debug)]
-struct Pinned {
-    authority: [u8; 32],
-    provider: Arc<CryptoProvider>,
-    /// Set when a server stood under none that has this hash.
-    stranger: AtomicBool,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let authority = intermediates
-            .iter()
-            .find(|cert| certs::fingerprint(cert) == self.authority);
-        let Some(authority) = authority else {
-            self.stranger.store(true, Ordering::Release);
-            return Err(CertificateError::UnknownIssuer.into());
-        };
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.clone().into_owned())?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider)).build();
-        let verifier = verifier.map_err(|error| rustls::Error::General(error.to_string()))?;
-        verifier
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            .inspect_err(|error| {
-                let unsigned = matches!(
-                    error,
-                    rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)
-                );
-                self.stranger.fetch_or(unsigned, Ordering::AcqRel);
-            })
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.3 only".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
