@@ -3,6 +3,7 @@
 mod rights;
 mod store;
 
+use mcp_api::problem::Code;
 use mcp_api::tokens::MintedToken;
 use mcp_api::write::Written;
 use reqwest::Method;
@@ -166,7 +167,15 @@ async fn send(
         // What was compared is what is written over.
         Live::Here { version, .. } => {
             let answer = api.write_over(&what, method, &path, &body, version).await?;
-            answer.map_err(|problem| Failure::of_problem(&what, &problem))
+            answer.map_err(|problem| {
+                let failure = Failure::of_problem(&what, &problem);
+                match Code::parse(&problem.code) {
+                    Some(Code::VersionMismatch) => {
+                        failure.next("mcpctl diff -f FILE (somebody changed it a moment ago)")
+                    }
+                    _ => failure,
+                }
+            })
         }
         Live::Missing | Live::Active | Live::Revoked => api.write(&what, method, &path, &body).await,
     }

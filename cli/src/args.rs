@@ -39,6 +39,11 @@ pub(crate) use test::{Report, Test, TestMcpArgs};
         TOK=$(mcpctl create mcptoken ci -p demo --bind role:run,resource:servers | grep mcpctl_pat_)\n  \
         mcpctl test mcp http://127.0.0.1:3200/projects/demo/mcp\n  \
         mcpctl revoke mcptoken ci -p demo\n\n\
+        Environment (a flag goes before it, a context comes after it):\n  \
+        MCPCTL_SERVER, MCPCTL_CACERT, MCPCTL_CONTEXT  as --api, --cacert, --context\n  \
+        MCPCTL_SESSION                                the session, instead of the one that login keeps\n  \
+        MCPCTL_PROJECT, MCPCTL_OUTPUT                 as -p, -o\n  \
+        MCPCTL_TOKEN                                  the token for test mcp\n\n\
         Exit codes:\n  \
         0 done, 1 error, 2 usage, 3 not found, 4 not logged in or not allowed, 5 no leader (nothing was changed),\n  \
         6 outcome unknown, or committed but not yet effective everywhere (safe to repeat), 124 a wait timed out"

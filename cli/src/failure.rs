@@ -124,7 +124,7 @@ impl Failure {
         }
         let waits = matches!(
             Code::parse(&problem.code),
-            Some(Code::NoLeader | Code::NoLease | Code::NotProposed)
+            Some(Code::NoLeader | Code::NoLease | Code::NotProposed | Code::IndexNotReached)
         );
         let next = match &problem.hint {
             _ if waits => "mcpctl cluster status (or run the command again in a moment)".to_owned(),

@@ -2,6 +2,7 @@
 //!
 //! In the order in which a command runs: [`args`] reads it, [`settings`] says which nodes it is for and on whose behalf,
 //! [`api`] talks to them, one module per verb does the work, [`show`] prints what came, [`failure`] says what did not.
+//! [`manifest`] reads files that say what there should be; [`complete`] answers shells.
 
 mod all;
 mod api;

@@ -144,6 +144,15 @@ fn rights_that_are_lacking_are_told_before_anything_is_changed() {
     }
     assert_eq!(world.run("get projects -o name").done().out, "");
     as_bob("kind: project\nname: p\n---\nkind: server\nname: my-y\nurl: https://y\n").done();
+    // Part of the truth is said to be a part.
+    let all = world
+        .run_with(&[("MCPCTL_SESSION", "")], &words("get all -o name"), "")
+        .done();
+    assert_eq!(all.out, "server/my-y\nproject/p\nrbac/admin\nrbac/bob\n");
+    assert!(
+        all.err.contains("note: secrets are left out: bob@test.com lacks"),
+        "{all:?}"
+    );
 }
 
 #[test]

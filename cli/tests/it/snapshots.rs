@@ -97,7 +97,7 @@ fn masked_word(word: &str, spans: bool) -> String {
 fn spaced(text: &str) -> String {
     let masks = ["TOKEN", "PREFIX", "SESSION", "ID", "TIME", "SPAN", "NODE"];
     let masked = |line: &str| {
-        let mut words = line.split(|c: char| !c.is_ascii_uppercase());
+        let mut words = line.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
         words.any(|word| masks.contains(&word))
     };
     let heads = |line: &str| line.contains("   ") && line.chars().all(|c| c.is_ascii_uppercase() || c == ' ');
