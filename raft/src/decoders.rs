@@ -79,4 +79,41 @@ mod tests {
             lost(text.as_bytes());
         }
     }
+
+    /// What stands in logs for ever. A line that changes is a log that cannot be read.
+    #[test]
+    fn what_is_stored_keeps_its_bytes() {
+        use openraft::{EntryPayload, LeaderId, Membership};
+
+        use crate::types::Batch;
+        fn hex(value: &impl serde::Serialize) -> String {
+            let bytes = postcard::to_stdvec(value).unwrap();
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        }
+        let id = LogId::new(LeaderId::new(7, 300), 70_000);
+        let entry = |payload| Entry { log_id: id, payload };
+        let peer = Peer {
+            name: "n".to_owned(),
+            address: "h:1".to_owned(),
+        };
+        let voters = [std::collections::BTreeSet::from([300_u64])].to_vec();
+        let membership: Membership<u64, Peer> =
+            Membership::new(voters, std::collections::BTreeMap::from([(300, peer)]));
+        let rows = [
+            (hex(&Some(id)), "0107ac02f0a204"),
+            (hex(&Vote::new_committed(7, 300)), "07ac0201"),
+            (hex(&entry(EntryPayload::Blank)), "07ac02f0a20400"),
+            (
+                hex(&entry(EntryPayload::Normal(Batch(vec![vec![1, 2], vec![]])))),
+                "07ac02f0a204010202010200",
+            ),
+            (
+                hex(&entry(EntryPayload::Membership(membership))),
+                "07ac02f0a204020101ac0201ac02016e03683a31",
+            ),
+        ];
+        for (now, golden) in &rows {
+            assert_eq!(now, golden, "of {rows:?}");
+        }
+    }
 }

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_model::ids::NodeId;
+use mcp_model::records::Enrolment;
+use mcp_model::tables;
 use mcp_store::log::{LogError, Mark, Purged, RaftLog};
 use openraft::ChangeMembers;
 use serde::{Deserialize, Serialize};
@@ -238,15 +240,11 @@ pub(crate) async fn come_back(core: Arc<Core>, returning: Returning, myself: Mem
         name: myself.name,
         address: myself.address,
     };
-    while !is_back(&core, &returning) {
-        if let Some(leader) = core.leader().filter(|leader| *leader != core.me)
-            && let Some(link) = core.link(leader)
-        {
-            let asked: Result<Readmitted, _> = link.call(Lane::Fast, READMIT, &request, ANSWER_WAIT).await;
-            tracing::debug!(?asked, "asked to be taken back");
-        } else {
-            ask_everybody(&core, &returning.others, &request).await;
-        }
+    let mut told = false;
+    while !is_back(&core, &returning, told) {
+        let asked = ask(&core, &returning.others, &request).await;
+        tracing::debug!(?asked, "asked to be taken back");
+        told |= matches!(asked, Some(Readmitted::TakenBack));
         tokio::time::sleep(PAUSE).await;
     }
     match fs::remove_file(&returning.file) {
@@ -255,23 +253,30 @@ pub(crate) async fn come_back(core: Arc<Core>, returning: Returning, myself: Mem
     }
 }
 
-/// A node that nobody sends anything to knows no leader.
-async fn ask_everybody(core: &Core, others: &[Member], request: &Readmit) {
+/// Asks the leader, or everybody: a node that nobody sends anything to knows no leader.
+async fn ask(core: &Core, others: &[Member], request: &Readmit) -> Option<Readmitted> {
+    if let Some(leader) = core.leader().filter(|leader| *leader != core.me)
+        && let Some(link) = core.link(leader)
+    {
+        return link.call(Lane::Fast, READMIT, request, ANSWER_WAIT).await.ok();
+    }
     for other in others {
         let link = core.links.to(other.id, &other.address);
         let asked: Result<Readmitted, _> = link.call(Lane::Fast, READMIT, request, ANSWER_WAIT).await;
-        if matches!(asked, Ok(Readmitted::Pending | Readmitted::TakenBack)) {
-            return;
+        if let Ok(answer @ (Readmitted::Pending | Readmitted::TakenBack)) = asked {
+            return Some(answer);
         }
     }
+    None
 }
 
-fn is_back(core: &Core, returning: &Returning) -> bool {
+/// `told`: the leader has said that nothing more is to come, though this node does not vote: it was decided so meanwhile.
+fn is_back(core: &Core, returning: &Returning, told: bool) -> bool {
     let applied = core.membership.borrow().clone();
     let newer = applied.log_id().is_some_and(|id| id.index > returning.index);
     let settled = applied.membership().get_joint_config().len() == 1;
     let votes = applied.voter_ids().any(|id| id == core.me.0);
-    newer && settled && core.is_applied_member(core.me) && (votes || !returning.voter)
+    newer && settled && core.is_applied_member(core.me) && (votes || !returning.voter || told)
 }
 
 /// Answers on the leader. Only the node itself can ask this: its certificate says who it is.
@@ -344,6 +349,11 @@ async fn take_back(core: &Core, node: NodeId, voter: bool, peer: Peer) -> Readmi
     if core.office.term().is_none() || !core.is_fit() {
         return Readmitted::NotNow;
     }
+    // Whoever was meanwhile told only to follow is not made to vote.
+    let enrolled = core
+        .replica
+        .read(|t| tables::load::<Enrolment>(t, &node.0.to_be_bytes()));
+    let voter = voter && !matches!(enrolled, Ok(Some(Enrolment { voter: false, .. })));
     let metrics = core.metrics.borrow().clone();
     let config = &metrics.membership_config;
     let change = if config.membership().get_node(&node.0).is_none() {

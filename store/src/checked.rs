@@ -42,4 +42,10 @@ mod tests {
             }
         }
     }
+
+    /// A line that changes is a store that cannot be read.
+    #[test]
+    fn a_stamped_value_keeps_its_bytes() {
+        assert_eq!(stamp(b"key", b"value"), b"\x44\x89\x00\xe8value");
+    }
 }
