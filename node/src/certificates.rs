@@ -105,11 +105,14 @@ impl Source {
 }
 
 fn say_that_it_is_open(what: &str, listener: &Listener) {
-    let loopback = listener.listen.ip().is_loopback();
+    let listen = listener.listen;
+    if listen.ip().is_loopback() {
+        tracing::info!(listener = what, %listen, "tls = \"off\": plain HTTP, on this machine alone");
+        return;
+    }
     tracing::warn!(
         listener = what,
-        listen = %listener.listen,
-        loopback,
+        %listen,
         "tls = \"off\": bearers travel in the clear unless something in front of this listener encrypts"
     );
 }

@@ -441,7 +441,7 @@ fn a_node_whose_log_was_damaged_is_let_go_and_taken_back_as_what_it_was() {
     two.stop();
     let log = two.dir.join("raft-log.redb");
     let mut bytes = std::fs::read(&log).unwrap();
-    bytes[4_096..].fill(0xa5);
+    bytes[..].fill(0xa5);
     std::fs::write(&log, bytes).unwrap();
     two.start();
     two.ready();
