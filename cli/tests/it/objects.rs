@@ -184,6 +184,6 @@ fn another_user_logs_in_and_asks_what_they_may_do() {
         4,
         "cannot list users",
         "bob@test.com lacks role:view,resource:users",
-        "mcpctl create rbac",
+        "mcpctl create rbac NAME --subject User:bob@test.com --roleBindings role:view,resource:users",
     );
 }

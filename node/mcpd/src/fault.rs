@@ -125,10 +125,16 @@ impl From<Refusal> for Fault {
                 Fault::new(Code::VersionMismatch, detail).hint("read it again and repeat the change")
             }
             Refusal::NotAuthenticated => Fault::not_authenticated(&detail),
-            Refusal::Forbidden { need, .. } => {
+            Refusal::Forbidden { who, need } => {
                 let binding = need.split(' ').next().unwrap_or_default();
+                let subject = match who.as_str() {
+                    who if who.starts_with("ServiceAccount:") => who.to_owned(),
+                    who if who.contains('@') => format!("User:{who}"),
+                    // A token gets no more than it was made with: its owner makes another.
+                    _ => "User:EMAIL".to_owned(),
+                };
                 Fault::new(Code::Forbidden, detail).hint(format!(
-                    "an administrator can grant it: mcpctl create rbac NAME --subject User:EMAIL --roleBindings {binding}"
+                    "an administrator can grant it: mcpctl create rbac NAME --subject {subject} --roleBindings {binding}"
                 ))
             }
             Refusal::Invalid { field, why } => Fault::invalid(vec![FieldFault::new(field, why)]),
