@@ -221,7 +221,8 @@ async fn a_secret_that_a_dying_child_repeats_is_in_no_log_status_or_answer() {
         .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
         .with_writer(logged.clone())
         .finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
+    // For all threads: what a node logs beside this one counts too.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let world = World::new().await;
     create(&world, 1_000, "git", &[("token", "canary-1\ncanary-2")]);
     let (server, token) = demo(&world, stdio(&["crash", "--token=${secret:git/token}"], &[]));

@@ -1,6 +1,7 @@
 //! The API as its clients see it, on a real replica.
 #![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
+mod canary;
 mod client;
 mod node;
 

@@ -53,7 +53,7 @@ impl Step<'_> {
         let gone: BTreeSet<Id> = before.members.iter().filter(|id| !stay.contains(id)).copied().collect();
         let group = Subject::Group(name.clone());
         let admins = grants_of(self.tables, &group).is_admin_of_all();
-        if !(admins && self.any_enabled(members)) {
+        if admins && !self.any_enabled(members) {
             self.keep_an_admin("members", |user, via| *via != group || !gone.contains(&user.id))?;
         }
         // Who was removed before, in a change that was not waited for to its end, is refused by all only after this one.
@@ -76,7 +76,9 @@ impl Step<'_> {
         self.rights().need(Verb::Delete, Resource::Groups, name.as_str())?;
         let group: Group = self.named_at(name.as_str(), if_version)?;
         let subject = Subject::Group(name.clone());
-        self.keep_an_admin("group", |_, via| *via != subject)?;
+        if grants_of(self.tables, &subject).is_admin_of_all() {
+            self.keep_an_admin("group", |_, via| *via != subject)?;
+        }
         self.strip_subject(&subject);
         self.unindex_members(&group);
         self.drop_named(&group);

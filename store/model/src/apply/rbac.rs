@@ -5,7 +5,7 @@ use crate::authority::{DEFINITIONS_PER_SUBJECT_MAX, grants_of, subject_prefix, s
 use crate::command::{Refusal, Reply};
 use crate::ids::Id;
 use crate::names::Name;
-use crate::rbac::{Resource, RoleBinding, Subject, Verb};
+use crate::rbac::{Grants, Resource, RoleBinding, Subject, Verb};
 use crate::records::{RbacDefinition, User};
 use crate::tables::{self, Table};
 
@@ -80,7 +80,7 @@ impl Step<'_> {
         };
         self.index_subjects(&after);
         let id = self.change(after);
-        if !self.has_an_admin() {
+        if makes_admins(&before) && !self.has_an_admin() {
             return self.undo_rbac(&before);
         }
         self.narrowed();
@@ -93,7 +93,7 @@ impl Step<'_> {
         refuse_reserved(name)?;
         let definition: RbacDefinition = self.named_at(name.as_str(), if_version)?;
         self.drop_definition(&definition);
-        if !self.has_an_admin() {
+        if makes_admins(&definition) && !self.has_an_admin() {
             self.add(&definition)?;
             return self.undo_rbac(&definition);
         }
@@ -223,6 +223,12 @@ impl Step<'_> {
             }
         }
     }
+}
+
+/// Whether a definition grants `admin` on everything: only then does its change need a look at who is left.
+fn makes_admins(definition: &RbacDefinition) -> bool {
+    let grants: Grants = definition.role_bindings.iter().cloned().collect();
+    grants.is_admin_of_all()
 }
 
 fn subject_key(subject: &Subject, definition: Id) -> Vec<u8> {

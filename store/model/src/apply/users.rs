@@ -71,7 +71,7 @@ impl Step<'_> {
         self.about(format!("user {email}"));
         self.rights().need(Verb::Delete, Resource::Users, email.as_str())?;
         let user: User = self.named_at(email.as_str(), if_version)?;
-        self.keep_an_admin("user", |other, _| other.id != user.id)?;
+        self.keep_an_admin_besides(&user, "user")?;
         self.strip_subject(&Subject::User(email.clone()));
         self.drop_setup_secrets(user.id);
         self.leave_groups(user.id);
@@ -132,12 +132,20 @@ impl Step<'_> {
     /// Disabling must leave an administrator. Enabling hands back all that the user holds, so the actor must hold it too.
     fn may_disable(&self, user: &User, disabled: bool) -> Result<(), Refusal> {
         if disabled {
-            return self.keep_an_admin("disabled", |other, _| other.id != user.id);
+            return self.keep_an_admin_besides(user, "disabled");
         }
         if user.disabled {
             self.rights().need_all_of(&grants_of_user(self.tables, user))?;
         }
         Ok(())
+    }
+
+    /// The others are looked through only where it is an administrator who goes.
+    fn keep_an_admin_besides(&self, user: &User, field: &str) -> Result<(), Refusal> {
+        if user.disabled || !grants_of_user(self.tables, user).is_admin_of_all() {
+            return Ok(());
+        }
+        self.keep_an_admin(field, |other, _| other.id != user.id)
     }
 
     /// Owners are told by their id alone, so a user and a service account never share one.
