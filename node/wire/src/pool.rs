@@ -20,7 +20,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use rustls::ClientConfig;
-use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::connect::{BoxError, Connector, Stream};
@@ -84,10 +83,12 @@ struct Shared {
 
 #[derive(Default)]
 struct Idle {
-    /// The one that was used last is at the end.
-    by_origin: HashMap<Origin, VecDeque<(Link, Instant)>>,
+    /// The one that was used last is at the end. With each the tick at which it became idle.
+    by_origin: HashMap<Origin, VecDeque<(Link, u64)>>,
     /// Whether a task closes what is idle for too long.
     watched: bool,
+    /// Counted by that task: time is a timer here, and no clock is read.
+    tick: u64,
 }
 
 /// One connection: where requests go in, and what moves their bytes when it is polled.
@@ -138,10 +139,7 @@ impl Pool {
     /// The connection to this target that was used last, if it still stands.
     async fn kept(&self, target: &Target) -> Option<Link> {
         loop {
-            let (mut link, since) = self.0.idle().by_origin.get_mut(&target.origin)?.pop_back()?;
-            if since.elapsed() >= IDLE {
-                continue;
-            }
+            let (mut link, _) = self.0.idle().by_origin.get_mut(&target.origin)?.pop_back()?;
             // What the server has closed says so when it is read.
             poll_fn(|cx| {
                 link.drive(cx);
@@ -176,8 +174,9 @@ impl Pool {
     }
 }
 
-/// How long a connection may be idle: below what servers allow, so that it is us who close it.
-const IDLE: Duration = Duration::from_millis(limits::POOL_IDLE_MS);
+/// How many ticks a connection may be idle: below what servers allow, so that it is us who close it.
+const IDLE_TICKS: u64 = 4;
+const TICK: Duration = Duration::from_millis(limits::POOL_IDLE_MS / IDLE_TICKS);
 
 impl Shared {
     fn idle(&self) -> MutexGuard<'_, Idle> {
@@ -186,7 +185,7 @@ impl Shared {
 
     fn keep(self: &Arc<Self>, origin: &Origin, link: Link) {
         let mut idle = self.idle();
-        let now = Instant::now();
+        let now = idle.tick;
         match idle.by_origin.get_mut(origin) {
             Some(links) if links.len() >= limits::POOL_IDLE_MAX => return,
             Some(links) => links.push_back((link, now)),
@@ -206,11 +205,12 @@ impl Shared {
 
     /// Closes what was idle for too long. Says whether anything is left.
     fn close_idle(&self) -> bool {
-        let now = Instant::now();
         let mut idle = self.idle();
+        idle.tick += 1;
+        let now = idle.tick;
         idle.by_origin.retain(|_, links| {
             // The oldest stands first.
-            while links.front().is_some_and(|(_, since)| now - *since >= IDLE) {
+            while links.front().is_some_and(|(_, since)| now - *since >= IDLE_TICKS) {
                 links.pop_front();
             }
             !links.is_empty()
@@ -222,7 +222,7 @@ impl Shared {
 
 async fn close_idle(pool: Weak<Shared>) {
     loop {
-        tokio::time::sleep(IDLE).await;
+        tokio::time::sleep(TICK).await;
         match pool.upgrade() {
             Some(pool) if pool.close_idle() => {}
             Some(_) | None => return,
@@ -467,7 +467,7 @@ mod tests {
         let pool = pool();
         assert_eq!(ask_and_read(&pool, &target).await, "ok");
         assert!(pool.0.idle().watched);
-        tokio::time::sleep(IDLE * 2).await;
+        tokio::time::sleep(TICK * 6).await;
         assert!(pool.0.idle().by_origin.is_empty());
         assert!(!pool.0.idle().watched);
     }
