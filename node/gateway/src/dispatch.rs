@@ -31,8 +31,8 @@ pub(crate) struct Request {
     pub(crate) call: Call,
     /// The one server that the path names.
     pub(crate) only: Option<Id>,
-    /// Its place among the requests of this node.
-    pub(crate) _room: OwnedSemaphorePermit,
+    /// Its place among the requests of this node, and that of its body if it is a large one.
+    pub(crate) _rooms: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 }
 
 /// Answers a message.

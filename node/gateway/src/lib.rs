@@ -14,6 +14,7 @@ pub mod metrics;
 
 mod admit;
 mod bearer;
+mod body;
 mod calls;
 mod catalog;
 mod dispatch;
@@ -121,6 +122,8 @@ pub(crate) struct Inner {
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) request_room: Arc<Semaphore>,
     pub(crate) stream_room: Arc<Semaphore>,
+    /// In KiB, for larger bodies.
+    pub(crate) body_room: Arc<Semaphore>,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -164,6 +167,7 @@ impl Gateway {
             allowed_origins: config.allowed_origins,
             request_room: Arc::new(Semaphore::new(limits.requests_max)),
             stream_room: Arc::new(Semaphore::new(limits.streams_max)),
+            body_room: Arc::new(Semaphore::new(limits.bodies_bytes_max / body::KIB)),
             stopping: CancellationToken::new(),
         };
         Ok(Gateway { inner: Arc::new(inner) })

@@ -1,11 +1,18 @@
 //! Every limit of the gateway in one table: default, unit, range, meaning. The wire's own limits stand in
 //! `mcp_wire::limits`.
 
+/// Bodies up to this size need no room among the larger ones: [`Limits::requests_max`] bounds them. Bytes.
+pub const SMALL_BODY_BYTES: usize = 8 << 10;
+
 /// The limits in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Largest request body, in bytes.
     pub body_bytes_max: usize,
+    /// All larger bodies together that this node holds, in bytes: what clients can make it remember. A body above
+    /// [`SMALL_BODY_BYTES`] takes its announced size of it (or, unannounced, the largest) until its request is answered, and only
+    /// for a token that is admitted before it is received; a request that finds no room is answered 503.
+    pub bodies_bytes_max: usize,
     /// How long a client may take to send its body, in milliseconds.
     pub body_ms: u64,
     /// Requests being worked on at once, on this node.
@@ -64,6 +71,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             body_bytes_max: 4 << 20,
+            bodies_bytes_max: 64 << 20,
             body_ms: 30_000,
             requests_max: 4_096,
             streams_max: 4_096,
@@ -119,6 +127,7 @@ impl Limits {
         let size = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
         vec![
             row("body_bytes_max", size(self.body_bytes_max), 1 << 10, 64 << 20),
+            row("bodies_bytes_max", size(self.bodies_bytes_max), 64 << 20, 4 << 30),
             row("body_ms", self.body_ms, 100, 600_000),
             row("requests_max", size(self.requests_max), 1, 1_000_000),
             row("streams_max", size(self.streams_max), 1, 1_000_000),

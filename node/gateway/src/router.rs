@@ -1,24 +1,22 @@
 //! The gateway's listener: paths, hosts, origins, sizes. Everything behind it has been admitted.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request as HttpRequest, State};
 use axum::response::Response;
 use axum::routing::get;
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, ORIGIN};
+use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mcp_model::admission::Denial;
 use mcp_model::ids::Id;
 use mcp_model::names::Name;
 use mcp_wire::message::Message;
-use mcp_wire::refusal::{INVALID_REQUEST, NOT_ALLOWED, Refusal};
+use mcp_wire::refusal::{NOT_ALLOWED, Refusal};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::admit::{Permit, Wanted};
+use crate::body::{self, Received, Refused, Sender};
 use crate::dispatch::{Request, dispatch};
 use crate::metrics::Metrics;
 use crate::protocol::{self, Accepts, Call};
@@ -114,18 +112,22 @@ async fn mcp(State(gateway): State<Arc<Inner>>, request: HttpRequest) -> Respons
         return respond::overloaded("this node is busy", gateway.limits.retry_after_s);
     };
     let (parts, body) = request.into_parts();
-    let body = match parts.method {
-        Method::POST => match read_body(&gateway, &parts.headers, body).await {
-            Ok(body) => body,
-            Err(response) => return *response,
-        },
-        Method::GET | Method::DELETE => Bytes::new(),
-        _ => return respond::method_not_allowed("POST, GET, DELETE"),
-    };
     let wanted = endpoint
         .project
         .as_ref()
         .map_or(Wanted::Own, |name| Wanted::Named(name.as_str()));
+    let received = match parts.method {
+        Method::POST => {
+            let sender = Sender { hash, wanted };
+            match body::receive(&gateway, &parts.headers, body, sender).await {
+                Ok(received) => received,
+                Err(Refused::Denied(denial)) => return deny(&gateway, Some(hash), &endpoint, denial),
+                Err(Refused::Answer(response)) => return *response,
+            }
+        }
+        Method::GET | Method::DELETE => Received::default(),
+        _ => return respond::method_not_allowed("POST, GET, DELETE"),
+    };
     let permit = match gateway.admission.admit(hash, wanted).await {
         Ok(permit) => permit,
         Err(denial) => return deny(&gateway, Some(hash), &endpoint, denial),
@@ -138,7 +140,7 @@ async fn mcp(State(gateway): State<Arc<Inner>>, request: HttpRequest) -> Respons
         },
     };
     match parts.method {
-        Method::POST => post(gateway, permit, only, &parts.headers, body, room).await,
+        Method::POST => post(gateway, permit, only, &parts.headers, received, room).await,
         Method::GET => open_stream(gateway, permit, only, &parts.headers, room),
         _ => end_session(&gateway, &permit, &parts.headers),
     }
@@ -158,10 +160,10 @@ async fn post(
     permit: Permit,
     only: Option<Id>,
     headers: &HeaderMap,
-    body: Bytes,
+    received: Received,
     room: OwnedSemaphorePermit,
 ) -> Response {
-    let read = Message::read(body)
+    let read = Message::read(received.bytes)
         .map_err(|refusal| (refusal, None))
         .and_then(|message| {
             let id = message.id().map(str::to_owned);
@@ -174,7 +176,7 @@ async fn post(
                 permit,
                 call,
                 only,
-                _room: room,
+                _rooms: (room, received.room),
             });
             dispatch(gateway, request, headers).await
         }
@@ -218,35 +220,6 @@ fn deny(gateway: &Inner, hash: Option<mcp_model::token::TokenHash>, endpoint: &E
         .audit
         .refuse(hash, endpoint.project.as_ref().map(Name::as_str), denial.reason());
     respond::denial(denial, gateway.limits.retry_after_s)
-}
-
-/// The body, bounded in size and in time.
-async fn read_body(gateway: &Inner, headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes, Box<Response>> {
-    let most = gateway.limits.body_bytes_max;
-    let refused = |status, why: &str| {
-        Metrics::add(&gateway.metrics.malformed);
-        let refusal = Refusal::bad(INVALID_REQUEST, why).with_status(status);
-        Box::new(respond::refusal(&refusal, None))
-    };
-    let too_large = || {
-        refused(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            &format!("the body is larger than {most} bytes"),
-        )
-    };
-    let announced = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > most) {
-        return Err(too_large());
-    }
-    let reading = Limited::new(body, most).collect();
-    match tokio::time::timeout(Duration::from_millis(gateway.limits.body_ms), reading).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(refused(StatusCode::BAD_REQUEST, "the body could not be read")),
-        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    }
 }
 
 /// The answer to a request for a host that is not ours, or from a web page that is not trusted.
