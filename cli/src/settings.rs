@@ -86,7 +86,7 @@ fn own_session(context: Option<&Context>, servers: &[String]) -> Option<String> 
 /// A node's URL in one form.
 pub(crate) fn normal(url: &str) -> Result<String, Failure> {
     let wrong = |why: &str| {
-        Failure::usage(format!("cannot use {url:?} as the URL of a node"), why)
+        Failure::usage(format!("cannot use {:?} as the URL of a node", without_login(url)), why)
             .next("write it as http://HOST:3100 or https://HOST:3100")
     };
     let url = url.trim().trim_end_matches('/');
@@ -98,6 +98,16 @@ pub(crate) fn normal(url: &str) -> Result<String, Failure> {
         return Err(wrong("it holds a user name or password, which would end up in logs"));
     }
     Ok(url.to_owned())
+}
+
+/// The URL without what stands before an `@`: it may be a password, and what is said may be kept.
+fn without_login(url: &str) -> String {
+    let Some((before, after)) = url.rsplit_once('@') else {
+        return url.to_owned();
+    };
+    let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
+    let end = if scheme.is_empty() { "" } else { "://" };
+    format!("{scheme}{end}…@{after}")
 }
 
 impl ProjectArg {
@@ -124,5 +134,26 @@ impl ProjectArg {
                     .replace("wait for", "wait"),
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_url_leaves_a_password_out() {
+        let rows = [
+            ("http://user:hunter2@host:3100", "http://…@host:3100"),
+            ("http://user:hunter2@host:nowhere", "http://…@host:nowhere"),
+            ("user:hunter2@host", "…@host"),
+            ("http://a@b:hunter2@host", "http://…@host"),
+            ("ftp://host", "ftp://host"),
+        ];
+        for (url, shown) in rows {
+            assert_eq!(without_login(url), shown);
+            let said = format!("{:?}", normal(url).unwrap_err());
+            assert!(!said.contains("hunter2"), "{said}");
+        }
     }
 }

@@ -224,12 +224,12 @@ fn deny(gateway: &Inner, hash: Option<mcp_model::token::TokenHash>, endpoint: &E
 
 /// The answer to a request for a host that is not ours, or from a web page that is not trusted.
 fn foreign(gateway: &Inner, version: Version, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
-    let authority = match uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => headers
-            .get(HOST)
-            .and_then(|host| host.to_str().ok())
-            .unwrap_or_default(),
+    // Of two Host headers, whoever stands in front of us may have meant the other one: that is none.
+    let mut hosts = headers.get_all(HOST).iter();
+    let authority = match (uri.authority(), hosts.next(), hosts.next()) {
+        (Some(authority), ..) => authority.as_str(),
+        (None, Some(host), None) => host.to_str().unwrap_or_default(),
+        (None, ..) => "",
     };
     let refused = |status, why| {
         Some(respond::refusal(

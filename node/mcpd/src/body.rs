@@ -205,7 +205,9 @@ impl<'de> Deserialize<'de> for Once {
     }
 }
 
-/// Takes the part at `path` out. `false`: there is nothing to take.
+/// Takes the part at `path` out. `false`: there is nothing to take. An element of a list keeps its place, because those behind it
+/// would be named wrongly: an empty object stands in for it, and if that does not fit either, an empty text. What is wrong with
+/// the stand-in is a fault of the same field, and so not told.
 fn take_out(json: &mut Value, path: &serde_path_to_error::Path) -> bool {
     use serde_path_to_error::Segment;
     let segments: Vec<&Segment> = path.iter().collect();
@@ -222,11 +224,22 @@ fn take_out(json: &mut Value, path: &serde_path_to_error::Path) -> bool {
         let Some(next) = next else { return false };
         at = next;
     }
-    // An element of a list is not taken out: those behind it would be named wrongly. What was found so far is enough then.
     match (last, at) {
         (Segment::Map { key }, Value::Object(fields)) => fields.remove(key).is_some(),
+        (Segment::Seq { index }, Value::Array(elements)) => elements.get_mut(*index).is_some_and(stand_in),
         _ => false,
     }
+}
+
+/// Puts something empty in the place of an element. `false`: all was tried.
+fn stand_in(element: &mut Value) -> bool {
+    let next = match element {
+        Value::String(text) if text.is_empty() => return false,
+        Value::Object(fields) if fields.is_empty() => Value::String(String::new()),
+        _ => Value::Object(Map::new()),
+    };
+    *element = next;
+    true
 }
 
 #[cfg(test)]
@@ -251,6 +264,17 @@ mod tests {
             fields::<RbacSpec>(r#"{"name":"a","roleBindings":[{"role":1},{"rolle":"x"}]}"#),
             ["roleBindings[0].role", "roleBindings[1].rolle"]
         );
+        assert_eq!(
+            fields::<RbacSpec>(r#"{"name":"a","subjects":[7,{"kind":1}],"roleBindings":["x",{"role":1}]}"#),
+            [
+                "roleBindings[0]",
+                "roleBindings[1].role",
+                "subjects[0]",
+                "subjects[1].kind"
+            ]
+        );
+        let of_texts = r#"{"name":"a","args":[1,"b",{}],"colour":1}"#;
+        assert_eq!(fields::<ServerSpecBody>(of_texts), ["args[0]", "args[2]", "colour"]);
         assert!(fields::<ProjectSpecBody>(r#"{"name":"a"}"#).is_empty());
     }
 
