@@ -10,9 +10,12 @@ import subprocess
 import sys
 import traceback
 
+import bad_input
+import canary
 import described
 import failover
 import fixture
+import hostile_clients
 import refusals
 import revocation
 import through
@@ -20,7 +23,15 @@ from checks import Checks
 from cluster import Cluster
 from peers import HERE, all_peers
 
-PHASES = [described, through, refusals, revocation]
+PHASES = [described, through, refusals, revocation, bad_input, hostile_clients, canary]
+
+
+def chosen(only):
+    """The phases that ONLY names, or all of them, and failover last: it ends nodes."""
+    phases = {phase.__name__: phase for phase in [*PHASES, failover]}
+    unknown = [name for name in only if name not in phases]
+    assert not unknown, f"ONLY names {unknown}; the phases are {', '.join(phases)}"
+    return [phase for name, phase in phases.items() if not only or name in only]
 
 
 async def main(cache, tools, talk, pids, http_url):
@@ -28,13 +39,16 @@ async def main(cache, tools, talk, pids, http_url):
     cluster = Cluster(os.environ, tools, talk, pids)
     peers = all_peers(cache)
     at_hand = fixture.Fixture(cluster, fixture.upstreams(cache, http_url), peers, checks)
+    only = [name for name in os.environ.get("ONLY", "").split(",") if name]
     try:
-        await at_hand.set_up()
-        for phase in PHASES:
+        phases = chosen(only)
+        if not all(getattr(phase, "ALONE", False) for phase in phases):
+            await at_hand.set_up()
+        for phase in phases:
+            if phase is failover:
+                with checks.check("three rounds of revoke-loop: a paused replica refuses when it resumes"):
+                    await asyncio.to_thread(revoke_loop, tools)
             await phase.run(at_hand)
-        with checks.check("three rounds of revoke-loop: a paused replica refuses when it resumes"):
-            await asyncio.to_thread(revoke_loop, tools)
-        await failover.run(at_hand)
     except BaseException as error:
         checks.failed += 1
         print(f"not ok - the suite itself: {error!r}\n{traceback.format_exc()}")
