@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::calm::Calm;
-use crate::proxies;
+use crate::{linger, proxies};
 
 /// Longest header block, bytes. Longer: 431.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
@@ -97,14 +97,17 @@ async fn connection(
     stream: TcpStream,
     service: Service,
 ) {
+    let (stream, returned) = linger::lend(stream);
     let Some(tls) = tls else {
         let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        return watcher.watch(serving.into_owned()).await.unwrap_or(());
+        watcher.watch(serving.into_owned()).await.unwrap_or(());
+        return returned.linger().await;
     };
     match tokio::time::timeout(HEADER_WAIT, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
             let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
             watcher.watch(serving.into_owned()).await.unwrap_or(());
+            returned.linger().await;
         }
         Ok(Err(error)) => {
             tracing::debug!(from = %service.from, %error, "a client did not get through the TLS handshake")

@@ -4,7 +4,7 @@
 //! cluster and `founding` begins it, `join` makes another, `home` is the directory of either; `identity` and `certs` are who a
 //! node is, `certificates` and `tls` how it goes on showing it; `serve` starts everything and stops it again; `ports` connect what must not know each other; `upkeep` is what a
 //! cluster does for itself; `ready` and `metrics` say how it is; `listen` accepts clients, some
-//! of them through `proxies`, their tasks kept where they are by `calm`; `dev` runs a whole cluster; `demo`
+//! of them through `proxies`, their tasks kept where they are by `calm`, and `linger`s for the last answer; `dev` runs a whole cluster; `demo`
 //! and `child` are what stands behind the gateway there; `clock` and `random` are where time and chance come from.
 
 mod args;
@@ -21,6 +21,7 @@ mod home;
 mod identity;
 mod init;
 mod join;
+mod linger;
 mod listen;
 mod metrics;
 mod ports;

@@ -30,9 +30,24 @@ def run(at_hand, node):
     ask(at_hand, node, Ask("a good change of it", "PATCH projects/bad-api", 200, "", body={"description": "x"}))
     for one in asks(at_hand):
         ask(at_hand, node, one)
+    with at_hand.checks.check("API: whoever is refused amid a large body gets the answer, fifty times of fifty"):
+        for _ in range(50):
+            same(unread(node), 401, "status")
     with at_hand.checks.check("none of the refused requests has made anything"):
         names = {project["name"] for project in at_hand.cluster.api(node, "GET", "projects").json["items"]}
         assert not names & {"refused", "x"}, names
+
+
+def unread(node):
+    """The status that a client gets which goes on sending after it was refused, and reads only then. A connection that is closed at
+    once answers it with a reset."""
+    host = urlsplit(node.api).netloc
+    head = f"POST /api/v1/projects HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {MEGABYTE}\r\n\r\n"
+    with wire.connect(node.api) as stream:
+        stream.sendall(head.encode())
+        for _ in range(MEGABYTE // 4096):
+            stream.sendall(b" " * 4096)
+        return wire.read_answer(stream)[0].status
 
 
 def ask(at_hand, node, one):
