@@ -7,8 +7,8 @@ server says whether a refusal came too late. What is checked elsewhere:
 - no lease: 503 with `Retry-After`: `revocation.py`, `failover.py`, and `revoke-loop`
 - joins with a wrong hash or a used token, peers with certificates of others: `node/tests/it/machines.rs`, `raft/tests`
 - over quota: 429. Quotas do not exist yet.
-- bare line feeds: hyper takes them for line ends, as RFC 9112, 2.2 allows, and tells nobody; so they are not refused.
-- bad pseudo headers of HTTP/2 are not tried.
+- bare line feeds: hyper takes them for line ends, as RFC 9112, 2.2 allows, and tells nobody; so they are not refused
+  (docs/decisions/0016).
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import bad_api
 import raw
 import wire
+import wire2
 from checks import same
 from counted import TOOLS, Counted
 
@@ -101,6 +102,7 @@ async def run(at_hand):
         for row in rows(maker, at_hand):
             await raw.apart(check, at_hand, node, counted, row)
         await raw.apart(no_look_up, at_hand, node, maker)
+        await raw.apart(http2, at_hand, node, maker, counted)
         await raw.apart(sessions, at_hand, node, maker, counted)
         await raw.apart(alike, at_hand, node, maker, counted)
         await raw.apart(upstreams, at_hand, node, maker, counted, going)
@@ -408,6 +410,44 @@ def no_look_up(at_hand, node, maker):
         same(asked(), before, "look-ups")
         wire.exchange(node.gateway, maker.post(token="mcpctl_pat_" + "2" * 43))
         assert asked() != before, "the look-up of a token of the right shape is not counted: this check cannot fail"
+
+
+def http2(at_hand, node, maker, counted):
+    """Over HTTP/2 a malformed request ends its stream or connection (RFC 9113, 8.1.1); or it is refused like any other."""
+    path = f"/projects/{PROJECT}/mcp"
+    pseudo = [(":method", "POST"), (":scheme", "http"), (":authority", maker.host), (":path", path)]
+    fields = [("authorization", f"Bearer {maker.token}"), ("content-type", "application/json")]
+    body = json.dumps(maker.call()).encode()
+
+    def without(name):
+        return [pair for pair in pseudo if pair[0] != name]
+
+    ended = {"reset", "goaway", "closed", "400"}
+    given = [
+        ("a good request", pseudo + fields, {"200"}),
+        ("no method", without(":method") + fields, ended),
+        ("no path", without(":path") + fields, ended),
+        ("no scheme", without(":scheme") + fields, ended),
+        ("two paths", pseudo + [(":path", path)] + fields, ended),
+        ("two authorities", pseudo + [(":authority", "evil.example")] + fields, ended),
+        ("an unknown pseudo header", pseudo + [(":evil", "x")] + fields, ended),
+        ("the pseudo header of an answer", pseudo + [(":status", "200")] + fields, ended),
+        ("a pseudo header behind the others", without(":path") + fields + [(":path", path)], ended),
+        ("an empty path", without(":path") + [(":path", "")] + fields, ended | {"404"}),
+        ("a path with a NUL", without(":path") + [(":path", path + "\0")] + fields, ended | {"404"}),
+        ("a name in capitals", pseudo + [("Authorization", f"Bearer {maker.token}")], ended),
+        ("a value with a line break", pseudo + fields + [("x", "a\r\nb: c")], ended),
+        ("Connection", pseudo + fields + [("connection", "close")], ended),
+        ("Transfer-Encoding", pseudo + fields + [("transfer-encoding", "chunked")], ended),
+        ("a length that is not the body's", pseudo + fields + [("content-length", "3")], ended),
+        ("another host", without(":authority") + [(":authority", "evil.example")] + fields, {"421"}),
+    ]
+    for what, sent, wanted in given:
+        with at_hand.checks.check(f"HTTP/2, {what}: {' or '.join(sorted(wanted))}"):
+            before = counted.calls
+            became = wire2.fate(node.gateway, sent, body)
+            assert became in wanted, became
+            same(counted.calls - before, int(became == "200"), "calls that reached the server")
 
 
 def sessions(at_hand, node, maker, counted):
