@@ -169,19 +169,24 @@ class Aviary:
         header = secrets.token_hex(CORE)
         self.scanner.knows("a secret's value that is a header", header)
         self.header_value = f"C4nary/{header}"
+        # Longer than a line of stderr that is kept, and so never there as a whole.
+        long = secrets.token_hex(CORE)
+        self.scanner.knows("a long secret's value", long)
+        self.long_value = f"C4nary/{long}" + "x" * 3000
         self.made("POST", "users", {"email": ADMIN, "password": self.password})
         binding = {"subjects": [{"kind": "User", "name": ADMIN}], "roleBindings": [{"role": "admin", "resource": "*"}, {"action": "*"}]}
         self.made("POST", "rbac", {"name": "canary", **binding})
         login = {"email": ADMIN, "password": self.password}
         self.session = self.minted("a session", self.made("POST", "auth/login", login)["token"])
-        self.made("POST", "secrets", {"name": "canary", "data": {"key": self.value, "header": self.header_value}})
+        self.made("POST", "secrets", {"name": "canary", "data": self.data()})
         reference = "${secret:canary/key}"
         script = 'echo "stderr says $CANARY" >&2; exec "$0" demo-server'
         stdio = {"transport": "stdio", "command": "sh", "args": ["-c", script, f"{self.tools}/mcpnode"], "env": {"CANARY": reference}}
         dies = {"transport": "stdio", "command": "sh", "args": ["-c", 'echo "dying of $CANARY" >&2; exit 3'], "env": {"CANARY": reference}}
         http = {"transport": "http", "url": self.upstream.url, "headers": {"X-Canary": "${secret:canary/header}"}, "responseMs": 1500}
         nowhere = {"transport": "http", "url": "http://127.0.0.1:9/mcp", "headers": {"X-Canary": "${secret:canary/header}"}}
-        servers = {"stdio": stdio, "dies": dies, "counted": http, "nowhere": nowhere}
+        wordy = {**dies, "env": {"CANARY": "${secret:canary/long}"}}
+        servers = {"stdio": stdio, "dies": dies, "wordy": wordy, "counted": http, "nowhere": nowhere}
         for name, spec in servers.items():
             self.made("POST", "servers", {"name": name, **spec})
         self.made("POST", "projects", {"name": PROJECT, "servers": list(servers)})
@@ -194,6 +199,9 @@ class Aviary:
         self.service = self.minted("a service account's session", opened["token"])
         join = self.made("POST", "cluster/join-tokens", {}, bearer=self.session)
         self.join_token = self.minted("a join token", join["token"])
+
+    def data(self):
+        return {"key": self.value, "header": self.header_value, "long": self.long_value}
 
     def everywhere(self):
         """Every canary that a client may hold."""
@@ -217,7 +225,7 @@ class Aviary:
         self.session = self.minted("a second session", answer["token"])
         key = {"Idempotency-Key": secrets.token_hex(8)}
         for _ in range(2):
-            self.api("PUT", "secrets/canary", {"data": {"key": self.value, "header": self.header_value}}, headers=key)
+            self.api("PUT", "secrets/canary", {"data": self.data()}, headers=key)
         self.api("PATCH", "secrets/canary", {"data": {"key": self.value}}, headers={"If-Match": '"1"'})
 
     def every_route(self):
@@ -283,7 +291,7 @@ class Aviary:
             raw.send("DELETE", url, mine | {"Mcp-Session-Id": session})
             for tool in ("echo", "slow", "rubbish", "hangup", "fails", "refuses", "mangled"):
                 raw.call(url, self.token, f"counted__{tool}", {"message": "hello"})
-            for tool in ("dies__x", "nowhere__x", "stdio__echo", "stdio__fail"):
+            for tool in ("dies__x", "wordy__x", "nowhere__x", "stdio__echo", "stdio__fail"):
                 raw.call(url, self.token, tool, {"message": "hello"})
             for canary in self.everywhere():
                 latin = canary.encode().decode("latin-1")
@@ -325,6 +333,7 @@ class Aviary:
             (["get", "all", "-o", "yaml"], None, {}),
             (["describe", "mcptoken", "canary", "-p", PROJECT], None, {}),
             (["describe", "server", "dies"], None, {}),
+            (["describe", "server", "wordy"], None, {}),
             (["describe", "server", "counted"], None, {}),
             (["get", "servers", "-o", "json"], None, {}),
             (["get", "nodes"], None, dead),

@@ -10,9 +10,6 @@ use mcp_model::secrets::{Piece, pieces, referred, seal_context};
 use mcp_store::seal::Seal;
 use mcp_store::view::Policy;
 
-/// What stands where a value stood.
-const TAKEN_OUT: &str = "***";
-
 /// The secrets that a server refers to, each as it is now: `None` if there is none of that name.
 pub(crate) type Seen = Vec<(Name, Option<(Id, u64)>)>;
 
@@ -103,14 +100,4 @@ fn value(seal: &Seal, policy: &Policy, name: &Name, key: &str) -> Result<String,
         .open(&seal_context(secret.id, key), sealed)
         .map_err(|why| format!("the key \"{key}\" of the secret \"{name}\" cannot be opened: {why}"))?;
     String::from_utf8(opened.to_vec()).map_err(|_| format!("the key \"{key}\" of the secret \"{name}\" is not text"))
-}
-
-/// A text about a server without the values that went into its connection.
-pub(crate) fn scrubbed(mut text: String, hidden: &[String]) -> String {
-    for value in hidden {
-        if text.contains(value) {
-            text = text.replace(value, TAKEN_OUT);
-        }
-    }
-    text
 }

@@ -11,6 +11,7 @@ use mcp_model::records::{Server, Transport};
 use mcp_store::Replica;
 use mcp_store::seal::Seal;
 use mcp_store::view::Policy;
+use mcp_wire::hidden;
 use mcp_wire::upstream::{
     CallLimits, Cause, Effect, HttpConfig, HttpPool, State, StdioConfig, Upstream, UpstreamError, inherited_env,
 };
@@ -111,7 +112,7 @@ impl Upstreams {
     pub(crate) fn scrubbed(&self, server: Id, text: String) -> String {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         match known.get(&server) {
-            Some(known) => secrets::scrubbed(text, &known.hidden),
+            Some(known) => hidden::take_out(text, &known.hidden),
             None => text,
         }
     }

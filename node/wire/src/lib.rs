@@ -19,6 +19,8 @@ pub mod splice;
 mod lines;
 pub mod sse;
 
+pub mod hidden;
+
 mod connect;
 mod pool;
 pub mod tls;

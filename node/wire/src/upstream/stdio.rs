@@ -18,10 +18,10 @@ use super::frames::{Frames, Source};
 use super::handshake::{self, Exchange, Opened};
 use super::live::{Live, Pipes};
 use super::{CallLimits, Cause, Outgoing, State, UpstreamError};
-use crate::limits;
 use crate::message::{Kind, Message};
 use crate::splice::Forward;
 use crate::version::Era;
+use crate::{hidden, limits};
 
 /// How a child process is started.
 #[derive(Clone)]
@@ -316,8 +316,7 @@ impl Shared {
     }
 
     fn scrubbed(&self, text: String) -> String {
-        let hidden = self.config.hidden.iter();
-        hidden.fold(text, |text, hidden| text.replace(hidden.as_str(), "***"))
+        hidden::take_out(text, &self.config.hidden)
     }
 
     fn keep_line(&self, line: String) {
