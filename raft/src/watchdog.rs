@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mcp_store::StoreError;
 use mcp_store::gate::Refused;
+use tokio::task::JoinHandle;
 
 use crate::disk::Judge;
 use crate::node::Core;
@@ -20,6 +21,7 @@ const SNAPSHOT_BYTES: u64 = 16 * 1024 * 1024;
 pub(crate) async fn run(core: Arc<Core>) {
     let mut log_failed = core.logs.store().failed();
     let mut judge = Judge::default();
+    let mut mending: Option<JoinHandle<_>> = None;
     loop {
         // A log that the disk refuses must not wait for the next look.
         tokio::select! {
@@ -35,10 +37,10 @@ pub(crate) async fn run(core: Arc<Core>) {
             core.set_wrong(vec![why]);
             return;
         }
-        if core.replica.is_refused() {
+        // Whoever else waits for the state mends it too; one does it, the others wait: so no more than one waits from here.
+        if core.replica.is_refused() && mending.as_ref().is_none_or(JoinHandle::is_finished) {
             let core = Arc::clone(&core);
-            // Whoever else waits for the state mends it too; one does it, the others wait.
-            tokio::spawn(async move { core.mender.mend().await });
+            mending = Some(tokio::spawn(async move { core.mender.mend().await }));
         }
         let mut wrong: Vec<String> = core.replica.gate().why_shut().into_iter().collect();
         let health = core.logs.store().health();

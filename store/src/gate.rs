@@ -74,7 +74,14 @@ impl LeaseGate {
             .is_some_and(|deadline| !now.either_passed(**deadline))
     }
 
-    /// Until when the lease holds, for people and metrics.
+    /// Whether what was looked up in the view is vouched for at `now`: by the lease that was held when it was looked up, whose deadline
+    /// [`LeaseGate::deadline`] gave `before` the look. A lease that came after the look says nothing about it: the replica may
+    /// have been without one, and behind, when it looked.
+    pub fn vouches(&self, before: Option<Reading>, now: Reading) -> bool {
+        before.is_some_and(|deadline| !now.either_passed(deadline)) && self.holds(now)
+    }
+
+    /// Until when the lease holds: read before a look-up, and by people and metrics.
     pub fn deadline(&self) -> Option<Reading> {
         self.deadline.load().as_ref().map(|d| **d)
     }
@@ -237,6 +244,23 @@ mod tests {
         gate.applied(7);
         assert!(gate.holds(Reading::both_ms(2_009)));
         assert!(!gate.holds(Reading::both_ms(2_010)));
+    }
+
+    #[test]
+    fn a_lease_that_came_after_the_look_vouches_for_nothing() {
+        let gate = LeaseGate::new(ONE, 2_000);
+        let without = gate.deadline();
+        let (incarnation, request) = gate.begin(Reading::both_ms(10)).unwrap();
+        gate.granted(incarnation, request, 1, || 1);
+        let first = gate.deadline();
+        assert!(!gate.vouches(without, Reading::both_ms(11)), "looked at without a lease");
+        assert!(gate.vouches(first, Reading::both_ms(2_009)));
+        // The lease ran out, a right was taken away meanwhile, and another lease came.
+        let (incarnation, request) = gate.begin(Reading::both_ms(3_000)).unwrap();
+        gate.granted(incarnation, request, 2, || 2);
+        assert!(gate.holds(Reading::both_ms(3_001)));
+        assert!(!gate.vouches(first, Reading::both_ms(3_001)), "looked at under the lease before");
+        assert!(gate.vouches(gate.deadline(), Reading::both_ms(3_001)));
     }
 
     #[test]

@@ -72,39 +72,45 @@ impl Admission {
     }
 
     /// Decides on a request. Registered first, so that a cut between the look-up and the end of the request finds it; then
-    /// the view is read; then, last, a fresh clock is compared with the lease (rule 3). Without a lease nothing is said about
-    /// the token, not even that it is unknown.
+    /// the view is read; then, last, a fresh clock is compared with the lease (rule 3), with the one that was held before the look:
+    /// one that came after it vouches for nothing that was seen. Without a lease nothing is said about the token, not even that it
+    /// is unknown.
     pub(crate) async fn admit(&self, hash: TokenHash, wanted: Wanted<'_>) -> Result<Permit, Denial> {
         let cut = self.replica.cuts().register(hash);
-        let token = match self.replica.view().token(&hash) {
-            Some(token) => Some(token),
-            None => self.look_again(&hash).await?,
-        };
+        let mut lease = self.replica.gate().deadline();
+        let mut token = self.replica.view().token(&hash);
+        if token.is_none() {
+            self.freshen().await?;
+            lease = self.replica.gate().deadline();
+            token = self.replica.view().token(&hash);
+        }
         let policy = self.replica.view().policy();
         let decided = token
             .ok_or(Denial::UnknownToken)
             .and_then(|token| self.decide(token, policy, hash, cut, wanted));
-        if !self.has_lease() {
+        if !self.replica.gate().vouches(lease, self.clock.reading()) {
             return Err(Denial::NoLease);
         }
-        if decided.is_ok() {
-            Metrics::add(&self.metrics.admitted);
+        let permit = decided?;
+        // Something went between the look and now. Whoever still holds what they need comes back at once.
+        if permit.cut.is_cut() {
+            return Err(Denial::NoLease);
         }
-        decided
+        Metrics::add(&self.metrics.admitted);
+        Ok(permit)
     }
 
-    /// A token that was minted through another node a moment ago: asks once for newer state (rule 4), and looks here again.
-    async fn look_again(&self, hash: &TokenHash) -> Result<Option<Arc<TokenFacts>>, Denial> {
+    /// For a token that may have been minted through another node a moment ago: asks once for newer state (rule 4).
+    async fn freshen(&self) -> Result<(), Denial> {
         if !self.has_lease() {
             return Err(Denial::NoLease);
         }
         let _permit = self.unknown.try_acquire().map_err(|_| Denial::TooMany)?;
         Metrics::add(&self.metrics.freshened);
-        match self.cluster.freshen().await {
-            Ok(()) => Ok(self.replica.view().token(hash)),
-            Err(Unavailable::NoLeader) => Err(Denial::NoLease),
-            Err(Unavailable::TooMany) => Err(Denial::TooMany),
-        }
+        self.cluster.freshen().await.map_err(|unavailable| match unavailable {
+            Unavailable::NoLeader => Denial::NoLease,
+            Unavailable::TooMany => Denial::TooMany,
+        })
     }
 
     fn decide(

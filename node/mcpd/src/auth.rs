@@ -72,8 +72,9 @@ pub(crate) async fn setup(call: Call) -> Result<Answer, Fault> {
     slow_down(&call, &email)?;
     api.catch_up().await?;
     let hash = secret.hash();
+    let lease = api.lease();
     let known = api.read(move |t| tables::load::<SetupSecret>(t, &hash.0)).await?;
-    api.vouch()?;
+    api.vouch(lease)?;
     known.filter(|known| known.hash.same_as(&hash)).ok_or_else(used_up)?;
     let command = Command::UseSetup {
         hash,
@@ -130,10 +131,11 @@ async fn open_session(call: &Call, user: User) -> Result<Answer, Fault> {
 async fn verified(api: &Api, email: &Email, password: &Zeroizing<String>) -> Result<User, Fault> {
     api.catch_up().await?;
     let name = email.to_string();
+    let lease = api.lease();
     let user = api.read(move |t| users::find(t, &name)).await?;
     let hash = user.as_ref().and_then(|u| u.password_hash.clone());
     let right = api.hasher.verify(password.clone(), hash).await?;
-    api.vouch()?;
+    api.vouch(lease)?;
     user.filter(|u| right && !u.disabled).ok_or_else(wrong)
 }
 

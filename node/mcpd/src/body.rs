@@ -12,30 +12,29 @@ use crate::fault::Fault;
 use crate::limits;
 
 /// Receives a JSON body.
-pub(crate) async fn receive(headers: &HeaderMap, body: Body) -> Result<Bytes, Fault> {
+pub(crate) async fn receive(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes, Fault> {
     if !is_json(headers) {
         return Err(Fault::new(
             Code::UnsupportedMediaType,
             "the body must be sent with Content-Type: application/json",
         ));
     }
-    let too_large = || {
-        let limit = limits::BODY_BYTES_MAX;
-        Fault::new(Code::TooLarge, format!("the body is larger than {limit} bytes"))
-    };
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > limits::BODY_BYTES_MAX) {
+    let too_large = || Fault::new(Code::TooLarge, format!("the body is larger than {bytes_max} bytes"));
+    if announced(headers).is_some_and(|bytes| bytes > bytes_max) {
         return Err(too_large());
     }
-    let received = tokio::time::timeout(limits::BODY_WAIT, axum::body::to_bytes(body, limits::BODY_BYTES_MAX)).await;
+    let received = tokio::time::timeout(limits::BODY_WAIT, axum::body::to_bytes(body, bytes_max)).await;
     let late = |_| Fault::new(Code::BadRequest, "the body did not arrive in time");
     received.map_err(late)?.map_err(|error| {
         // axum gives one error for a body over the limit and for a broken connection, of which nobody reads the answer.
         tracing::debug!(%error, "body refused");
         too_large()
     })
+}
+
+/// How long the body will be, if its sender says so.
+pub(crate) fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -74,17 +74,20 @@ impl Bearer {
 }
 
 impl Api {
-    /// Lets somebody in or says why not. The order is the guarantee's: look, then compare a fresh clock with the lease.
+    /// Lets somebody in or says why not. The order is the guarantee's: look, then compare a fresh clock with the lease that was held
+    /// before the look.
     pub(crate) async fn admit(&self, bearer: Bearer) -> Result<Caller, Fault> {
+        let mut lease = self.lease();
         let mut found = self.find(bearer).await?;
         if matches!(found, Found::Unknown) {
             let Ok(_turn) = self.unknown_bearers.try_acquire() else {
                 return Err(Fault::new(Code::TooManyRequests, "too many unknown bearers at once").retry_after_s(1));
             };
             self.catch_up().await?;
+            lease = self.lease();
             found = self.find(bearer).await?;
         }
-        self.vouch()?;
+        self.vouch(lease)?;
         match found {
             Found::Caller(caller) => Ok(*caller),
             Found::Unknown => Err(Fault::not_authenticated("the session or token is not known")),

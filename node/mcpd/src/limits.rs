@@ -4,6 +4,13 @@ use std::time::Duration;
 
 /// Largest body of a request, in bytes.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Bodies up to this size, in bytes, need no room among the larger ones, and no larger one is received from somebody without a
+/// bearer.
+pub const SMALL_BODY_BYTES: usize = 16 * 1024;
+/// All larger bodies together that this node holds at once, in KiB. A request that finds no room is answered 429.
+pub const BODIES_KIB_MAX: usize = 32 * 1024;
+/// Requests that are received or worked on at once. One more is answered 429.
+pub const REQUESTS_MAX: usize = 1_024;
 /// Longest wait for a body to arrive.
 pub const BODY_WAIT: Duration = Duration::from_secs(10);
 /// Longest wait for a write: longer than a failover and a lease together, so that a revoke is answered with a whole receipt

@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use mcp_api::problem::Code;
+use mcp_model::clock::Reading;
 use mcp_model::tables::Tables;
 
 use crate::fault::Fault;
 use crate::limits;
 use crate::router::Api;
+
+/// The lease under which something was looked up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lease(Option<Reading>);
 
 impl Api {
     /// Reads the state in one transaction, off the threads that serve sockets.
@@ -21,9 +26,14 @@ impl Api {
         Ok(read.map_err(broken)??)
     }
 
-    /// Whether this node vouches for what was read before this call: it holds a lease by a clock read now.
-    pub(crate) fn vouch(&self) -> Result<(), Fault> {
-        if self.replica.gate().holds(self.clock.reading()) {
+    /// The lease that is held now: taken before a look that is to be vouched for.
+    pub(crate) fn lease(&self) -> Lease {
+        Lease(self.replica.gate().deadline())
+    }
+
+    /// Whether this node vouches for what was read since `lease` was taken: that lease still holds, by a clock read now.
+    pub(crate) fn vouch(&self, lease: Lease) -> Result<(), Fault> {
+        if self.replica.gate().vouches(lease.0, self.clock.reading()) {
             return Ok(());
         }
         Err(Fault::no_lease())

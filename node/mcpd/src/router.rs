@@ -5,19 +5,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{ConnectInfo, FromRequestParts, Query, RawPathParams, Request};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, get};
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts as Head;
+use http::{HeaderMap, HeaderValue};
 use mcp_api::headers::{MCP_MIN_INDEX, REQUEST_ID};
 use mcp_api::problem::{Code, FieldFault};
 use mcp_model::clock::Clock;
 use mcp_store::Replica;
 use mcp_store::seal::Seal;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::Zeroizing;
 
 use crate::answer::Answer;
@@ -71,6 +72,10 @@ pub(crate) struct Api {
     pub(crate) hasher: Hasher,
     pub(crate) throttle: Throttle,
     pub(crate) unknown_bearers: Semaphore,
+    /// One for each request that may be under way.
+    requests: Semaphore,
+    /// In KiB, for larger bodies.
+    bodies: Semaphore,
     hosts: AllowedHosts,
     origins: Vec<String>,
 }
@@ -87,6 +92,8 @@ impl Api {
             hasher: Hasher::new(),
             throttle: Throttle::default(),
             unknown_bearers: Semaphore::new(limits::UNKNOWN_BEARERS_MAX),
+            requests: Semaphore::new(limits::REQUESTS_MAX),
+            bodies: Semaphore::new(limits::BODIES_KIB_MAX),
             hosts: parts.options.allowed_hosts,
             origins: parts.options.allowed_origins,
         }
@@ -191,10 +198,17 @@ async fn answer(api: &Arc<Api>, route: &'static Route, request: Request) -> Resu
         Access::Open(_) => None,
         Access::For(..) => Some(Bearer::of(&head.headers)?),
     };
-    let body = if route.told.takes.is_some() {
-        body::receive(&head.headers, body).await?
-    } else {
-        Bytes::new()
+    let busy = |_| {
+        Fault::new(
+            Code::TooManyRequests,
+            "this node has as many requests under way as it takes",
+        )
+        .retry_after_s(1)
+    };
+    let _request = api.requests.try_acquire().map_err(busy)?;
+    let (body, _room) = match route.told.takes {
+        Some(_) => receive(api, bearer, &head.headers, body).await?,
+        None => (Bytes::new(), None),
     };
     let peer = head.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let call = Call {
@@ -232,6 +246,35 @@ fn refuse_foreign_pages(api: &Api, head: &Head) -> Result<(), Fault> {
     }
     Err(Fault::new(Code::OriginNotAllowed, "pages of this origin may not call")
         .hint("add it to allowed_origins of the API listener"))
+}
+
+/// Receives a body. A larger one takes room that all of them share, for somebody who is let in before it comes (and judged again
+/// after): strangers cannot make this node hold much.
+async fn receive<'a>(
+    api: &'a Api,
+    bearer: Option<Bearer>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Bytes, Option<SemaphorePermit<'a>>), Fault> {
+    let announced = body::announced(headers);
+    if announced.is_some_and(|bytes| bytes <= limits::SMALL_BODY_BYTES) {
+        return Ok((body::receive(headers, body, limits::SMALL_BODY_BYTES).await?, None));
+    }
+    let Some(bearer) = bearer else {
+        return Ok((body::receive(headers, body, limits::SMALL_BODY_BYTES).await?, None));
+    };
+    api.admit(bearer).await?;
+    let bytes = announced.unwrap_or(limits::BODY_BYTES_MAX).min(limits::BODY_BYTES_MAX);
+    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    let full = |_| {
+        Fault::new(
+            Code::TooManyRequests,
+            "this node holds as many large requests as it takes",
+        )
+        .retry_after_s(1)
+    };
+    let room = api.bodies.try_acquire_many(kib).map_err(full)?;
+    Ok((body::receive(headers, body, limits::BODY_BYTES_MAX).await?, Some(room)))
 }
 
 /// Admits the caller on a state that is as new as the request asks for.

@@ -12,7 +12,7 @@ use mcp_model::clock::Clock;
 use mcp_model::command::{Command, JoinRefusal, Refusal, Reply};
 use mcp_model::ids::{Id, NodeId};
 use mcp_model::names::Name;
-use mcp_model::records::{AUTHORITY_KEY, Authority as Kept};
+use mcp_model::records::{AUTHORITY_KEY, Authority as Kept, JoinToken};
 use mcp_model::tables;
 use mcp_model::token::TokenHash;
 use mcp_raft::{Answering, Doorkeeper, Node, Strangers, WaitFor};
@@ -68,6 +68,7 @@ struct Guest {
 impl Host {
     async fn let_in(&self, from: SocketAddr, question: &[u8]) -> Result<Answer, No> {
         let guest = Guest::read(from, question)?;
+        self.refuse_strangers(&guest).await?;
         let authority = self.authority()?;
         // Signed before the token is used up: what cannot be signed must not cost a token.
         let now_ms = self.clock.wall_ms();
@@ -86,6 +87,24 @@ impl Host {
             listener_certificate,
             data_key: STANDARD.encode(*self.data_key),
         })
+    }
+
+    /// Refuses who has no token before anything is signed or proposed: what strangers ask must not become entries of the log. Whether
+    /// the token is still good is decided in the log.
+    async fn refuse_strangers(&self, guest: &Guest) -> Result<(), No> {
+        let known = || {
+            let found = self.replica.read(|t| tables::load::<JoinToken>(t, &guest.secret.0));
+            found.map_err(|error| unavailable(&error))
+        };
+        if known()?.is_some() {
+            return Ok(());
+        }
+        // It may have been made through another node a moment ago.
+        self.node.freshen().await.map_err(|error| unavailable(&error))?;
+        match known()? {
+            Some(_) => Ok(()),
+            None => Err(refused(&Refusal::Join(JoinRefusal::Unknown))),
+        }
     }
 
     fn authority(&self) -> Result<Authority, No> {

@@ -18,16 +18,17 @@ const SHARDS: usize = 64;
 /// Scopes that may be without a token before they are looked for.
 const UNUSED_SCOPES_MAX: usize = 1_024;
 
-/// What is known of an active token.
+/// What is known of an active token. In this order, so that what a decision reads comes first and together.
 #[derive(Debug)]
+#[repr(C)]
 pub struct TokenFacts {
     hash: TokenHash,
+    scope: Arc<Scope>,
+    expires_ms: Option<NonZeroU64>,
     /// Its id, as bytes: a number of this size would pad every token to its alignment.
     id: [u8; 16],
     /// Its name, for the audit.
     pub name: SmolStr,
-    expires_ms: Option<NonZeroU64>,
-    scope: Arc<Scope>,
 }
 
 /// What tokens have in common.

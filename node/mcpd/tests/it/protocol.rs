@@ -30,6 +30,20 @@ async fn a_body_is_json_small_and_an_object() {
 }
 
 #[tokio::test]
+async fn strangers_are_refused_before_a_larger_body_comes() {
+    let node = Node::start();
+    let admin = Client::admin(&node);
+    let large = json!({"name": "b", "description": "x".repeat(512 * 1024)});
+    // Whoever is let in is told what is wrong with it.
+    admin.post("projects", large.clone()).await.refuses(422, "invalid");
+    let unknown = admin.header("authorization", &format!("Bearer mcpctl_ses_{}", "1".repeat(43)));
+    unknown.post("projects", large).await.refuses(401, "not_authenticated");
+    // Nobody has a bearer at a login, so what comes there is short.
+    let long = json!({"email": "a@b.c", "password": "x".repeat(17 * 1024)});
+    admin.post("auth/login", long).await.refuses(413, "too_large");
+}
+
+#[tokio::test]
 async fn only_named_hosts_are_served() {
     let node = Node::start();
     let admin = Client::admin(&node);

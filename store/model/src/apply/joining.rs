@@ -124,6 +124,11 @@ impl Step<'_> {
             None if self.now_ms >= token.expires_ms => return Err(Refusal::Join(JoinRefusal::Expired)),
             None => {}
         }
+        // The machine that asks chooses its id: it must not be that of a member, whose part and certificate it would take over.
+        if self.enrolments().iter().any(|e| e.node == node) {
+            let why = format!("node {node} is a member already: begin in an empty directory, which draws another id");
+            return Err(invalid("node", &why));
+        }
         self.refuse_twins(node, name, peer_address)?;
         let origin = self.origin();
         self.save(&Enrolment {
