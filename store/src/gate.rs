@@ -253,13 +253,19 @@ mod tests {
         let (incarnation, request) = gate.begin(Reading::both_ms(10)).unwrap();
         gate.granted(incarnation, request, 1, || 1);
         let first = gate.deadline();
-        assert!(!gate.vouches(without, Reading::both_ms(11)), "looked at without a lease");
+        assert!(
+            !gate.vouches(without, Reading::both_ms(11)),
+            "looked at without a lease"
+        );
         assert!(gate.vouches(first, Reading::both_ms(2_009)));
         // The lease ran out, a right was taken away meanwhile, and another lease came.
         let (incarnation, request) = gate.begin(Reading::both_ms(3_000)).unwrap();
         gate.granted(incarnation, request, 2, || 2);
         assert!(gate.holds(Reading::both_ms(3_001)));
-        assert!(!gate.vouches(first, Reading::both_ms(3_001)), "looked at under the lease before");
+        assert!(
+            !gate.vouches(first, Reading::both_ms(3_001)),
+            "looked at under the lease before"
+        );
         assert!(gate.vouches(gate.deadline(), Reading::both_ms(3_001)));
     }
 
