@@ -36,7 +36,7 @@ async fn strangers_are_refused_before_a_larger_body_comes() {
     let large = json!({"name": "b", "description": "x".repeat(512 * 1024)});
     // Whoever is let in is told what is wrong with it.
     admin.post("projects", large.clone()).await.refuses(422, "invalid");
-    let unknown = admin.header("authorization", &format!("Bearer mcpctl_ses_{}", "1".repeat(43)));
+    let unknown = admin.header("authorization", format!("Bearer mcpctl_ses_{}", "1".repeat(43)));
     unknown.post("projects", large).await.refuses(401, "not_authenticated");
     // Nobody has a bearer at a login, so what comes there is short.
     let long = json!({"email": "a@b.c", "password": "x".repeat(17 * 1024)});
