@@ -1,6 +1,6 @@
 //! A node with its API on a socket, and a home directory for `mcpctl`.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 
@@ -87,7 +87,11 @@ impl World {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        // A command that fails before it needs any input is gone before it could read it.
+        match child.stdin.take().unwrap().write_all(input.as_bytes()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => panic!("{error}"),
+            Ok(()) | Err(_) => {}
+        }
         let done = child.wait_with_output().unwrap();
         let said = Said {
             code: done.status.code().unwrap(),
