@@ -63,8 +63,8 @@ pub(crate) async fn receive(
     let mut room = None;
     let mut taken = BytesMut::new();
     let receiving = async {
-        if announced.is_some_and(|length| length > SMALL_BODY_BYTES) {
-            room = Some(room_for(gateway, announced.unwrap_or(most), sender).await?);
+        if let Some(length) = announced.filter(|length| *length > SMALL_BODY_BYTES) {
+            room = Some(room_for(gateway, length, sender).await?);
         }
         while let Some(frame) = body.frame().await {
             let broken = |_| refused(gateway, StatusCode::BAD_REQUEST, "the body could not be read");

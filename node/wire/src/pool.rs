@@ -245,9 +245,7 @@ impl Link {
     ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
         let mut answering = pin!(self.sender.try_send_request(request));
         poll_fn(|cx| {
-            if !self.closed {
-                self.closed = self.io.as_mut().poll(cx).is_ready();
-            }
+            self.drive(cx);
             // The answer can only come out of the connection, which was just polled: nobody has to be woken for it.
             answering.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         })
