@@ -10,7 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use mcp_model::clock::Clock;
-use mcp_raft::Node;
+use mcp_raft::{Node, Removal};
 use mcp_store::Replica;
 use serde_json::json;
 
@@ -49,7 +49,13 @@ impl Vitals {
         if self.draining.load(Ordering::Acquire) {
             reasons.push("this node is stopping".to_owned());
         }
-        if !self.has_begun() {
+        if self.node.removal() != Removal::No {
+            reasons.push(
+                "this node was removed from the cluster: it admits nobody, and answers the others until they have gone on \
+                 without it; then it ends by itself"
+                    .to_owned(),
+            );
+        } else if !self.has_begun() {
             reasons.push("the cluster has no administrator yet".to_owned());
         } else if !self.replica.gate().holds(self.clock.reading()) {
             reasons.push("this node holds no lease: no leader answers, or it has not caught up".to_owned());

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use mcp_gateway::{Gateway, GatewayConfig};
 use mcp_model::clock::Clock;
 use mcp_model::ids::NodeId;
-use mcp_raft::{Member, Node, NodeOptions, PeerTls, Standing, Strangers};
+use mcp_raft::{Member, Node, NodeOptions, PeerTls, Strangers};
 use mcp_store::Replica;
 use mcp_store::seal::Seal;
 use mcpd::hosts::AllowedHosts;
@@ -37,8 +37,6 @@ const SECRETS_PURPOSE: &[u8] = b"secrets";
 const DRAIN_NOTICE: Duration = Duration::from_millis(200);
 /// How long calls under way may take to finish before this node gives its lease back.
 const CALLS_WAIT: Duration = Duration::from_millis(500);
-/// How long a node that was removed may go on talking to the others, so that they can finish without it.
-const REMOVAL_NOTICE: Duration = Duration::from_secs(4);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Runs a node until `stop` turns true.
@@ -52,7 +50,8 @@ pub(crate) async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyh
         // Where nobody is left to ask for it, it stops as well.
         _ = stop.wait_for(|stop| *stop) => Ok(()),
         why = failure(failures) => Err(why),
-        () = started.removed() => Err(remember_removal(&data_dir)),
+        // Until then the others need its voice, though it admits nobody any more.
+        () = started.node.out() => Err(remember_removal(&data_dir)),
     };
     started.stop().await;
     tracing::info!(node = %name, "stopped");
@@ -226,13 +225,6 @@ impl Started {
             listeners,
         };
         Ok((started, failures))
-    }
-
-    /// Resolves when this node was removed and the others had time to hear what it has to say about that.
-    async fn removed(&self) {
-        self.node.removed().await;
-        let me = self.node.status().me;
-        self.node.stands(me, Standing::Gone, REMOVAL_NOTICE).await;
     }
 
     /// Not ready, nothing new, no lease, no leadership, no upstreams, no connections: in this order.

@@ -6,9 +6,10 @@
 //! In the order in which one would tell it: [`types`] are what travels; [`logs`] and [`machine`] connect openraft to the
 //! store; [`tls`], [`link`], [`rpc`], [`server`] and [`network`] are how peers talk, [`strangers`] what is said of others, and
 //! [`door`] where they may ask to be let in; [`office`] is what this process knows of its own leadership, [`reach`] what it
-//! knows of the others; [`campaign`] is how it comes to lead; [`rounds`] and [`renew`] how leases are granted and held;
+//! knows of the others; [`campaign`] is how it comes to lead; [`rounds`] and [`renew`] how leases are granted and held, [`fresh`] how
+//! a node reads what was acknowledged;
 //! [`write`] how commands get into the log; [`barrier`] when a revoke may be called effective; [`members`] makes the membership
-//! what was decided; [`outside`] is what a node is handed and says of itself; [`shared`] is what its tasks share, [`node`] puts all of it together, and
+//! what was decided, and [`removal`] is how a node goes that was taken out; [`outside`] is what a node is handed and says of itself; [`shared`] is what its tasks share, [`node`] puts all of it together, and
 //! [`watchdog`] looks after the disk as [`disk`] judges it, [`mender`] brings the state back after a disk has refused it;
 //! [`recover`] and [`readmit`] are what a node does that starts with damaged stores.
 
@@ -23,6 +24,7 @@ mod campaign;
 pub mod decoders;
 mod disk;
 mod door;
+mod fresh;
 mod link;
 mod logs;
 mod machine;
@@ -35,6 +37,7 @@ mod outside;
 mod reach;
 mod readmit;
 pub mod recover;
+mod removal;
 mod renew;
 mod rounds;
 mod rpc;
@@ -52,6 +55,7 @@ pub use members::Standing;
 pub use node::Node;
 pub use outside::{Begun, KEPT_ENTRIES, Member, MemberStatus, NodeOptions, SNAPSHOT_ENTRIES, StartError, Status};
 pub use readmit::Returning;
+pub use removal::Removal;
 pub use rpc::WaitFor;
 pub use strangers::Strangers;
 pub use tls::PeerTls;

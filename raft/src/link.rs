@@ -53,7 +53,7 @@ fn why(status: &StatusCode) -> String {
         StatusCode::MISDIRECTED_REQUEST => {
             "it belongs to another cluster, or is another node than this one takes it for".to_owned()
         }
-        StatusCode::GONE => "this node was removed from the cluster".to_owned(),
+        StatusCode::GONE => "it says that this node was removed from the cluster".to_owned(),
         other => other.to_string(),
     }
 }
@@ -83,8 +83,8 @@ pub(crate) struct Badge {
     pub(crate) cluster: String,
     pub(crate) me: NodeId,
     pub(crate) tls: PeerTls,
-    /// Set when a peer says that this node was removed.
-    pub(crate) removed: watch::Sender<bool>,
+    /// Set when a peer says that this node was removed: a reason to ask whether it was.
+    pub(crate) turned_away: watch::Sender<bool>,
 }
 
 /// The way to one peer. Connects when it is needed and again after a failure.
@@ -174,7 +174,7 @@ impl Link {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(error @ LinkError::Refused(_, status))) => {
                 if status == StatusCode::GONE {
-                    self.badge.removed.send_replace(true);
+                    self.badge.turned_away.send_replace(true);
                 }
                 return Err(error);
             }

@@ -20,6 +20,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, SnapshotResponse,
     VoteRequest, VoteResponse,
 };
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::link::{Badge, Lane, Link, LinkError};
@@ -57,6 +58,16 @@ impl Links {
     /// Whether a new snapshot is needed.
     pub(crate) fn snapshot_wanted(&self) -> &AtomicBool {
         &self.snapshot_wanted
+    }
+
+    /// Whether a peer has said that this node was removed, to wait on.
+    pub(crate) fn turned_away(&self) -> watch::Receiver<bool> {
+        self.badge.turned_away.subscribe()
+    }
+
+    /// It was looked into.
+    pub(crate) fn forget_turned_away(&self) {
+        self.badge.turned_away.send_replace(false);
     }
 
     /// The link to a peer at this address.

@@ -25,23 +25,20 @@ use crate::office::Office;
 use crate::outside::{Begun, Member, MemberStatus, NodeOptions, StartError, Status};
 use crate::reach::Reach;
 use crate::readmit::{self, Returning};
+use crate::removal::{self, Removal};
 use crate::rounds;
-use crate::rpc::{ASK, Index, PeerState, READ_INDEX, WaitFor};
+use crate::rpc::{ASK, PeerState, WaitFor};
 use crate::shared::Heard;
 use crate::strangers::Strangers;
 use crate::tls::{PeerTls, TlsError};
 use crate::types::{Peer, Raft};
 use crate::write::{self, WriteFailed, Written};
-use crate::{campaign, reach, renew, server, watchdog};
+use crate::{campaign, fresh, reach, renew, server, watchdog};
 
 pub(crate) use crate::shared::Core;
 
 /// How long the disk may take when a node stops.
 const STOP_WAIT: Duration = Duration::from_secs(5);
-/// The pause after a read index that failed.
-const RETRY: Duration = Duration::from_millis(25);
-/// How long a read index may take, tries included.
-const READ_INDEX_WAIT: Duration = Duration::from_millis(1_000);
 /// How long peers are asked whether there is a cluster already.
 pub(crate) const ASK_WAIT: Duration = Duration::from_millis(500);
 
@@ -72,12 +69,11 @@ impl Node {
         )?;
         let membership = machine.membership();
         replica.belongs_to(options.me)?;
-        let removed = watch::Sender::new(false);
         let links = Links::new(Badge {
             cluster: options.cluster.clone(),
             me: options.me,
             tls: tls.clone(),
-            removed: removed.clone(),
+            turned_away: watch::Sender::new(false),
         });
         let config = config(&options)?;
         let raft = Raft::new(options.me.0, Arc::new(config), links.clone(), logs.clone(), machine).await;
@@ -104,7 +100,7 @@ impl Node {
             strangers: Strangers::default(),
             guests: Arc::new(Semaphore::new(door::GUESTS_MAX)),
             doorkeeper: OnceLock::new(),
-            removed,
+            removal: watch::Sender::new(Removal::No),
             links,
             mender,
             disk: options.disk,
@@ -127,7 +123,7 @@ impl Node {
         core.spawn(watchdog::run(Arc::clone(&core)));
         core.spawn(reach::run(Arc::clone(&core)));
         core.spawn(members::run(Arc::clone(&core)));
-        core.spawn(notice_removal(Arc::clone(&core)));
+        core.spawn(removal::run(Arc::clone(&core)));
         Ok(Node { core })
     }
 
@@ -144,9 +140,30 @@ impl Node {
 
     /// Resolves when this node knows that it was removed from the cluster: it admits nobody any more.
     pub async fn removed(&self) {
-        let mut removed = self.core.removed.subscribe();
+        self.reached(Removal::Removed).await;
+    }
+
+    /// Resolves when this node was removed and the others have gone on without it: nobody needs its voice any more.
+    pub async fn out(&self) {
+        self.reached(Removal::Out).await;
+    }
+
+    /// How far this node's removal has come.
+    pub fn removal(&self) -> Removal {
+        *self.core.removal.borrow()
+    }
+
+    /// Asks another node how far the removal of this one has come. `None`: it does not answer, or cannot tell, because it sees no
+    /// leader who has a quorum behind it.
+    pub async fn stands_by(&self, other: NodeId) -> Option<Removal> {
+        let link = self.core.link(other)?;
+        removal::ask(&link).await
+    }
+
+    async fn reached(&self, removal: Removal) {
+        let mut at = self.core.removal.subscribe();
         // The sender lives as long as the core.
-        let _removed = removed.wait_for(|removed| *removed).await;
+        let _reached = at.wait_for(|at| *at >= removal).await;
     }
 
     /// Has another node lead, if `node` does. Its removal is not to be waited for by the one who goes.
@@ -195,40 +212,12 @@ impl Node {
 
     /// An index such that whoever has applied it has seen everything that was acknowledged before this call.
     pub async fn read_index(&self) -> Result<u64, WriteFailed> {
-        let asked = async {
-            loop {
-                if let Index::At(index) = self.ask_for_an_index().await {
-                    return index;
-                }
-                // A round may fail because an election is under way: the next leader answers.
-                tokio::time::sleep(RETRY).await;
-            }
-        };
-        let index = tokio::time::timeout(READ_INDEX_WAIT, asked).await;
-        index.map_err(|_| WriteFailed::NoLeader)
-    }
-
-    async fn ask_for_an_index(&self) -> Index {
-        let core = &self.core;
-        let Some(leader) = core.leader() else {
-            return Index::NotLeader;
-        };
-        if leader == core.me {
-            return rounds::join(&core.rounds).await;
-        }
-        let Some(link) = core.link(leader) else {
-            return Index::NotLeader;
-        };
-        let answer = link.call(Lane::Fast, READ_INDEX, &(), READ_INDEX_WAIT).await;
-        answer.unwrap_or(Index::NotLeader)
+        fresh::read_index(&self.core).await
     }
 
     /// Brings this node's auth view up to an index that the leader gives after this call.
     pub async fn freshen(&self) -> Result<(), WriteFailed> {
-        let index = self.read_index().await?;
-        let mut at = self.core.replica.auth_index_watch();
-        let reached = tokio::time::timeout(READ_INDEX_WAIT, at.wait_for(|at| *at >= index)).await;
-        reached.map(|_| ()).map_err(|_| WriteFailed::NoLeader)
+        fresh::freshen(&self.core).await
     }
 
     /// Asks every member whether it answers, for [`Node::is_reachable`], instead of waiting for the next time.
@@ -343,23 +332,6 @@ async fn observe(core: Arc<Core>) {
             () = core.stopped() => return,
         }
     }
-}
-
-/// Takes notice of this node's own removal, whether it stands in its state or a peer says so: then it may have been out of
-/// reach when the others went on without it.
-async fn notice_removal(core: Arc<Core>) {
-    let (mut index, mut told) = (core.replica.auth_index_watch(), core.removed.subscribe());
-    while !core.replica.gate().is_removed() {
-        tokio::select! {
-            changed = index.changed() => if changed.is_err() { return },
-            told = told.wait_for(|removed| *removed) => {
-                drop(told);
-                core.replica.be_removed();
-            }
-        }
-    }
-    tracing::error!("this node was removed from the cluster: it admits nobody any more");
-    core.removed.send_replace(true);
 }
 
 fn config(options: &NodeOptions) -> Result<Config, StartError> {

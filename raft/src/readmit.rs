@@ -32,6 +32,7 @@ use crate::machine::Applied;
 use crate::node::Core;
 use crate::outside::{Member, StartError};
 use crate::recover::{LOG_FILE, LogLost, Whole};
+use crate::removal::{self, Removal};
 use crate::rounds;
 use crate::rpc::{Index, READMIT};
 use crate::tls::PeerTls;
@@ -155,7 +156,7 @@ impl LogLost {
             cluster,
             me: self.opening.me,
             tls,
-            removed: watch::Sender::new(false),
+            turned_away: watch::Sender::new(false),
         };
         let links: Vec<Link> = self
             .others
@@ -176,7 +177,9 @@ impl LogLost {
                     Ok(_) => {}
                     Err(error) => tracing::debug!(%error, "not let go yet"),
                 }
-                if *badge.removed.borrow() {
+                // One that turns it away is asked whether the cluster has decided so.
+                let told = badge.turned_away.send_replace(false);
+                if told && matches!(removal::ask(link).await, Some(Removal::Removed | Removal::Out)) {
                     return Err(StartError::NotReadmitted(
                         "it was removed from the cluster: let it join as a new node, with an empty data directory"
                             .to_owned(),

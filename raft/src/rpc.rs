@@ -33,6 +33,7 @@ pub(crate) const CONFIRM: &str = "/peer/confirm";
 pub(crate) const RESIGN: &str = "/peer/resign";
 pub(crate) const WRITE: &str = "/peer/write";
 pub(crate) const READMIT: &str = "/peer/readmit";
+pub(crate) const STANDING: &str = "/peer/standing";
 
 /// What a node says of itself before somebody campaigns.
 #[derive(Debug, Clone, Serialize, Deserialize)]

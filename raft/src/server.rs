@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -26,7 +26,7 @@ use tokio_rustls::server::TlsStream;
 use crate::node::Core;
 use crate::rpc::*;
 use crate::types::{Peer, SnapshotFile, TypeConfig, Vote};
-use crate::{campaign, door, members, readmit, renew, rounds, tls, write};
+use crate::{campaign, door, members, readmit, removal, renew, rounds, tls, write};
 
 /// How long a peer may take to prove who it is.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
@@ -116,7 +116,7 @@ async fn serve_peer(core: Arc<Core>, stream: TlsStream<TcpStream>) {
 }
 
 async fn answer(core: &Arc<Core>, cert: &CertificateDer<'_>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let answered = match caller(core, cert, request.headers()) {
+    let answered = match caller(core, cert, &request) {
         Ok(from) => route(core, from, request).await,
         Err(status) => Err(status),
     };
@@ -130,8 +130,14 @@ async fn answer(core: &Arc<Core>, cert: &CertificateDer<'_>, request: Request<In
 }
 
 /// Who calls, if they mean this cluster and this node and are who they say.
-fn caller(core: &Core, cert: &CertificateDer<'_>, headers: &HeaderMap) -> Result<NodeId, StatusCode> {
-    let header = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+fn caller(core: &Core, cert: &CertificateDer<'_>, request: &Request<Incoming>) -> Result<NodeId, StatusCode> {
+    let header = |name| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+    };
     if header(CLUSTER_HEADER) != core.cluster || header(TO_HEADER) != core.me.to_string() {
         return Err(StatusCode::MISDIRECTED_REQUEST);
     }
@@ -141,7 +147,8 @@ fn caller(core: &Core, cert: &CertificateDer<'_>, headers: &HeaderMap) -> Result
     }
     match core.was_removed(from) {
         Some(false) => Ok(from),
-        // Whoever hears this goes for ever: it is never a guess.
+        // Whoever was removed may ask about that, and nothing else.
+        Some(true) if request.uri().path() == STANDING => Ok(from),
         Some(true) => Err(StatusCode::GONE),
         None => Err(StatusCode::SERVICE_UNAVAILABLE),
     }
@@ -175,6 +182,7 @@ async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Re
         }
         RESIGN => written(&members::resign(core).await),
         READMIT => written(&readmit::answer(core, from, read(request).await?).await),
+        STANDING => written(&removal::answer(core, from).await),
         READ_INDEX => written(&rounds::join(&core.rounds).await),
         CONFIRM => written(&confirm(core, read(request).await?).await),
         WRITE => {

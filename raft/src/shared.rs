@@ -20,6 +20,7 @@ use crate::mender::Mender;
 use crate::network::Links;
 use crate::office::Office;
 use crate::reach::Reach;
+use crate::removal::Removal;
 use crate::rounds::Rounds;
 use crate::strangers::Strangers;
 use crate::tls::PeerTls;
@@ -67,8 +68,8 @@ pub(crate) struct Core {
     /// Places for machines that ask to be let in.
     pub(crate) guests: Arc<Semaphore>,
     pub(crate) doorkeeper: OnceLock<Arc<dyn Doorkeeper>>,
-    /// Set once this node knows that it was removed.
-    pub(crate) removed: watch::Sender<bool>,
+    /// How far this node's removal has come.
+    pub(crate) removal: watch::Sender<Removal>,
     pub(crate) links: Links,
     pub(crate) mender: Arc<Mender>,
     pub(crate) disk: DiskLimits,

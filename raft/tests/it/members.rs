@@ -8,7 +8,7 @@ use mcp_model::names::Name;
 use mcp_model::receipt::Proof;
 use mcp_model::records::{NodeRecord, Origin};
 use mcp_model::token::TokenHash;
-use mcp_raft::{Begun, Member, Standing, WaitFor, Written};
+use mcp_raft::{Begun, Member, Removal, Standing, WaitFor, Written};
 
 use crate::cluster::{ADMIN, Cluster, LIMIT, Site, until};
 
@@ -129,6 +129,7 @@ async fn a_removed_node_admits_nobody_from_the_moment_its_removal_is_effective()
     assert_eq!(of_it.proof, Proof::Applied, "it has said so itself");
     notices(&cluster.sites[leaves]).await;
     cluster.stands(stays, leaves, Standing::Gone).await;
+    goes(&cluster.sites[leaves]).await;
     // Repeating it is answered, and the two that are left go on. Its last lease is over sooner or later; from then on nobody
     // is told about it any more.
     assert!(cluster.retire(leader, gone).await.receipt.unwrap().effective());
@@ -163,6 +164,115 @@ async fn a_node_that_was_removed_while_it_was_away_is_told_by_the_others() {
     cluster.start(away).await;
     notices(&cluster.sites[away]).await;
     assert!(!cluster.sites[away].admits());
+    goes(&cluster.sites[away]).await;
+}
+
+/// Waits until a node may go.
+async fn goes(site: &Site) {
+    let out = tokio::time::timeout(LIMIT, site.node().out()).await;
+    assert!(
+        out.is_ok(),
+        "{:?} does not notice that the others do without it",
+        site.id
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_removed_node_lends_its_voice_until_the_others_have_decided_without_it() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.register_all().await;
+    let leader = cluster.leader().unwrap();
+    let (removed, dead) = ((leader + 1) % 3, (leader + 2) % 3);
+    // The third dies in the window: of the two voters that would remain one is dead.
+    cluster.stop(dead).await;
+    let gone = cluster.sites[dead].id;
+    until("the leader knows that one is dead", || {
+        cluster.sites[leader].node().is_reachable(gone) == Some(false)
+    })
+    .await;
+    let receipt = cluster.retire(leader, cluster.sites[removed].id).await.receipt.unwrap();
+    assert!(receipt.effective(), "{receipt:?}");
+    notices(&cluster.sites[removed]).await;
+    // Each of these needs its acknowledgement, and each round of the leader's lease its answer.
+    for n in 1..=20 {
+        cluster.issue(leader, n).await;
+        assert!(!cluster.sites[removed].admits());
+    }
+    let asked = cluster.sites[removed].node().stands_by(cluster.sites[leader].id).await;
+    assert_eq!(
+        asked,
+        Some(Removal::Removed),
+        "the leader says that it is still counted"
+    );
+    assert_eq!(cluster.sites[removed].node().removal(), Removal::Removed);
+    // It would be needed just the same after a restart.
+    cluster.stop(removed).await;
+    cluster.start(removed).await;
+    notices(&cluster.sites[removed]).await;
+    cluster
+        .until("the leader has caught its breath", |c| {
+            c.leader() == Some(leader) && c.sites[leader].admits()
+        })
+        .await;
+    cluster.issue(leader, 21).await;
+    assert_eq!(cluster.sites[removed].node().removal(), Removal::Removed);
+    cluster.start(dead).await;
+    cluster.stands(dead, removed, Standing::Gone).await;
+    goes(&cluster.sites[removed]).await;
+    cluster.stop(removed).await;
+    cluster.issue(dead, 22).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_of_two_is_there_until_the_leader_that_hung_has_decided_without_it() {
+    let mut cluster = Cluster::of(2).await;
+    cluster.register_all().await;
+    let leader = cluster.leader().unwrap();
+    let removed = 1 - leader;
+    // From its removal on nothing of the leader's gets through to it, as when the leader's disk hangs: the change that takes
+    // its vote needs that very vote.
+    let receipt = cluster.retire(leader, cluster.sites[removed].id).await.receipt.unwrap();
+    cluster.sites[removed].gate.set(false);
+    assert!(receipt.effective(), "{receipt:?}");
+    notices(&cluster.sites[removed]).await;
+    let (it, leads) = (cluster.sites[removed].node(), cluster.sites[leader].id);
+    // Nobody has a quorum, so nobody can tell it that it may go.
+    assert_eq!(it.stands_by(leads).await, None);
+    assert_eq!(it.removal(), Removal::Removed);
+    cluster.sites[removed].gate.set(true);
+    cluster.stands(leader, removed, Standing::Gone).await;
+    goes(&cluster.sites[removed]).await;
+    cluster.stop(removed).await;
+    cluster.issue(leader, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_word_of_a_peer_without_a_quorum_sends_nobody_away() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.register_all().await;
+    let leader = cluster.leader().unwrap();
+    let (away, last) = ((leader + 1) % 3, (leader + 2) % 3);
+    let gone = cluster.sites[away].id;
+    cluster.stop(away).await;
+    assert!(cluster.retire(leader, gone).await.receipt.unwrap().effective());
+    cluster.stands(last, away, Standing::Gone).await;
+    // The one that is left knows of the removal and says so, and nobody stands behind it.
+    cluster.stop(leader).await;
+    cluster.start(away).await;
+    let it = cluster.sites[away].node();
+    until("it is turned away", || {
+        it.is_reachable(cluster.sites[last].id) == Some(false)
+    })
+    .await;
+    assert_eq!(it.stands_by(cluster.sites[last].id).await, None);
+    assert_eq!(it.removal(), Removal::No);
+    assert!(
+        !cluster.sites[away].admits(),
+        "without a lease it admits nobody all the same"
+    );
+    cluster.start(leader).await;
+    notices(&cluster.sites[away]).await;
+    goes(&cluster.sites[away]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
