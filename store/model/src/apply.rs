@@ -5,6 +5,7 @@
 //! notice and to throw the whole transaction away for.
 
 mod accounts;
+pub mod administrators;
 pub mod cluster;
 pub mod groups;
 pub mod joining;

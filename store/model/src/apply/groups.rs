@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::administrators::make_administrators;
 use super::{Cut, Step};
 use crate::authority::{GROUPS_PER_USER_MAX, grants_of, groups_of};
 use crate::command::{Refusal, Reply};
@@ -52,9 +53,12 @@ impl Step<'_> {
         let stay: BTreeSet<Id> = members.iter().copied().collect();
         let gone: BTreeSet<Id> = before.members.iter().filter(|id| !stay.contains(id)).copied().collect();
         let group = Subject::Group(name.clone());
-        let admins = grants_of(self.tables, &group).is_admin_of_all();
-        if admins && !self.any_enabled(members) {
-            self.keep_an_admin("members", |user, via| *via != group || !gone.contains(&user.id))?;
+        if !gone.is_empty() && make_administrators(&grants_of(self.tables, &group)) {
+            self.keep_administered("members", |user, mut subjects| {
+                subjects.retain(|subject| *subject != group);
+                subjects.extend(stay.contains(&user.id).then(|| group.clone()));
+                subjects
+            })?;
         }
         // Who was removed before, in a change that was not waited for to its end, is refused by all only after this one.
         self.restricts = !gone.is_empty() || (before.members == members && before.description == description);
@@ -76,8 +80,11 @@ impl Step<'_> {
         self.rights().need(Verb::Delete, Resource::Groups, name.as_str())?;
         let group: Group = self.named_at(name.as_str(), if_version)?;
         let subject = Subject::Group(name.clone());
-        if grants_of(self.tables, &subject).is_admin_of_all() {
-            self.keep_an_admin("group", |_, via| *via != subject)?;
+        if make_administrators(&grants_of(self.tables, &subject)) {
+            self.keep_administered("group", |_, mut subjects| {
+                subjects.retain(|via| *via != subject);
+                subjects
+            })?;
         }
         self.strip_subject(&subject);
         self.unindex_members(&group);
@@ -140,11 +147,6 @@ impl Step<'_> {
             }
         }
         Ok(())
-    }
-
-    fn any_enabled(&self, users: &[Id]) -> bool {
-        let mut users = users.iter().filter_map(|id| tables::by_id::<User>(self.tables, *id));
-        users.any(|user| !user.disabled)
     }
 
     fn index_members(&mut self, group: &Group) {

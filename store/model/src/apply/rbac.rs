@@ -1,24 +1,21 @@
 //! Definitions: who is granted what.
 
+use super::administrators::{Administered, makes_administrators};
 use super::{Cut, Step};
-use crate::authority::{DEFINITIONS_PER_SUBJECT_MAX, grants_of, subject_prefix, subjects_of_user};
+use crate::authority::{DEFINITIONS_PER_SUBJECT_MAX, subject_prefix};
 use crate::command::{Refusal, Reply};
 use crate::ids::Id;
 use crate::names::Name;
-use crate::rbac::{Grants, Resource, RoleBinding, Subject, Verb};
-use crate::records::{RbacDefinition, User};
+use crate::rbac::{Resource, RoleBinding, Subject, Verb};
+use crate::records::RbacDefinition;
 use crate::tables::{self, Table};
 
 /// What the names of definitions that belong to a token begin with.
 pub const TOKEN_DEFINITION_PREFIX: &str = "mcptoken-";
 /// Subjects or bindings in one definition.
 pub const DEFINITION_LINES_MAX: usize = 1_000;
-/// Users that are looked through for another administrator.
-const USERS_PER_SCAN: usize = 1_000;
 /// No record has this version: a definition is written only if there is none of that name.
 pub const NONE_YET: u64 = 0;
-/// Rule 8.
-const NO_ADMIN_LEFT: &str = "this would leave the cluster without an administrator";
 
 impl Step<'_> {
     pub(super) fn write_rbac(
@@ -72,6 +69,7 @@ impl Step<'_> {
             .role_bindings
             .iter()
             .try_for_each(|b| self.rights().need_cover(b))?;
+        let administered = makes_administrators(&before).then(|| Administered::of(self.tables));
         self.unindex_subjects(&before);
         let after = RbacDefinition {
             subjects,
@@ -80,8 +78,11 @@ impl Step<'_> {
         };
         self.index_subjects(&after);
         let id = self.change(after);
-        if makes_admins(&before) && !self.has_an_admin() {
-            return self.undo_rbac(&before);
+        if let Some(administered) = administered
+            && let Err(refusal) = self.still_administered(administered, "roleBindings")
+        {
+            self.undo_rbac(&before);
+            return Err(refusal);
         }
         self.narrowed();
         Ok(Reply::Updated { id })
@@ -92,10 +93,14 @@ impl Step<'_> {
         self.rights().need(Verb::Delete, Resource::Rbac, name.as_str())?;
         refuse_reserved(name)?;
         let definition: RbacDefinition = self.named_at(name.as_str(), if_version)?;
+        let administered = makes_administrators(&definition).then(|| Administered::of(self.tables));
         self.drop_definition(&definition);
-        if makes_admins(&definition) && !self.has_an_admin() {
+        if let Some(administered) = administered
+            && let Err(refusal) = self.still_administered(administered, "roleBindings")
+        {
             self.add(&definition)?;
-            return self.undo_rbac(&definition);
+            self.undo_rbac(&definition);
+            return Err(refusal);
         }
         self.narrowed();
         Ok(Reply::Deleted { id: definition.id })
@@ -124,16 +129,12 @@ impl Step<'_> {
         self.restricts = true;
     }
 
-    fn undo_rbac(&mut self, before: &RbacDefinition) -> Result<Reply, Refusal> {
+    fn undo_rbac(&mut self, before: &RbacDefinition) {
         if let Ok(now) = self.named::<RbacDefinition>(&before.name) {
             self.unindex_subjects(&now);
         }
         self.index_subjects(before);
         self.save(before);
-        Err(Refusal::Invalid {
-            field: "roleBindings".to_owned(),
-            why: NO_ADMIN_LEFT.to_owned(),
-        })
     }
 
     pub(super) fn drop_definition(&mut self, definition: &RbacDefinition) {
@@ -190,45 +191,6 @@ impl Step<'_> {
             }
         }
     }
-
-    /// Refuses a change after which nobody would administer everything. `counts` says which of a user's subjects still do.
-    pub(super) fn keep_an_admin(&self, field: &str, counts: impl Fn(&User, &Subject) -> bool) -> Result<(), Refusal> {
-        if self.any_admin(counts) {
-            return Ok(());
-        }
-        Err(Refusal::Invalid {
-            field: field.to_owned(),
-            why: NO_ADMIN_LEFT.to_owned(),
-        })
-    }
-
-    fn has_an_admin(&self) -> bool {
-        self.any_admin(|_, _| true)
-    }
-
-    fn any_admin(&self, counts: impl Fn(&User, &Subject) -> bool) -> bool {
-        let is_admin = |user: &User| {
-            let mut subjects = subjects_of_user(self.tables, user).into_iter();
-            !user.disabled && subjects.any(|s| counts(user, &s) && grants_of(self.tables, &s).is_admin_of_all())
-        };
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let some: Vec<User> = tables::list(self.tables, after.as_deref(), USERS_PER_SCAN);
-            if some.iter().any(is_admin) {
-                return true;
-            }
-            match some.last() {
-                Some(last) if some.len() == USERS_PER_SCAN => after = Some(last.id.to_bytes().to_vec()),
-                _ => return false,
-            }
-        }
-    }
-}
-
-/// Whether a definition grants `admin` on everything: only then does its change need a look at who is left.
-fn makes_admins(definition: &RbacDefinition) -> bool {
-    let grants: Grants = definition.role_bindings.iter().cloned().collect();
-    grants.is_admin_of_all()
 }
 
 fn subject_key(subject: &Subject, definition: Id) -> Vec<u8> {

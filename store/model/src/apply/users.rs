@@ -1,5 +1,6 @@
 //! Users and their passwords.
 
+use super::administrators::{SETUP_SECRETS_MAX, make_administrators};
 use super::{Cut, Step};
 use crate::authority::grants_of_user;
 use crate::command::{Actor, Refusal, Reply};
@@ -9,9 +10,6 @@ use crate::rbac::{Resource, Subject, Verb};
 use crate::records::{ServiceAccount, SetupSecret, User};
 use crate::tables::{self, Table};
 use crate::token::TokenHash;
-
-/// Setup secrets that are looked through: `init` makes one for a cluster.
-const SETUP_SECRETS_MAX: usize = 100;
 
 impl Step<'_> {
     /// Whoever makes a user chooses who gets what is bound to that e-mail already, so they must hold all of it.
@@ -71,7 +69,7 @@ impl Step<'_> {
         self.about(format!("user {email}"));
         self.rights().need(Verb::Delete, Resource::Users, email.as_str())?;
         let user: User = self.named_at(email.as_str(), if_version)?;
-        self.keep_an_admin_besides(&user, "user")?;
+        self.keep_administered_besides(&user, "user")?;
         self.strip_subject(&Subject::User(email.clone()));
         self.drop_setup_secrets(user.id);
         self.leave_groups(user.id);
@@ -129,10 +127,10 @@ impl Step<'_> {
         }
     }
 
-    /// Disabling must leave an administrator. Enabling hands back all that the user holds, so the actor must hold it too.
+    /// Disabling must leave somebody who can set everything right. Enabling hands back all that the user holds, so the actor must hold it too.
     fn may_disable(&self, user: &User, disabled: bool) -> Result<(), Refusal> {
         if disabled {
-            return self.keep_an_admin_besides(user, "disabled");
+            return self.keep_administered_besides(user, "disabled");
         }
         if user.disabled {
             self.rights().need_all_of(&grants_of_user(self.tables, user))?;
@@ -141,11 +139,12 @@ impl Step<'_> {
     }
 
     /// The others are looked through only where it is an administrator who goes.
-    fn keep_an_admin_besides(&self, user: &User, field: &str) -> Result<(), Refusal> {
-        if user.disabled || !grants_of_user(self.tables, user).is_admin_of_all() {
+    fn keep_administered_besides(&self, user: &User, field: &str) -> Result<(), Refusal> {
+        if user.disabled || !make_administrators(&grants_of_user(self.tables, user)) {
             return Ok(());
         }
-        self.keep_an_admin(field, |other, _| other.id != user.id)
+        let none_of_theirs = |other: &User, subjects| if other.id == user.id { Vec::new() } else { subjects };
+        self.keep_administered(field, none_of_theirs)
     }
 
     /// Owners are told by their id alone, so a user and a service account never share one.

@@ -6,6 +6,7 @@ mod ceiling;
 mod golden;
 mod matrix;
 mod property;
+mod recovery;
 mod rules;
 mod samples;
 
