@@ -196,7 +196,8 @@ impl Gateway {
             .uses
             .clone()
             .run(inner.cluster.clone(), inner.limits.token_use_ms, stop.clone());
-        tokio::join!(Arc::new(prober).run(stop.clone()), uses, stop.cancelled());
+        let followed = inner.upstreams.follow(stop.clone());
+        tokio::join!(Arc::new(prober).run(stop.clone()), uses, followed, stop.cancelled());
         inner.stopping.cancel();
         inner.upstreams.close().await;
         synced.cancel();

@@ -75,7 +75,6 @@ impl Prober {
             }
             let is_prober = self.cluster.is_prober() && self.replica.gate().holds(self.clock.reading());
             let policy = self.replica.view().policy();
-            self.upstreams.keep_only(&policy);
             memories.retain(|id, _| policy.server(*id).is_some());
             if is_prober && !was_prober {
                 memories.values_mut().for_each(|memory| memory.at = None);

@@ -1,9 +1,9 @@
 //! The connections to upstreams, by server: the one place that talks to them. Calls and probes go the same way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mcp_model::ids::Id;
@@ -16,13 +16,19 @@ use mcp_wire::upstream::{
     CallLimits, Cause, Effect, HttpConfig, HttpPool, State, StdioConfig, Upstream, UpstreamError, inherited_env,
 };
 use rustls::ClientConfig;
+use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
 use crate::secrets::{self, Seen};
 
+/// Connections whose secrets are remembered after their end.
+const ENDED_MAX: usize = 256;
+
 /// The upstreams of this node.
 pub(crate) struct Upstreams {
     known: RwLock<HashMap<Id, Known>>,
+    /// What must not be seen of connections that ended lately, the last one first.
+    ended: Mutex<VecDeque<(Id, Arc<[String]>)>>,
     replica: Arc<Replica>,
     seal: Seal,
     pool: HttpPool,
@@ -63,6 +69,7 @@ impl Upstreams {
     ) -> Upstreams {
         Upstreams {
             known: RwLock::default(),
+            ended: Mutex::default(),
             replica,
             seal,
             pool: HttpPool::new(tls),
@@ -95,7 +102,7 @@ impl Upstreams {
             Err(_) => known.remove(&server.id),
         };
         if let Some(old) = old {
-            tokio::spawn(async move { old.upstream.close().await });
+            self.end(server.id, old);
         }
         made.map(|made| made.upstream)
     }
@@ -111,20 +118,53 @@ impl Upstreams {
     /// What is said about a server, without the values of its secrets.
     pub(crate) fn scrubbed(&self, server: Id, text: String) -> String {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        match known.get(&server) {
+        let text = match known.get(&server) {
             Some(known) => hidden::take_out(text, &known.hidden),
             None => text,
+        };
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_it = ended.iter().filter(|(of, _)| *of == server);
+        of_it.fold(text, |text, (_, hidden)| hidden::take_out(text, hidden))
+    }
+
+    /// Closes a connection, and remembers what must not be seen of it: its last words come later.
+    fn end(&self, server: Id, old: Known) {
+        if !old.hidden.is_empty() {
+            let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            ended.truncate(ENDED_MAX - 1);
+            ended.push_front((server, old.hidden));
+        }
+        tokio::spawn(async move { old.upstream.close().await });
+    }
+
+    /// Closes connections as soon as this replica has carried out that what they were made of is no more: a server that was
+    /// changed or removed, a secret that was rotated or deleted. Whoever calls next would notice too, and nobody may call.
+    pub(crate) async fn follow(&self, stop: CancellationToken) {
+        let mut index = self.replica.auth_index_watch();
+        let mut seen = None;
+        loop {
+            let policy = self.replica.view().policy();
+            if seen.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, &policy)) {
+                self.keep_current();
+                seen = Some(policy);
+            }
+            tokio::select! {
+                changed = index.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => return,
+            }
         }
     }
 
-    /// Closes the connections to servers that are no more.
-    pub(crate) fn keep_only(&self, policy: &Policy) {
+    fn keep_current(&self) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock, as whoever connects does: an older one would close what was made by a newer.
+        let policy = self.replica.view().policy();
         known.retain(|id, known| {
-            let stays = policy.server(*id).is_some();
+            let server = policy.server(*id);
+            let stays = server.is_some_and(|server| known.version >= server.origin.version)
+                && secrets::unchanged(&policy, &known.secrets);
             if !stays {
-                let gone = known.upstream.clone();
-                tokio::spawn(async move { gone.close().await });
+                self.end(*id, known.clone());
             }
             stays
         });

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use mcp_gateway::limits::Limits;
 use mcp_model::command::{Command, Reply};
 use mcp_model::ids::Id;
 use mcp_model::names::Name;
-use mcp_model::records::{Health, ToolNaming, Transport};
+use mcp_model::records::{Health, ServerSpec, ToolNaming, Transport};
 use mcp_model::secrets::seal_context;
 use mcp_store::seal::Seal;
 use serde_json::{Value, json};
@@ -142,6 +144,57 @@ async fn a_child_gets_secrets_in_its_arguments_and_environment() {
     assert_eq!(env["LOGIN"], "canary-2:canary-1");
     let args = world.post(0, "demo", &token, &call(1, "args")).await.text();
     assert!(args.contains("--token=canary-1"), "{args}");
+}
+
+/// The process of the child that a node runs for a server.
+async fn child_of(world: &World, node: usize, server: Id) -> PathBuf {
+    until("the child runs", || async {
+        let states = world.nodes[node].gateway.server_states();
+        let stderr = states.into_iter().find(|s| s.server == server)?.stderr;
+        let pid = stderr.iter().find_map(|line| line.strip_prefix("pid "))?;
+        Some(PathBuf::from(format!("/proc/{pid}")))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_runs_on_a_secret_ends_when_it_is_rotated_or_deleted_though_nobody_calls() {
+    type Change = fn(&World, Id);
+    let changes: [(&str, Change); 2] = [
+        ("rotated", |world, secret| {
+            rotate(world, secret, "git", &[("token", "canary-2")]);
+        }),
+        ("deleted", |world, _| {
+            let name = Name::parse("git").unwrap();
+            world.admin(Command::DeleteSecret { name, if_version: None });
+        }),
+    ];
+    for (what, change) in changes {
+        // A child that never answers keeps the one who probes it waiting, so that nobody else asks for it.
+        let world = World::with(Limits {
+            probe_ms: 600_000,
+            ..Limits::default()
+        })
+        .await;
+        let secret = create(&world, 1_000, "git", &[("token", "canary-1")]);
+        let spec = ServerSpec {
+            description: String::new(),
+            transport: stdio(&["mute"], &[("TOKEN", "${secret:git/token}")]),
+            connect_ms: 600_000,
+            response_ms: 600_000,
+            stateful: false,
+            pin_tools: false,
+        };
+        let (id, name) = (Id::from_u128(2_000), Name::parse("mute").unwrap());
+        world.admin(Command::CreateServer { id, name, spec });
+        let child = child_of(&world, 0, id).await;
+        assert!(child.exists(), "{what}");
+        change(&world, secret);
+        until(&format!("the child of the secret that was {what} is gone"), || async {
+            (!child.exists()).then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

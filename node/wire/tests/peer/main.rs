@@ -1,4 +1,4 @@
-//! A small MCP server over stdio, for tests. Argument: the mode it runs in (`legacy`, `modern`, `crash`).
+//! A small MCP server over stdio, for tests. Argument: the mode it runs in (`legacy`, `modern`, `crash`, `mute`: it reads and says nothing).
 
 #![allow(
     clippy::unwrap_used,
@@ -26,12 +26,16 @@ fn main() {
     let mode = std::env::args().nth(1).unwrap_or_else(|| "legacy".to_owned());
     let rest: Vec<String> = std::env::args().skip(2).collect();
     eprintln!("starting in mode {mode} {}", rest.join(" "));
+    eprintln!("pid {}", std::process::id());
     if mode == "crash" {
         std::process::exit(1);
     }
     let seen = Arc::new(Mutex::new(Seen::default()));
     for line in std::io::stdin().lock().lines() {
         let message: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        if mode == "mute" {
+            continue;
+        }
         receive(message, mode == "modern", &seen);
     }
 }
