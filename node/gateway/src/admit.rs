@@ -79,7 +79,7 @@ impl Admission {
         let cut = self.replica.cuts().register(hash);
         let mut lease = self.replica.gate().deadline();
         let mut token = self.replica.view().token(&hash);
-        if token.is_none() {
+        if !self.seems_good(token.as_deref()) {
             self.freshen().await?;
             lease = self.replica.gate().deadline();
             token = self.replica.view().token(&hash);
@@ -100,7 +100,15 @@ impl Admission {
         Ok(permit)
     }
 
-    /// For a token that may have been minted through another node a moment ago: asks once for newer state (rule 4).
+    /// Whether the view knows the token and an owner who is not disabled. If not, that may be old news: the token may have been minted
+    /// through another node a moment ago, or its owner enabled again, and a client that is told 401 throws its token away.
+    fn seems_good(&self, token: Option<&TokenFacts>) -> bool {
+        let policy = self.replica.view().policy_ref();
+        let owner = token.and_then(|token| policy.user(token.owner()));
+        owner.is_some_and(|owner| !owner.disabled)
+    }
+
+    /// Asks once for newer state (rule 4).
     async fn freshen(&self) -> Result<(), Denial> {
         if !self.has_lease() {
             return Err(Denial::NoLease);

@@ -1,8 +1,9 @@
 //! Who is let in, and what everybody else is told.
 
 use http::Method;
-use mcp_model::command::Command;
-use mcp_model::names::Email;
+use mcp_model::command::{Actor, Command};
+use mcp_model::ids::Id;
+use mcp_model::names::{Email, Name};
 use mcp_model::records::ToolNaming;
 use serde_json::json;
 
@@ -88,6 +89,25 @@ async fn any_other_project_is_forbidden_whether_it_exists_or_not() {
     assert_eq!(server.status.as_u16(), 404);
 }
 
+/// The last administrator cannot be disabled: makes another one.
+fn second_administrator(world: &World) -> Id {
+    let (id, rbac) = (Id::from_u128(77), Id::from_u128(78));
+    world.admin(Command::CreateUser {
+        id,
+        email: Email::parse("second@example.com").unwrap(),
+        name: String::new(),
+        password_hash: Some("never".to_owned()),
+    });
+    world.admin(Command::WriteRbac {
+        id: rbac,
+        name: Name::parse("second").unwrap(),
+        subjects: vec!["User:second@example.com".parse().unwrap()],
+        role_bindings: vec!["role:admin,resource:*".parse().unwrap(), "action:*".parse().unwrap()],
+        if_version: None,
+    });
+    id
+}
+
 #[tokio::test]
 async fn a_revoked_token_is_refused_at_once_and_a_disabled_owner_too() {
     let world = World::new().await;
@@ -99,22 +119,7 @@ async fn a_revoked_token_is_refused_at_once_and_a_disabled_owner_too() {
         assert_eq!(world.post(node, "demo", &one, &ping).await.status.as_u16(), 401);
         assert_eq!(world.post(node, "demo", &two, &ping).await.status.as_u16(), 200);
     }
-    // The last administrator cannot be disabled: make another one who does it.
-    let email = Email::parse("second@example.com").unwrap();
-    let id = mcp_model::ids::Id::from_u128(77);
-    world.admin(Command::CreateUser {
-        id,
-        email: email.clone(),
-        name: String::new(),
-        password_hash: None,
-    });
-    world.admin(Command::WriteRbac {
-        id: mcp_model::ids::Id::from_u128(78),
-        name: mcp_model::names::Name::parse("second").unwrap(),
-        subjects: vec!["User:second@example.com".parse().unwrap()],
-        role_bindings: vec!["role:admin,resource:*".parse().unwrap(), "action:*".parse().unwrap()],
-        if_version: None,
-    });
+    second_administrator(&world);
     let admin = Email::parse("admin@example.com").unwrap();
     world.admin(Command::SetUserDisabled {
         email: admin,
@@ -138,6 +143,26 @@ async fn a_token_minted_elsewhere_works_at_once_and_without_a_leader_nothing_is_
         (503, "1")
     );
     cluster.leaderless.store(false, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(world.post(1, "demo", &token, &ping).await.status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn a_token_whose_owner_was_enabled_elsewhere_a_moment_ago_is_not_called_invalid() {
+    let world = World::new().await;
+    world.project("demo", &[], ToolNaming::Plain);
+    let token = world.token("demo", &[]);
+    let ping = request(1, "ping", json!({}));
+    let second = second_administrator(&world);
+    let set = |disabled| {
+        let email = Email::parse("admin@example.com").unwrap();
+        world
+            .log
+            .commit(Actor::User(second), Command::SetUserDisabled { email, disabled })
+    };
+    set(true);
+    assert_eq!(world.post(1, "demo", &token, &ping).await.status.as_u16(), 401);
+    world.log.hold(1);
+    set(false);
     assert_eq!(world.post(1, "demo", &token, &ping).await.status.as_u16(), 200);
 }
 
