@@ -41,6 +41,9 @@ pub(crate) enum Command {
     /// Run a stdio MCP server so that it ends with the node (used by the node itself)
     #[command(hide = true)]
     Child {
+        /// The soft limit on open files that the command gets [default: as it is]
+        #[arg(long, value_name = "N")]
+        open_files: Option<u64>,
         /// The command and its arguments
         #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
         argv: Vec<String>,

@@ -13,13 +13,15 @@ use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
 
+use crate::limits;
+
 /// Sent by the kernel when the thread that started us is gone; whether the node is gone too is looked at then.
 const PARENT_GONE: Signal = Signal::SIGUSR1;
 /// Rounds of killing what keeps forking.
 const ROUNDS_MAX: usize = 50;
 
-/// Runs `argv` until it ends or the node does.
-pub(crate) fn run(argv: &[String]) -> anyhow::Result<ExitCode> {
+/// Runs `argv` until it ends or the node does, with this soft limit on open files.
+pub(crate) fn run(argv: &[String], open_files: Option<u64>) -> anyhow::Result<ExitCode> {
     let node = getppid();
     let signals = watched();
     signals.thread_block().context("cannot block signals")?;
@@ -28,6 +30,9 @@ pub(crate) fn run(argv: &[String]) -> anyhow::Result<ExitCode> {
     // The node may have died before the kernel was asked to say so.
     if getppid() != node {
         return Ok(ExitCode::FAILURE);
+    }
+    if let Some(open_files) = open_files {
+        limits::lower(open_files).context("cannot set the limit on open files")?;
     }
     let (program, args) = argv.split_first().context("no command was given")?;
     let mut command = Command::new(program);

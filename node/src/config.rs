@@ -4,6 +4,7 @@ mod layers;
 mod template;
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -18,6 +19,8 @@ use crate::args::{NodeArgs, ServeArgs};
 pub(crate) const GATEWAY_PORT: u16 = 3200;
 pub(crate) const API_PORT: u16 = 3100;
 pub(crate) const PEER_PORT: u16 = 3300;
+/// What `connections_max` may be.
+const CONNECTIONS_MAX: RangeInclusive<u64> = 16..=1_000_000;
 
 /// What one node is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +77,8 @@ pub(crate) struct Listener {
     pub(crate) allowed_origins: Vec<String>,
     /// Proxies whose `X-Forwarded-For` is believed. None is the safe value: one too many lets clients choose their address.
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Connections at most. `None`: what the limit on open files allows. Too many, and descriptors or memory run out first.
+    pub(crate) connections_max: Option<usize>,
 }
 
 /// How a listener is encrypted.
@@ -111,6 +116,7 @@ impl Listener {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            connections_max: None,
         }
     }
 
@@ -296,6 +302,9 @@ fn listener(layers: &mut Layers, section: &str, port: u16) -> Listener {
             "IP addresses or networks such as 10.0.0.0/8",
             network,
         ),
+        connections_max: layers
+            .number(&key("connections_max"), CONNECTIONS_MAX)
+            .and_then(|number| usize::try_from(number).ok()),
     }
 }
 

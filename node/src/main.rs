@@ -3,8 +3,9 @@
 //! In the order in which one would tell it: `args` and `config` say what an operator wants; `init` makes the first node of a
 //! cluster and `founding` begins it, `join` makes another, `home` is the directory of either; `identity` and `certs` are who a
 //! node is, `certificates` and `tls` how it goes on showing it; `serve` starts everything and stops it again; `ports` connect what must not know each other; `upkeep` is what a
-//! cluster does for itself; `ready` and `metrics` say how it is; `listen` accepts clients, some
-//! of them through `proxies`, their tasks kept where they are by `calm`, and `linger`s for the last answer; `dev` runs a whole cluster; `demo`
+//! cluster does for itself; `ready` and `metrics` say how it is; `listen` accepts clients, as
+//! many as there are `places` within the `limits` of the process, some of them through `proxies`; what they send is `guarded`, and its
+//! `framing` looked at, before hyper reads it, their tasks are kept where they are by `calm`, and `linger` waits for the last answer; `dev` runs a whole cluster; `demo`
 //! and `child` are what stands behind the gateway there; `clock` and `random` are where time and chance come from.
 
 mod args;
@@ -17,13 +18,17 @@ mod config;
 mod demo;
 mod dev;
 mod founding;
+mod framing;
+mod guarded;
 mod home;
 mod identity;
 mod init;
 mod join;
+mod limits;
 mod linger;
 mod listen;
 mod metrics;
+mod places;
 mod ports;
 mod proxies;
 mod random;
@@ -51,8 +56,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Before there are threads: a child must be told of the death of the one that started it.
-    if let Command::Child { argv } = &cli.command {
-        return child::run(argv).unwrap_or_else(|error| complain(&error));
+    if let Command::Child { argv, open_files } = &cli.command {
+        return child::run(argv, *open_files).unwrap_or_else(|error| complain(&error));
     }
     if !matches!(cli.command, Command::DemoServer) {
         log();
@@ -60,6 +65,7 @@ fn main() -> ExitCode {
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         return complain(&anyhow::anyhow!("another TLS provider is installed"));
     }
+    limits::raise();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error.into()),

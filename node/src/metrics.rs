@@ -7,6 +7,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::certificates;
+use crate::places::Refused;
 use crate::ready::Vitals;
 
 /// A registry with what one scrape shows.
@@ -84,6 +85,7 @@ impl Exported {
             gauge("disk_free_bytes", "Free space where the data is", free);
         }
         registry.register("log_flushes", "Flushes of the log", ConstCounter::new(health.flushes));
+        doors(&mut registry, vitals);
         gateway(&mut registry, vitals);
         Exported(registry)
     }
@@ -93,6 +95,25 @@ impl Exported {
         let mut text = String::new();
         encode(&mut text, &self.0)?;
         Ok(text)
+    }
+}
+
+/// The listeners that clients reach.
+fn doors(registry: &mut Registry, vitals: &Vitals) {
+    for (name, places) in &vitals.doors {
+        let registry = registry.sub_registry_with_label(("listener".into(), (*name).into()));
+        let open = ConstGauge::new(i64::try_from(places.open()).unwrap_or(i64::MAX));
+        registry.register("connections_open", "Connections of clients", open);
+        let max = ConstGauge::new(i64::try_from(places.max()).unwrap_or(i64::MAX));
+        registry.register("connections_max", "Connections that clients may have", max);
+        for (reason, why) in [("full", Refused::Full), ("share", Refused::Share)] {
+            let registry = registry.sub_registry_with_label(("reason".into(), reason.into()));
+            registry.register(
+                "connections_refused",
+                "Connections that were closed at once: no place was free, or none of their address's share",
+                ConstCounter::new(places.refused(why)),
+            );
+        }
     }
 }
 

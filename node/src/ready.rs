@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::certificates;
 use crate::metrics::Exported;
+use crate::places::Places;
 
 /// What `/readyz` and `/metrics` look at.
 pub(crate) struct Vitals {
@@ -25,6 +26,8 @@ pub(crate) struct Vitals {
     pub(crate) gateway: mcp_gateway::Gateway,
     pub(crate) data_dir: PathBuf,
     pub(crate) draining: AtomicBool,
+    /// The listeners that clients reach, by name.
+    pub(crate) doors: [(&'static str, Arc<Places>); 2],
     /// Whether the cluster has begun as it was decided, the first administrator's way in included.
     pub(crate) begun: AtomicBool,
 }

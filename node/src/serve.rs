@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use ipnet::IpNet;
 use mcp_gateway::{Gateway, GatewayConfig};
 use mcp_model::clock::Clock;
 use mcp_model::ids::NodeId;
@@ -14,9 +13,7 @@ use mcp_raft::{Member, Node, NodeOptions, PeerTls, Strangers};
 use mcp_store::Replica;
 use mcp_store::seal::Seal;
 use mcpd::hosts::AllowedHosts;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -26,10 +23,11 @@ use crate::config::Config;
 use crate::founding::Founding;
 use crate::identity::{self, Identity};
 use crate::join::host::Host;
+use crate::listen::Door;
 use crate::ports::{ApiPort, GatewayPort};
 use crate::ready::Vitals;
 use crate::upkeep::Upkeep;
-use crate::{certs, listen, random, ready, stores};
+use crate::{certs, limits, listen, random, ready, stores};
 
 /// What the key that seals the values of secrets is derived for.
 const SECRETS_PURPOSE: &[u8] = b"secrets";
@@ -146,7 +144,12 @@ impl Started {
             strangers: Strangers::default(),
         }));
         let gateway = open_gateway(&config, me, &data_key, &node, &replica, &clock)?;
+        let (gateway_places, api_places) = limits::places(&config);
         let vitals = Arc::new(Vitals {
+            doors: [
+                ("gateway", Arc::clone(&gateway_places)),
+                ("api", Arc::clone(&api_places)),
+            ],
             node: Arc::clone(&node),
             replica: Arc::clone(&replica),
             clock: Arc::clone(&clock),
@@ -174,13 +177,8 @@ impl Started {
         let listeners = watch::Sender::new(false);
         let background = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
-        let on = |listener: TcpListener, tls: &Option<Arc<rustls::ServerConfig>>, proxies: &[IpNet]| listen::Door {
-            listener,
-            tls: tls.clone().map(TlsAcceptor::from),
-            trusted_proxies: proxies.into(),
-        };
-        let gateway_door = on(gateway_listener, &certificates.gateway, &config.gateway.trusted_proxies);
-        let api_door = on(api_listener, &certificates.api, &config.api.trusted_proxies);
+        let gateway_door = Door::new(gateway_listener, &certificates.gateway, gateway_places, &clock);
+        let api_door = Door::new(api_listener, &certificates.api, api_places, &clock);
         tasks.spawn(listen::serve(gateway_door, gateway.router(), listeners.subscribe()));
         tasks.spawn(listen::serve(api_door, api, listeners.subscribe()));
         let running = (gateway.clone(), background.clone());
@@ -266,6 +264,18 @@ fn peer_tls(config: &Config) -> anyhow::Result<PeerTls> {
     Ok(PeerTls::from_pem(&read(certs::CA_FILE)?, &own, &own)?)
 }
 
+/// What stands in front of the command of a server that is a child: it gets the limit on open files that this program was given.
+fn child_command(program: String) -> Vec<String> {
+    let open_files = limits::at_start().map(|soft| format!("--open-files={soft}"));
+    let words = [
+        Some(program),
+        Some("child".to_owned()),
+        open_files,
+        Some("--".to_owned()),
+    ];
+    words.into_iter().flatten().collect()
+}
+
 fn open_gateway(
     config: &Config,
     me: NodeId,
@@ -286,7 +296,7 @@ fn open_gateway(
         audit_dir: config.data_dir.join("audit"),
         allowed_hosts: config.gateway_hosts(),
         allowed_origins: config.gateway.allowed_origins.clone(),
-        child_command: vec![program, "child".to_owned(), "--".to_owned()],
+        child_command: child_command(program),
         tls: mcp_wire::tls::client_config(&[]),
         limits: Default::default(),
     };

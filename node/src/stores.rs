@@ -20,12 +20,11 @@ use mcp_store::log::Ticks;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 
 use crate::certificates::Listeners;
 use crate::config::Config;
 use crate::identity::{Identity, write_private};
-use crate::{listen, random};
+use crate::{limits, listen, random};
 
 /// Who the other members are, noted outside of the stores: a node that has lost those must know whom to ask.
 const PEERS_FILE: &str = "peers.json";
@@ -68,7 +67,7 @@ pub(crate) async fn open(
     };
     let whole = match open_free(opening).await? {
         Opened::Whole(whole) => whole,
-        Opened::LogLost(lost) => wait_to_be_let_go(*lost, config, cluster, tls, certificates).await?,
+        Opened::LogLost(lost) => wait_to_be_let_go(*lost, config, cluster, tls, certificates, clock).await?,
     };
     refuse_another_cluster(&whole.replica, cluster, &dir)?;
     Ok(whole)
@@ -93,14 +92,13 @@ async fn wait_to_be_let_go(
     cluster: Id,
     tls: &PeerTls,
     certificates: &Listeners,
+    clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Whole> {
     let told = watch::Sender::new(format!("this node has lost its log ({})", lost.why));
     let stop = watch::Sender::new(false);
-    let door = listen::Door {
-        listener: listen::bind("API", config.api.listen).await?,
-        tls: certificates.api.clone().map(TlsAcceptor::from),
-        trusted_proxies: config.api.trusted_proxies.clone().into(),
-    };
+    let listener = listen::bind("API", config.api.listen).await?;
+    let (_, places) = limits::places(config);
+    let door = listen::Door::new(listener, &certificates.api, places, clock);
     let waiting = tokio::spawn(listen::serve(door, not_ready(told.subscribe()), stop.subscribe()));
     let whole = lost.be_let_go(cluster.to_string(), tls.clone(), told).await;
     stop.send_replace(true);

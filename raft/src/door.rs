@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::lobby::Seat;
 use crate::node::Core;
 
 /// Where a machine asks to be let in.
@@ -25,8 +26,11 @@ pub const JOIN_PATH: &str = "/join";
 const QUESTION_BYTES_MAX: usize = 64 * 1024;
 /// How long a guest may stay.
 const STAY: Duration = Duration::from_secs(30);
-/// Guests at a time. Others are sent away.
+/// How long it may take to ask.
+const QUESTION_WAIT: Duration = Duration::from_secs(5);
+/// Guests at a time, and of one address. Whoever has not asked yet makes room for others; when all have, others are sent away.
 pub(crate) const GUESTS_MAX: usize = 8;
+pub(crate) const GUESTS_SHARE: usize = 2;
 
 /// An answer that is on its way: a status and a body.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = (StatusCode, Bytes)> + Send + 'a>>;
@@ -39,30 +43,35 @@ pub trait Doorkeeper: Send + Sync + 'static {
 
 /// Serves one guest.
 pub(crate) async fn serve(core: Arc<Core>, stream: TlsStream<TcpStream>, from: SocketAddr) {
-    let Ok(_place) = Arc::clone(&core.guests).try_acquire_owned() else {
+    let Some((seat, shown_out)) = core.guests.enter(from.ip()) else {
         return tracing::warn!(%from, "a machine that asked to join was sent away: too many at once");
     };
-    let stopping = Arc::clone(&core);
+    let (stopping, seat) = (Arc::clone(&core), Arc::new(seat));
     let service = hyper::service::service_fn(move |request| {
-        let core = Arc::clone(&core);
-        async move { Ok::<_, std::convert::Infallible>(answer(&core, from, request).await) }
+        let (core, seat) = (Arc::clone(&core), Arc::clone(&seat));
+        async move { Ok::<_, std::convert::Infallible>(answer(&core, &seat, from, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(STAY)
+        .header_read_timeout(QUESTION_WAIT)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         ended = tokio::time::timeout(STAY, connection) => if let Ok(Err(error)) = ended {
             tracing::debug!(%error, "a guest's connection ended");
         },
+        () = shown_out.come() => tracing::debug!(%from, "a guest that did not ask made room for another"),
         () = stopping.stopped() => {}
     }
 }
 
-async fn answer(core: &Core, from: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let (status, body) = match question(core, request).await {
-        Ok((keeper, question)) => keeper.answer(from, question).await,
+async fn answer(core: &Core, seat: &Seat, from: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let asked = tokio::time::timeout(QUESTION_WAIT, question(core, request)).await;
+    let (status, body) = match asked.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT)) {
+        Ok((keeper, question)) => {
+            seat.may_stay();
+            keeper.answer(from, question).await
+        }
         Err(status) => (status, Bytes::new()),
     };
     let mut response = Response::new(Full::new(body));

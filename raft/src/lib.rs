@@ -4,8 +4,8 @@
 //! that asks before it disturbs, leases that are not heartbeats, write batches, forwarding, and deadlines everywhere.
 //!
 //! In the order in which one would tell it: [`types`] are what travels; [`logs`] and [`machine`] connect openraft to the
-//! store; [`tls`], [`link`], [`rpc`], [`server`] and [`network`] are how peers talk, [`strangers`] what is said of others, and
-//! [`door`] where they may ask to be let in; [`office`] is what this process knows of its own leadership, [`reach`] what it
+//! store; [`tls`], [`link`], [`rpc`], [`server`] and [`network`] are how peers talk, [`lobby`] where whoever connects waits, [`strangers`] what is
+//! said of others, and [`door`] where they may ask to be let in; [`office`] is what this process knows of its own leadership, [`reach`] what it
 //! knows of the others; [`campaign`] is how it comes to lead; [`rounds`] and [`renew`] how leases are granted and held, [`fresh`] how
 //! a node reads what was acknowledged;
 //! [`write`] how commands get into the log; [`barrier`] when a revoke may be called effective; [`members`] makes the membership
@@ -26,6 +26,7 @@ mod disk;
 mod door;
 mod fresh;
 mod link;
+mod lobby;
 mod logs;
 mod machine;
 mod members;
@@ -51,6 +52,7 @@ mod write;
 
 pub use disk::DiskLimits;
 pub use door::{Answering, Doorkeeper, JOIN_PATH};
+pub use lobby::address_block;
 pub use members::Standing;
 pub use node::Node;
 pub use outside::{Begun, KEPT_ENTRIES, Member, MemberStatus, NodeOptions, SNAPSHOT_ENTRIES, StartError, Status};

@@ -12,10 +12,11 @@ use mcp_store::Replica;
 use mcp_store::log::RaftLog;
 use openraft::{Config, SnapshotPolicy};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::door::{self, Doorkeeper};
 use crate::link::{Badge, Lane};
+use crate::lobby::{Lobby, Room};
 use crate::logs::Logs;
 use crate::machine::Machine;
 use crate::members::{self, Standing};
@@ -98,7 +99,8 @@ impl Node {
             batches,
             tls,
             strangers: Strangers::default(),
-            guests: Arc::new(Semaphore::new(door::GUESTS_MAX)),
+            lobby: Lobby::default(),
+            guests: Room::new(door::GUESTS_MAX, door::GUESTS_SHARE),
             doorkeeper: OnceLock::new(),
             removal: watch::Sender::new(Removal::No),
             links,

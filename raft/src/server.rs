@@ -19,10 +19,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::lobby::{Seat, ShownOut};
 use crate::node::Core;
 use crate::rpc::*;
 use crate::types::{Peer, SnapshotFile, TypeConfig, Vote};
@@ -30,8 +30,8 @@ use crate::{campaign, door, members, readmit, removal, renew, rounds, tls, write
 
 /// How long a peer may take to prove who it is.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
-/// Connections that may be proving who they are at a time.
-const HANDSHAKES_MAX: usize = 128;
+/// How often a peer is asked whether it is still there, and how long its answer may take.
+const PING_EVERY: Duration = Duration::from_secs(10);
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests of one peer that are worked on at once.
@@ -41,21 +41,18 @@ const HEAD_BYTES_MAX: usize = 1024 * 1024;
 
 /// Accepts peers until the node stops.
 pub(crate) async fn run(core: Arc<Core>, listener: TcpListener) {
-    let shaking = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = core.stopped() => return,
         };
         match accepted {
-            Ok((stream, from)) => match Arc::clone(&shaking).try_acquire_owned() {
-                Ok(place) => {
-                    tokio::spawn(serve(Arc::clone(&core), stream, from, place));
+            Ok((stream, from)) => {
+                // Everybody in there can be shown out, so there is always a place.
+                if let Some((seat, shown_out)) = core.lobby.enter(from.ip(), core.names_address(from.ip())) {
+                    tokio::spawn(serve(Arc::clone(&core), stream, from, seat, shown_out));
                 }
-                Err(_) => core
-                    .strangers
-                    .turned_away(&*core.clock, from.ip(), &"too many connect at once"),
-            },
+            }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -64,12 +61,21 @@ pub(crate) async fn run(core: Arc<Core>, listener: TcpListener) {
     }
 }
 
-async fn serve(core: Arc<Core>, stream: TcpStream, from: SocketAddr, place: OwnedSemaphorePermit) {
+async fn serve(core: Arc<Core>, stream: TcpStream, from: SocketAddr, seat: Seat, shown_out: ShownOut) {
     stream.set_nodelay(true).unwrap_or(());
-    let shaken = tokio::time::timeout(HANDSHAKE_WAIT, shake_hands(&core, stream)).await;
-    drop(place);
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(HANDSHAKE_WAIT, shake_hands(&core, stream)) => shaken,
+        () = shown_out.come() => {
+            let why = "it had not said who it is, and made room for others";
+            return core.strangers.turned_away(&*core.clock, from.ip(), &why);
+        }
+    };
+    drop(seat);
     match shaken {
-        Ok(Ok((stream, false))) => serve_peer(core, stream).await,
+        Ok(Ok((stream, false))) => {
+            core.lobby.remember(from.ip());
+            serve_peer(core, stream).await;
+        }
         Ok(Ok((stream, true))) => door::serve(core, stream, from).await,
         Ok(Err(error)) => core.strangers.turned_away(&*core.clock, from.ip(), &error),
         Err(_) => core
@@ -103,6 +109,8 @@ async fn serve_peer(core: Arc<Core>, stream: TlsStream<TcpStream>) {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_EVERY)
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024);

@@ -1,6 +1,7 @@
 //! What the tasks of a node share.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -10,11 +11,12 @@ use mcp_model::records::Retirement;
 use mcp_model::tables;
 use mcp_model::timers::Timers;
 use mcp_store::Replica;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::disk::DiskLimits;
 use crate::door::Doorkeeper;
 use crate::link::Link;
+use crate::lobby::{Lobby, Room};
 use crate::logs::Logs;
 use crate::mender::Mender;
 use crate::network::Links;
@@ -24,7 +26,7 @@ use crate::removal::Removal;
 use crate::rounds::Rounds;
 use crate::strangers::Strangers;
 use crate::tls::PeerTls;
-use crate::types::{Metrics, Raft, Stored};
+use crate::types::{Metrics, Peer, Raft, Stored};
 use crate::write::Queued;
 
 /// Retired nodes that are read at a time.
@@ -65,8 +67,10 @@ pub(crate) struct Core {
     pub(crate) batches: mpsc::Sender<Queued>,
     pub(crate) tls: PeerTls,
     pub(crate) strangers: Strangers,
+    /// Places for whoever has not said yet who it is.
+    pub(crate) lobby: Lobby,
     /// Places for machines that ask to be let in.
-    pub(crate) guests: Arc<Semaphore>,
+    pub(crate) guests: Arc<Room>,
     pub(crate) doorkeeper: OnceLock<Arc<dyn Doorkeeper>>,
     /// How far this node's removal has come.
     pub(crate) removal: watch::Sender<Removal>,
@@ -129,6 +133,17 @@ impl Core {
             .get_node(&node.0)
             .is_some();
         appended || self.is_applied_member(node)
+    }
+
+    /// Whether the membership names this address. Members that it names by a host name are known once they have come.
+    pub(crate) fn names_address(&self, ip: IpAddr) -> bool {
+        let named = |peer: &Peer| {
+            peer.address
+                .parse::<SocketAddr>()
+                .is_ok_and(|at| at.ip() == ip.to_canonical())
+        };
+        let metrics = self.metrics.borrow();
+        metrics.membership_config.nodes().any(|(_, peer)| named(peer))
     }
 
     /// Whoever was removed and may still hold a lease. `None`: the state cannot be read, and the gate is shut.

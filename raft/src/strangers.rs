@@ -11,8 +11,16 @@ use mcp_model::clock::{Clock, Reading};
 const EVERY_MS: u64 = 10_000;
 
 /// Who was turned away lately.
-#[derive(Default)]
-pub struct Strangers(Mutex<State>);
+pub struct Strangers {
+    who: &'static str,
+    state: Mutex<State>,
+}
+
+impl Default for Strangers {
+    fn default() -> Strangers {
+        Strangers::who_are("a peer")
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -21,9 +29,17 @@ struct State {
 }
 
 impl Strangers {
+    /// Nobody yet, and what the log calls them.
+    pub fn who_are(who: &'static str) -> Strangers {
+        Strangers {
+            who,
+            state: Mutex::default(),
+        }
+    }
+
     /// Notes that somebody was turned away, and says so if it is time.
     pub fn turned_away(&self, clock: &dyn Clock, from: IpAddr, why: &dyn Display) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock.reading();
         if state.told.is_some_and(|told| now.ms_since(told) < EVERY_MS) {
             state.untold += 1;
@@ -31,7 +47,7 @@ impl Strangers {
         }
         let unmentioned = std::mem::take(&mut state.untold);
         state.told = Some(now);
-        tracing::warn!(%from, %why, unmentioned, "a peer was turned away");
+        tracing::warn!(%from, %why, unmentioned, "{} was turned away", self.who);
     }
 }
 

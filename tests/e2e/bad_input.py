@@ -7,8 +7,6 @@ server says whether a refusal came too late. What is checked elsewhere:
 - no lease: 503 with `Retry-After`: `revocation.py`, `failover.py`, and `revoke-loop`
 - joins with a wrong hash or a used token, peers with certificates of others: `node/tests/it/machines.rs`, `raft/tests`
 - over quota: 429. Quotas do not exist yet.
-- bare line feeds: hyper takes them for line ends, as RFC 9112, 2.2 allows, and tells nobody; so they are not refused
-  (docs/decisions/0016).
 """
 
 import asyncio
@@ -308,12 +306,24 @@ def framing(maker):
     given = [
         ("two lengths", framed(sized, ("Content-Length", "3"))),
         ("two lengths in one header", framed(("Content-Length", f"{len(body)}, 3"))),
+        ("the same length twice", framed(sized, sized)),
+        ("the same length twice in one header", framed(("Content-Length", f"{len(body)}, {len(body)}"))),
         ("a signed length", framed(("Content-Length", f"+{len(body)}"))),
         ("a negative length", framed(("Content-Length", "-1"))),
         ("a length in hexadecimal", framed(("Content-Length", hex(len(body))))),
         ("a coding that is not chunked at last", framed(("Transfer-Encoding", "chunked, gzip"), body=chunked(body))),
+        ("two codings", framed(("Transfer-Encoding", "gzip, chunked"), body=chunked(body))),
+        ("chunked twice", framed(CHUNKED, CHUNKED, body=chunked(body))),
         ("an unknown coding", framed(("Transfer-Encoding", "xchunked"), body=chunked(body))),
         ("chunked in HTTP/1.0", framed(CHUNKED, body=chunked(body)).replace(b"HTTP/1.1", b"HTTP/1.0")),
+        ("a bare line feed behind the request line", good.replace(b"\r\n", b"\n", 1)),
+        ("a bare line feed behind a header", good.replace(b"json\r\n", b"json\n", 1)),
+        ("a bare line feed for the empty line", good.replace(b"\r\n\r\n", b"\r\n\n", 1)),
+        ("a bare line feed before a request", b"\n" + good),
+        ("bare line feeds everywhere", good.replace(b"\r\n", b"\n")),
+        ("a header smuggled behind a bare line feed", good.replace(b"json\r\n", b"json\nX-Smuggled: x\r\n", 1)),
+        ("a folded length", framed(("Content-Length", f"\r\n {len(body)}"))),
+        ("a space before the colon of a length", framed(("Content-Length ", str(len(body))))),
         ("a folded header", good.replace(b"\r\nAccept: ", b"\r\nAccept:\r\n ")),
         ("a space before the colon", good.replace(b"Accept:", b"Accept :")),
         ("a space before a header", good.replace(b"Accept:", b" Accept:")),
@@ -326,12 +336,12 @@ def framing(maker):
     ]
     for what, sent in given:
         yield Row(what, sent, 400, closed=True)
-    # Hyper goes by Transfer-Encoding alone and closes the connection, which RFC 9112, 6.3 allows: nothing is read behind the
-    # body, wherever somebody in front of us believes that it ends.
+    # What stands behind a body in chunks is not read, wherever somebody in front of us believes that it ends.
     smuggled = maker.post(maker.call(f"{SERVER}__other"))
+    sent = framed(CHUNKED, body=chunked(body)) + smuggled
+    yield Row("a body in chunks, and a request smuggled behind it", sent, 200, closed=True, reaches=1)
     for what, pair in (("Content-Length with Transfer-Encoding", (sized, CHUNKED)), ("the two the other way round", (CHUNKED, sized))):
-        sent = framed(*pair, body=chunked(body)) + smuggled
-        yield Row(f"{what}, and a request smuggled behind it", sent, 200, closed=True, reaches=1)
+        yield Row(f"{what}, and a request smuggled behind it", framed(*pair, body=chunked(body)) + smuggled, 400, closed=True)
     bad = framed(CHUNKED, body=b"zz\r\n" + body + b"\r\n0\r\n\r\n")
     yield Row("a chunk of no size", bad, 400, closed=True)
     huge = framed(CHUNKED, body=b"ffffffffffffffffff\r\n")

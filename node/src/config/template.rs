@@ -8,6 +8,9 @@ use toml::Value;
 
 use super::{API_PORT, Config, GATEWAY_PORT, Listener, LogLimits, PEER_PORT, Tls};
 
+/// What stands in the file where nothing is set: an example.
+const USUAL_CONNECTIONS: &str = "1000";
+
 pub(super) fn render(config: &Config) -> String {
     let mut out = String::new();
     let name = text(config.name.as_str());
@@ -111,6 +114,18 @@ fn listener(out: &mut String, listener: &Listener, port: u16) {
         "trusted_proxies",
         list(&listener.trusted_proxies),
         list::<&str>(&[]),
+    );
+    let (max, usual) = match listener.connections_max {
+        Some(max) => (max.to_string(), String::new()),
+        None => (USUAL_CONNECTIONS.to_owned(), USUAL_CONNECTIONS.to_owned()),
+    };
+    setting(
+        out,
+        "Connections at most, 16 to 1000000; one address gets a quarter of them, a trusted proxy all. Unless told otherwise as\n\
+         # many as the limit on open files allows, up to 10000 of the gateway and 1000 of the API.",
+        "connections_max",
+        max,
+        usual,
     );
 }
 

@@ -32,7 +32,7 @@ fn a_short_file_gets_the_defaults() {
 fn every_fault_is_told_at_once_with_key_value_origin_and_range() {
     let text = format!(
         "{HEAD}colour = 1\n[gateway]\nlisten = \"localhost\"\ntls = \"on\"\n[api]\ntrusted_proxies = [\"10.0.0.0/8\", \"x\"]\n\
-         [timers]\nlease_ms = 99999999\nlease = 5\n"
+         connections_max = 5\n[timers]\nlease_ms = 99999999\nlease = 5\n"
     );
     let said = faults(&text, &[("MCPNODE_API_LISTEN", "3100")]);
     for line in [
@@ -41,6 +41,7 @@ fn every_fault_is_told_at_once_with_key_value_origin_and_range() {
         "gateway.tls = \"on\" in /etc/mcpnode/mcpnode.toml: must be auto, files or off",
         "api.listen = \"3100\" from MCPNODE_API_LISTEN: must be ADDRESS:PORT",
         "api.trusted_proxies = \"x\" in /etc/mcpnode/mcpnode.toml: must be IP addresses or networks",
+        "api.connections_max = 5 in /etc/mcpnode/mcpnode.toml: must be 16 to 1000000",
         "timers.lease_ms = 99999999 in /etc/mcpnode/mcpnode.toml: must be 1 to 60000",
         "timers.lease = 5 in /etc/mcpnode/mcpnode.toml: there is no such key; the keys of [timers] are heartbeat_ms,",
     ] {
@@ -100,7 +101,7 @@ fn what_init_writes_reads_back() {
     let text = format!(
         "{HEAD}[gateway]\nlisten = \"0.0.0.0:1\"\ntls = \"off\"\nallowed_origins = [\"https://app.example\"]\n\
          [api]\nurl = \"https://gate.example\"\ntls = \"files\"\ncert_file = \"c.pem\"\nkey_file = \"/k.pem\"\n\
-         trusted_proxies = [\"10.0.0.0/8\", \"::1\"]\n[peers]\nlisten = \"0.0.0.0:3300\"\nadvertise = \"n1.example:3300\"\n\
+         trusted_proxies = [\"10.0.0.0/8\", \"::1\"]\nconnections_max = 64\n[peers]\nlisten = \"0.0.0.0:3300\"\nadvertise = \"n1.example:3300\"\n\
          [timers]\nlease_ms = 2500\n"
     );
     let config = Config::of(layers(&text)).unwrap();

@@ -188,6 +188,11 @@ impl Site {
         &self.running.as_ref().expect("the node runs").1
     }
 
+    /// Where it answers peers itself, without the gate in between.
+    pub(crate) fn listen(&self) -> &str {
+        &self.listen
+    }
+
     /// Where its data is.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()

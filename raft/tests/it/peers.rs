@@ -13,7 +13,8 @@ use mcp_model::lease::RequestId;
 use mcp_raft::{Answering, Doorkeeper, WaitFor, tls};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use crate::cluster::{Ca, Cluster, LIMIT, Site};
@@ -315,4 +316,85 @@ impl Doorkeeper for Echo {
     fn answer(&self, _: std::net::SocketAddr, question: Bytes) -> Answering<'_> {
         Box::pin(async move { (StatusCode::IM_A_TEAPOT, question) })
     }
+}
+
+/// Sockets of these addresses that say nothing.
+async fn silent(to: &str, from: impl Iterator<Item = [u8; 4]>) -> Vec<TcpStream> {
+    let mut silent = Vec::new();
+    for address in from {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((address, 0).into()).unwrap();
+        silent.push(socket.connect(to.parse().unwrap()).await.unwrap());
+    }
+    silent
+}
+
+/// Three hundred sockets that say nothing: of one address, of as many as there can be in a network, of the peer's own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn silence_keeps_no_peer_out() {
+    let cluster = Cluster::of(1).await;
+    let (site, peer) = (&cluster.sites[0], NodeId(2));
+    site.node().open_door(Arc::new(Echo));
+    let says = Says {
+        cluster: "test",
+        from: peer,
+        to: site.id,
+    };
+    let floods: [(&str, Vec<[u8; 4]>); 3] = [
+        ("one address", vec![[127, 0, 1, 1]; 300]),
+        (
+            "256 addresses",
+            (0..300).map(|n| [127, 0, 2, (n % 256) as u8]).collect(),
+        ),
+        ("the peer's own address", vec![[127, 0, 0, 1]; 300]),
+    ];
+    for (what, from) in floods {
+        let mut flood = silent(site.listen(), from.into_iter()).await;
+        // Once, without trying again: a peer that has to come back a second time has lost half of its time.
+        let client = cluster.ca.client(Some((&cluster.ca, peer)));
+        let served = send(client, site.listen(), site.id, &says, ASK, Vec::new()).await;
+        assert_eq!(served.map(|(status, _)| status), Ok(StatusCode::OK), "{what}");
+        let mut oldest = flood.remove(0);
+        let ended = tokio::time::timeout(LIMIT, oldest.read(&mut [0])).await;
+        assert!(ended.is_ok(), "{what}: the oldest has made room");
+    }
+}
+
+/// Strangers say nothing, sixteen guests of eight addresses shake hands and do not ask: another guest is heard all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn guests_that_do_not_ask_keep_nobody_from_the_door() {
+    let cluster = Cluster::of(1).await;
+    let site = &cluster.sites[0];
+    site.node().open_door(Arc::new(Echo));
+    let knock = |address: [u8; 4]| {
+        let mut client = cluster.ca.client(None);
+        client.alpn_protocols = vec![tls::JOIN_ALPN.to_vec()];
+        async move {
+            let stream = silent(site.listen(), [address].into_iter()).await.remove(0);
+            let name = ServerName::try_from(tls::peer_name(site.id)).unwrap();
+            TlsConnector::from(Arc::new(client))
+                .connect(name, stream)
+                .await
+                .unwrap()
+        }
+    };
+    let _flood = silent(site.listen(), (0..=255).map(|n| [127, 0, 5, n])).await;
+    let mut silent_guests = Vec::new();
+    for n in 0..16 {
+        silent_guests.push(knock([127, 0, 3, n / 2]).await);
+    }
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(knock([127, 0, 4, 1]).await))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let request = Request::post("/join")
+        .header("host", "x")
+        .body(Full::new(Bytes::from_static(b"{}")))
+        .unwrap();
+    let answer = tokio::time::timeout(LIMIT, sender.send_request(request)).await;
+    let answer = answer.expect("an answer in time").expect("the guest is heard");
+    assert_eq!(answer.status(), StatusCode::IM_A_TEAPOT);
+    let mut first = silent_guests.remove(0);
+    let ended = tokio::time::timeout(LIMIT, first.read(&mut [0])).await;
+    assert!(ended.is_ok(), "the oldest has made room");
 }
