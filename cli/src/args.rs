@@ -18,7 +18,9 @@ use crate::{complete, jsonpath};
 
 pub(crate) use apply::{ApplyArgs, DiffArgs, FilesArg};
 pub(crate) use auth::{Auth, CanIArgs, LoginArgs, PasswdArgs};
-pub(crate) use cluster::{Cluster, JoinTokenArgs, NodeArgs, RemoveNodeArgs};
+pub(crate) use cluster::{
+    Cluster, JoinToken, JoinTokenArgs, NewJoinTokenArgs, NodeArgs, RemoveNodeArgs, RevokeJoinTokenArgs,
+};
 pub(crate) use config::Config;
 pub(crate) use create::{
     Create, CreateGroup, CreateProject, CreateRbac, CreateSecret, CreateServer, CreateServiceAccount, CreateSession,

@@ -1,21 +1,21 @@
 //! `mcpctl cluster`: who is in the cluster, and how that changes.
 
-use mcp_api::cluster::{JoinTokenBody, NewJoinToken, NodeChanged};
+use mcp_api::cluster::NodeChanged;
 use mcp_api::nodes::{ClusterBody, MemberBody};
 use mcp_api::write::Written;
 use reqwest::Method;
 
 use crate::api::{Answer, Api, encoded};
-use crate::args::{Cluster, Format, GetArgs, Global, JoinTokenArgs, NodeArgs, OutputArg, ProjectArg, RemoveNodeArgs};
+use crate::args::{Cluster, Format, GetArgs, Global, NodeArgs, OutputArg, ProjectArg, RemoveNodeArgs};
 use crate::failure::{Exit, Failure};
 use crate::receipts::Report;
-use crate::{clock, get, out, show};
+use crate::{get, join_tokens, out, show};
 
 pub(crate) async fn cluster(global: &Global, verb: &Cluster) -> Result<Exit, Failure> {
     match verb {
         Cluster::Status(args) => status(global, args).await,
         Cluster::Nodes(args) => nodes(global, args).await,
-        Cluster::JoinToken(args) => join_token(global, args).await,
+        Cluster::JoinToken(args) => join_tokens::join_token(global, args).await,
         Cluster::Promote(args) => set_role(global, args, "promote").await,
         Cluster::Demote(args) => set_role(global, args, "demote").await,
         Cluster::Remove(args) => remove(global, args).await,
@@ -100,40 +100,6 @@ async fn nodes(global: &Global, args: &OutputArg) -> Result<Exit, Failure> {
         output: OutputArg { output: args.output },
     };
     get::get(global, &args).await
-}
-
-async fn join_token(global: &Global, args: &JoinTokenArgs) -> Result<Exit, Failure> {
-    let what = "make a join token";
-    let new = NewJoinToken {
-        ttl: Some(args.ttl.clone()),
-        role: Some(args.role.clone()),
-    };
-    let answer: Answer<Written<JoinTokenBody>> = Api::of(global)?
-        .write(what, Method::POST, "cluster/join-tokens", &new)
-        .await?;
-    let body = answer.body.object;
-    let Some(token) = &body.token else {
-        return Err(Failure::new(
-            format!("cannot {what}"),
-            "it was made, but the answer that showed it was lost; it ends by itself",
-        )
-        .next("mcpctl cluster join-token"));
-    };
-    match args.output.output {
-        Format::Json | Format::Yaml | Format::JsonPath(_) => show::other(args.output.output, &body)?,
-        Format::Name => out::line(&format!("join-token/{}", body.id)),
-        Format::Table | Format::Wide => {
-            let ends = show::ago(&body.expires_at, clock::wall_ms());
-            eprintln!(
-                "copy it now: it is shown once. It lets in one machine, as a {}, and ends {ends}",
-                body.role
-            );
-            out::line(token);
-            let peer = body.peers.first().map_or("HOST:3300", String::as_str);
-            eprintln!("there: mcpnode join {peer} --token-file FILE --data-dir DIR --peer-listen HOST:3300");
-        }
-    }
-    Ok(Exit::Done)
 }
 
 async fn set_role(global: &Global, args: &NodeArgs, verb: &str) -> Result<Exit, Failure> {

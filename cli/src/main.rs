@@ -21,6 +21,7 @@ mod edit;
 mod explain;
 mod failure;
 mod get;
+mod join_tokens;
 mod jsonpath;
 mod kinds;
 mod manifest;

@@ -45,17 +45,7 @@ impl Upkeep {
             })
         });
         let members = members.collect::<anyhow::Result<Vec<Member>>>()?;
-        match self.node.bootstrap(&members).await? {
-            Begun::Here => tracing::info!(members = members.len(), "a new cluster begins"),
-            Begun::Already => {}
-            Begun::Elsewhere(member) => anyhow::bail!(
-                "{} at {} is a member of a cluster already, so this node does not begin another: empty its data directory, make \
-                 a token there with `mcpctl cluster join-token`, and run `mcpnode join {}`",
-                member.name,
-                member.address,
-                member.address
-            ),
-        }
+        self.found(&members).await?;
         let (admin, authority) = (founding.admin()?, founding.authority()?);
         let init = Command::InitCluster {
             cluster_id: identity.cluster()?,
@@ -80,6 +70,38 @@ impl Upkeep {
             }
         }
         Ok(())
+    }
+
+    /// Gives the founding members their membership once each of them has said that it has none. Who does not answer may have one.
+    async fn found(&self, members: &[Member]) -> anyhow::Result<()> {
+        let mut told = false;
+        loop {
+            match self.node.bootstrap(members).await? {
+                Begun::Here => {
+                    tracing::info!(members = members.len(), "a new cluster begins");
+                    return Ok(());
+                }
+                Begun::Already => return Ok(()),
+                Begun::Elsewhere(member) => anyhow::bail!(
+                    "{} at {} is a member of a cluster already, so this node does not begin another: empty its data directory, \
+                     make a token there with `mcpctl cluster join-token`, and run `mcpnode join {}`",
+                    member.name,
+                    member.address,
+                    member.address
+                ),
+                Begun::Unknown(silent) if !told => {
+                    let silent: Vec<String> = silent.iter().map(|m| format!("{} at {}", m.name, m.address)).collect();
+                    tracing::warn!(
+                        silent = silent.join(", "),
+                        "the cluster does not begin yet: these founding members do not answer, and may be in one already. Start \
+                         them; if one is gone for good, empty the data directories of all of them and begin anew"
+                    );
+                    told = true;
+                }
+                Begun::Unknown(_) => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     fn is_born(&self) -> anyhow::Result<bool> {

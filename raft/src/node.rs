@@ -178,18 +178,28 @@ impl Node {
         members::stands(&self.core, node, standing, limit).await
     }
 
-    /// Begins a cluster of `members`, unless this node or one of them has a membership already.
+    /// Begins a cluster of `members`, unless this node or one of them has a membership already. Every one of them has to say that it
+    /// has none.
     pub async fn bootstrap(&self, members: &[Member]) -> Result<Begun, StartError> {
         let raft_error = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
         if self.core.raft.is_initialized().await.map_err(|e| raft_error(&e))? {
             return Ok(Begun::Already);
         }
+        let mut silent = Vec::new();
         for member in members.iter().filter(|m| m.id != self.core.me) {
             let link = self.core.links.to(member.id, &member.address);
             let state: Result<PeerState, _> = link.call(Lane::Fast, ASK, &(), ASK_WAIT).await;
-            if state.is_ok_and(|state| state.has_membership) {
-                return Ok(Begun::Elsewhere(member.clone()));
+            match state {
+                Ok(state) if state.has_membership => return Ok(Begun::Elsewhere(member.clone())),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a founding member does not say whether it has a membership");
+                    silent.push(member.clone());
+                }
             }
+        }
+        if !silent.is_empty() {
+            return Ok(Begun::Unknown(silent));
         }
         let nodes: BTreeMap<u64, Peer> = members
             .iter()

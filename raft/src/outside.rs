@@ -56,6 +56,8 @@ pub enum Begun {
     Already,
     /// Before, with this other member and without this node: it begins no second one.
     Elsewhere(Member),
+    /// Nobody knows: these do not answer, and each of them may be in a cluster already. Nothing was begun.
+    Unknown(Vec<Member>),
 }
 
 /// Why a node cannot start.

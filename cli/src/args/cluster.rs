@@ -14,9 +14,10 @@ pub(crate) enum Cluster {
     /// List the nodes with their addresses
     #[command(after_help = "Examples:\n  mcpctl cluster nodes\n  mcpctl cluster nodes -o wide")]
     Nodes(OutputArg),
-    /// Make a token that lets one machine join: it is shown once, alone on its line
+    /// Make a token that lets one machine join (it is shown once, alone on its line); list those there are, or revoke one
     #[command(
-        after_help = "Examples:\n  mcpctl cluster join-token > join.token\n  mcpctl cluster join-token --ttl 10m --role learner > join.token\n\n\
+        after_help = "Examples:\n  mcpctl cluster join-token > join.token\n  mcpctl cluster join-token --ttl 10m --role learner > join.token\n  \
+        mcpctl cluster join-token list\n\n\
         Then, on the new machine:\n  mcpnode join node-1.example:3300 --token-file join.token --data-dir /var/lib/mcpnode"
     )]
     JoinToken(JoinTokenArgs),
@@ -33,14 +34,51 @@ pub(crate) enum Cluster {
     Remove(RemoveNodeArgs),
 }
 
+/// Without a verb it makes one.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct JoinTokenArgs {
+    #[command(subcommand)]
+    pub(crate) verb: Option<JoinToken>,
+    #[command(flatten)]
+    pub(crate) new: NewJoinTokenArgs,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum JoinToken {
+    /// Make one: the same as without a verb
+    #[command(
+        after_help = "Examples:\n  mcpctl cluster join-token create > join.token\n  mcpctl cluster join-token create --ttl 10m > join.token"
+    )]
+    Create(NewJoinTokenArgs),
+    /// List those there are: open, used by a machine, or expired
+    #[command(after_help = "Examples:\n  mcpctl cluster join-token list\n  mcpctl cluster join-token list -o json")]
+    List(OutputArg),
+    /// End one before its time: a machine that has come in by it stays
+    #[command(
+        alias = "delete",
+        after_help = "Examples:\n  mcpctl cluster join-token revoke 01890a5d-ac96-774b-bcce-b302099a8057\n  \
+        mcpctl cluster join-token revoke 01890a5d-ac96-774b-bcce-b302099a8057 -o name"
+    )]
+    Revoke(RevokeJoinTokenArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct NewJoinTokenArgs {
     /// How long it lets in: at most 7d
     #[arg(long, default_value = "1h", value_name = "TIME")]
     pub(crate) ttl: String,
     /// What becomes of the machine: it votes once it has caught up, or only follows
     #[arg(long, default_value = "voter", value_parser = ["voter", "learner"])]
     pub(crate) role: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
+}
+
+#[derive(Args)]
+pub(crate) struct RevokeJoinTokenArgs {
+    /// Its id, as the list shows it
+    pub(crate) id: String,
     #[command(flatten)]
     pub(crate) output: OutputArg,
 }

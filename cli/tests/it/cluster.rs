@@ -77,6 +77,37 @@ fn a_join_token_stands_alone_on_its_line_and_names_the_authority() {
 }
 
 #[test]
+fn join_tokens_are_made_listed_and_revoked() {
+    let world = with_authority();
+    let made = world
+        .run("cluster join-token create --ttl 10m --role learner -o json")
+        .done();
+    let made: serde_json::Value = serde_json::from_str(&made.out).unwrap();
+    let (id, token) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap());
+    let said = world.run("cluster join-token list").done();
+    assert!(said.out.starts_with("ID "), "{said:?}");
+    let row = said.out.lines().nth(1).unwrap();
+    assert!(
+        row.starts_with(id) && row.contains("learner") && row.contains("open"),
+        "{said:?}"
+    );
+    assert!(!said.out.contains(token), "{said:?}");
+    assert_eq!(
+        world.run("cluster join-token list -o name").done().out,
+        format!("join-token/{id}\n")
+    );
+    let said = world.run(&format!("cluster join-token revoke {id}")).done();
+    assert_eq!(said.out, format!("join token {id:?} revoked: it lets nobody in\n"));
+    assert_eq!(world.run("cluster join-token list -o name").done().out, "");
+    world.run(&format!("cluster join-token delete {id}")).fails(
+        3,
+        "cannot revoke join token",
+        "does not exist",
+        "mcpctl cluster join-token list",
+    );
+}
+
+#[test]
 fn nodes_are_promoted_demoted_and_removed_with_a_receipt() {
     let world = World::new();
     let said = world.run("cluster demote node-3").done();
@@ -126,6 +157,8 @@ fn who_may_not_change_the_cluster_is_told_what_it_takes() {
     };
     for line in [
         "cluster join-token",
+        "cluster join-token list",
+        "cluster join-token revoke 01890a5d-ac96-774b-bcce-b302099a8057",
         "cluster remove node-3",
         "cluster promote node-3",
         "cluster demote node-3",

@@ -43,6 +43,29 @@ impl std::fmt::Debug for JoinTokenBody {
     }
 }
 
+/// A join token in a list: without its secret, which nobody keeps.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JoinTokenEntry {
+    /// Its id.
+    pub id: String,
+    /// What becomes of the machine: `voter` or `learner`.
+    pub role: String,
+    /// `open`, `used` or `expired`.
+    pub status: String,
+    /// Id of the node that came in by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Until when it lets one machine in.
+    pub expires_at: String,
+    /// When it was made.
+    pub created_at: String,
+    /// By whom.
+    pub created_by: String,
+    /// Log index of its last change.
+    pub resource_version: String,
+}
+
 /// A node whose part in the cluster was decided.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -4,12 +4,13 @@
 //! cluster unable to decide is refused before that.
 
 use http::StatusCode;
-use mcp_api::cluster::{JoinTokenBody, NewJoinToken, NodeChanged};
+use mcp_api::cluster::{JoinTokenBody, JoinTokenEntry, NewJoinToken, NodeChanged};
 use mcp_api::problem::Code;
+use mcp_api::write::Removed;
 use mcp_api::{show_time, ttl};
 use mcp_model::command::Command;
-use mcp_model::ids::NodeId;
-use mcp_model::records::{AUTHORITY_KEY, Authority, Enrolment, NodeRecord};
+use mcp_model::ids::{Id, NodeId};
+use mcp_model::records::{AUTHORITY_KEY, Authority, Enrolment, JoinToken, NodeRecord};
 use mcp_model::tables::{self, Tables};
 use mcp_model::token::PlainJoin;
 use sha2::{Digest, Sha256};
@@ -20,6 +21,7 @@ use crate::body::{self, Parsed, READ};
 use crate::call::Admitted;
 use crate::fault::Fault;
 use crate::limits;
+use crate::page;
 use crate::port::{ClusterStatus, MemberRole, Standing};
 use crate::projects::id_of;
 
@@ -75,6 +77,50 @@ pub(crate) async fn join_token(it: Admitted) -> Result<Answer, Fault> {
         peers,
     };
     it.answer(&written, StatusCode::CREATED, body).await
+}
+
+pub(crate) async fn join_tokens(it: Admitted) -> Result<Answer, Fault> {
+    let page = it.call.page()?;
+    let (version, now_ms) = (it.call.api.replica.auth_index(), it.call.api.clock.wall_ms());
+    let list = it.call.api.read(move |t| {
+        page::collect(t, &page, version, |token: JoinToken| {
+            Some(show_join_token(&token, now_ms))
+        })
+    });
+    Ok(Answer::ok(&list.await?))
+}
+
+fn show_join_token(token: &JoinToken, now_ms: u64) -> JoinTokenEntry {
+    let status = match &token.used {
+        Some(_) => "used",
+        None if now_ms >= token.expires_ms => "expired",
+        None => "open",
+    };
+    JoinTokenEntry {
+        id: token.id.to_string(),
+        role: if token.voter { "voter" } else { "learner" }.to_owned(),
+        status: status.to_owned(),
+        node: token.used.as_ref().map(|used| used.node.to_string()),
+        expires_at: show_time(token.expires_ms),
+        created_at: show_time(token.origin.created_ms),
+        created_by: token.origin.created_by.clone(),
+        resource_version: token.origin.version.to_string(),
+    }
+}
+
+/// Ends a token that is lost, or not wanted any more. Who has come in by it stays.
+pub(crate) async fn withdraw_join(it: Admitted) -> Result<Answer, Fault> {
+    let given = it.call.param("id");
+    let unknown = || Fault::not_found("join token", given);
+    let id: Id = given.parse().map_err(|_| unknown())?;
+    let written = it.propose(Command::WithdrawJoin { id }).await?;
+    let removed = Removed {
+        kind: "join token".to_owned(),
+        name: id_of(&written)?.to_string(),
+        id: id.to_string(),
+        already: false,
+    };
+    it.answer(&written, StatusCode::OK, removed).await
 }
 
 fn peers(tables: &dyn Tables) -> Vec<String> {

@@ -73,10 +73,11 @@ impl Fault {
 
     pub(crate) fn not_found(kind: &str, name: &str) -> Fault {
         let list = match kind {
-            "rbac" => "rbac".to_owned(),
-            kind => format!("{kind}s"),
+            "rbac" => "get rbac".to_owned(),
+            "join token" => "cluster join-token list".to_owned(),
+            kind => format!("get {kind}s"),
         };
-        Fault::new(Code::NotFound, format!("{kind} {name:?} does not exist")).hint(format!("run: mcpctl get {list}"))
+        Fault::new(Code::NotFound, format!("{kind} {name:?} does not exist")).hint(format!("run: mcpctl {list}"))
     }
 
     pub(crate) fn no_lease() -> Fault {

@@ -7,7 +7,7 @@ use std::fmt;
 
 use http::Method;
 use mcp_api::auth::{CanI, Introspection, LoginAnswer, LoginRequest, SetupRequest, WhoAmI};
-use mcp_api::cluster::{JoinTokenBody, NewJoinToken, NodeChanged};
+use mcp_api::cluster::{JoinTokenBody, JoinTokenEntry, NewJoinToken, NodeChanged};
 use mcp_api::groups::{GroupBody, GroupChange, GroupSpec};
 use mcp_api::nodes::{ClusterBody, NodeBody};
 use mcp_api::projects::{ProjectBody, ProjectChange, ProjectSpecBody, ProjectTool};
@@ -221,6 +221,8 @@ pub static ROUTES: &[Route] = &{
         route!(GET "/openapi.json", Caller, openapi::get, "Describe the API", One Document),
         route!(GET "/cluster/status", Some(See, Nodes), nodes::status, "Show the cluster", One ClusterBody),
         route!(POST "/cluster/join-tokens", Cluster, cluster::join_token, "Let one machine join", takes NewJoinToken, Change JoinTokenBody),
+        route!(GET "/cluster/join-tokens", Cluster, cluster::join_tokens, "List join tokens", Pages JoinTokenEntry),
+        route!(DELETE "/cluster/join-tokens/{id}", Cluster, cluster::withdraw_join, "Withdraw a join token", Change Removed),
         route!(POST "/cluster/nodes/{name}/promote", Cluster, cluster::promote, "Let a node vote", Change NodeChanged),
         route!(POST "/cluster/nodes/{name}/demote", Cluster, cluster::demote, "Let a node only follow", Change NodeChanged),
         route!(DELETE "/cluster/nodes/{name}", Cluster, cluster::remove, "Remove a node for ever", Change NodeChanged),

@@ -275,6 +275,21 @@ fn a_join_that_cannot_be_says_why_and_leaves_nothing() {
         "{said}"
     );
 
+    // One that was revoked, though its time is not over.
+    one.join_token(&session, &json!({}), &token_file);
+    let listed = one.must("GET", "cluster/join-tokens", &session, &Value::Null);
+    let listed = listed["items"].as_array().unwrap().iter();
+    let open: Vec<&Value> = listed.filter(|token| token["status"] == "open").collect();
+    for token in open {
+        let path = format!("cluster/join-tokens/{}", token["id"].as_str().unwrap());
+        one.must("DELETE", &path, &session, &Value::Null);
+    }
+    let said = failed(&late.join(&at, &token_file, &[]));
+    assert!(
+        said.contains("not known to this cluster") && said.contains("mcpctl cluster join-token"),
+        "{said}"
+    );
+
     // No secret of a join stands in a log.
     assert!(!one.logged().contains(&good[good.len() - 43..]));
 }

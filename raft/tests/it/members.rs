@@ -333,6 +333,14 @@ async fn an_empty_node_begins_nothing_where_there_is_a_cluster() {
     assert!(cluster.sites[1].node().status().members.is_empty());
     let begun = cluster.sites[0].node().bootstrap(&members).await.unwrap();
     assert!(matches!(begun, Begun::Already), "{begun:?}");
+    // The same where nobody can say: the only one who knows cannot be reached.
+    cluster.sites[0].gate.set(false);
+    let begun = cluster.sites[1].node().bootstrap(&members).await.unwrap();
+    assert!(
+        matches!(&begun, Begun::Unknown(silent) if silent.len() == 1 && silent[0].id == cluster.sites[0].id),
+        "{begun:?}"
+    );
+    assert!(cluster.sites[1].node().status().members.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -183,6 +183,7 @@ impl<'a> Step<'a> {
                 peer_address,
             } => self.enrol_node(*secret, *request, *node, name, peer_address),
             Command::SetNodeRole { node, voter } => self.set_node_role(*node, *voter),
+            Command::WithdrawJoin { id } => self.withdraw_join(*id),
             Command::LogIn {
                 hash,
                 user,

@@ -425,6 +425,11 @@ pub enum Command {
         /// Only if this is still its version.
         if_version: Option<u64>,
     },
+    /// Ends a join token before its time.
+    WithdrawJoin {
+        /// Id of the join token.
+        id: Id,
+    },
 }
 
 /// Where a new token's bindings come from. Append-only.
@@ -482,6 +487,7 @@ impl Command {
             Command::CreateSecret { .. } => "CreateSecret",
             Command::UpdateSecret { .. } => "UpdateSecret",
             Command::DeleteSecret { .. } => "DeleteSecret",
+            Command::WithdrawJoin { .. } => "WithdrawJoin",
         }
     }
 }

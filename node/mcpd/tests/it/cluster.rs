@@ -1,6 +1,8 @@
 //! Who is in the cluster: who may change it, and what is answered.
 
-use mcp_model::command::{Command, Reply};
+use mcp_model::command::{Command, JoinRefusal, Refusal, Reply};
+use mcp_model::ids::NodeId;
+use mcp_model::names::Name;
 use mcp_model::token::PlainJoin;
 use serde_json::json;
 
@@ -35,6 +37,67 @@ async fn a_join_token_is_shown_once_and_not_to_a_repetition() {
 }
 
 #[tokio::test]
+async fn join_tokens_are_listed_without_their_secrets_and_withdrawn() {
+    let node = with_authority();
+    let admin = Client::admin(&node);
+    let made = admin
+        .post("cluster/join-tokens", json!({"ttl": "10m", "role": "learner"}))
+        .await
+        .is(201);
+    let (id, token) = (made.text("id"), made.text("token"));
+    let used = PlainJoin::parse(&admin.post("cluster/join-tokens", json!({})).await.is(201).text("token")).unwrap();
+    let enrol = Command::EnrolNode {
+        secret: used.hash(),
+        request: [1; 32],
+        node: NodeId(9),
+        name: Name::parse("nine").unwrap(),
+        peer_address: "h9:1".to_owned(),
+    };
+    assert_eq!(node.by_system(enrol.clone()), Reply::NodeEnrolled { voter: true });
+    let list = admin.get("cluster/join-tokens").await.is(200);
+    assert!(!list.raw.contains(&token), "{}", list.raw);
+    let mut rows: Vec<(String, String, String)> = list.body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+            (text("status"), text("role"), text("node"))
+        })
+        .collect();
+    rows.sort();
+    let row = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+    assert_eq!(
+        rows,
+        [row("open", "learner", "-"), row("used", "voter", "0000000000000009")]
+    );
+    let gone = admin.delete(&format!("cluster/join-tokens/{id}")).await.is(200);
+    assert_eq!(
+        (gone.text("kind"), gone.text("id")),
+        ("join token".to_owned(), id.clone())
+    );
+    let path = format!("cluster/join-tokens/{id}");
+    admin.delete(&path).await.refuses(404, "not_found");
+    admin
+        .delete("cluster/join-tokens/nothing")
+        .await
+        .refuses(404, "not_found");
+    let secret = PlainJoin::parse(&token).unwrap().hash();
+    let late = Command::EnrolNode {
+        secret,
+        request: [2; 32],
+        node: NodeId(10),
+        name: Name::parse("ten").unwrap(),
+        peer_address: "h10:1".to_owned(),
+    };
+    let refused = node.by_system(late);
+    assert!(
+        matches!(refused, Reply::Refused(Refusal::Join(JoinRefusal::Unknown))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_cluster_without_an_authority_lets_nobody_join() {
     let node = Node::start();
     let reply = Client::admin(&node).post("cluster/join-tokens", json!({})).await;
@@ -47,6 +110,8 @@ async fn the_action_cluster_is_what_it_takes_and_a_token_never_has_it() {
     let admin = Client::admin(&node);
     let ways = [
         ("POST", "cluster/join-tokens"),
+        ("GET", "cluster/join-tokens"),
+        ("DELETE", "cluster/join-tokens/01890a5d-ac96-774b-bcce-b302099a8057"),
         ("POST", "cluster/nodes/node-3/promote"),
         ("POST", "cluster/nodes/node-3/demote"),
         ("DELETE", "cluster/nodes/node-3"),

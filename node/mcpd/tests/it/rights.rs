@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use mcp_model::command::Command;
 use mcpd::routes::{ROUTES, Right};
 use serde_json::{Value, json};
 
@@ -110,6 +111,7 @@ struct World {
     node: Node,
     token: String,
     session: String,
+    join_token: String,
     /// The bearer of a token of project `demo` that was granted everything.
     bearer: String,
 }
@@ -144,10 +146,17 @@ async fn world() -> World {
     node.session_of(ids[1].parse().unwrap());
     let sessions = admin.get("sessions?user=someone@test.com").await.is(200);
     let session = sessions.body["items"][0]["id"].as_str().unwrap().to_owned();
+    let keep = Command::KeepAuthority {
+        certificate: vec![1],
+        sealed_key: vec![2],
+    };
+    node.by_system(keep);
+    let join_token = admin.post("cluster/join-tokens", json!({})).await.is(201).text("id");
     World {
         node,
         token,
         session,
+        join_token,
         bearer,
     }
 }
@@ -155,13 +164,18 @@ async fn world() -> World {
 impl World {
     /// The path with names of things that are there.
     fn path(&self, line: &Line) -> String {
-        let id = if line.path.contains("/sessions/") {
-            &self.session
-        } else {
-            &self.token
+        let id = match &line.path {
+            path if path.contains("/sessions/") => &self.session,
+            path if path.contains("/join-tokens/") => &self.join_token,
+            _ => &self.token,
         };
         line.path.replace("{name}", &name_in(&line.path)).replace("{id}", id)
     }
+}
+
+/// Tokens and sessions are not there for who may not see them. Join tokens are told apart by nothing but the action.
+fn hides_what_is_there(line: &Line) -> bool {
+    line.path.contains("{id}") && line.right[0] != "action"
 }
 
 fn name_in(path: &str) -> String {
@@ -220,7 +234,7 @@ async fn everything_but_the_right_that_a_route_takes_is_not_enough() {
         let almost = user(&world.node, &format!("almost-{at}@test.com"), &bindings).await;
         let reply = almost.send(&line.method, &world.path(&line), Some("{}".into())).await;
         // What may not even be known of is not there. Somebody who may see it is told what they lack.
-        let hidden = line.path.contains("{id}")
+        let hidden = hides_what_is_there(&line)
             && !bindings.contains(&"role:view,resource:mcptokens")
             && !bindings.contains(&"role:view,resource:sessions");
         let (status, code) = if hidden { (404, "not_found") } else { (403, "forbidden") };
@@ -275,7 +289,7 @@ async fn a_token_comes_as_far_as_its_project_and_rule_1_let_it() {
                 reply.raw
             ),
             "no" => {
-                let expected = if line.path.contains("{id}") { 404 } else { 403 };
+                let expected = if hides_what_is_there(&line) { 404 } else { 403 };
                 assert_eq!(reply.status.as_u16(), expected, "{line:?}: {}", reply.raw);
             }
             other => panic!("{other}"),

@@ -69,7 +69,8 @@ async fn every_route_refuses_a_caller_without_the_right_it_takes() {
         let reply = nobody
             .send(route.method().as_str(), &concrete(route.path()), Some("{}".into()))
             .await;
-        let hidden = route.path().contains("{id}");
+        // Join tokens are told apart by nothing but the action.
+        let hidden = route.path().contains("{id}") && !route.path().contains("/join-tokens/");
         let (status, code) = if hidden { (404, "not_found") } else { (403, "forbidden") };
         reply.refuses(status, code);
     }

@@ -86,6 +86,20 @@ impl Step<'_> {
         Ok(Reply::Created { id })
     }
 
+    /// A machine that has come in by it stays, and cannot ask again.
+    pub(super) fn withdraw_join(&mut self, id: Id) -> Result<Reply, Refusal> {
+        self.about(format!("join token {id}"));
+        self.rights().need_cluster()?;
+        let all: Vec<JoinToken> = tables::list(self.tables, None, JOIN_TOKENS_MAX);
+        let token = all.iter().find(|token| token.id == id);
+        let token = token.ok_or_else(|| Refusal::NotFound {
+            kind: "join token".to_owned(),
+            name: id.to_string(),
+        })?;
+        self.tables.remove(Table::JoinTokens, &token.hash.0);
+        Ok(Reply::Deleted { id })
+    }
+
     fn make_room_for_a_join_token(&mut self) -> Result<(), Refusal> {
         let all: Vec<JoinToken> = tables::list(self.tables, None, JOIN_TOKENS_MAX);
         if all.len() < JOIN_TOKENS_MAX {
@@ -117,11 +131,13 @@ impl Step<'_> {
             return Err(Refusal::Join(JoinRefusal::Removed));
         }
         let using = JoinUse { node, request };
+        let ended = self.now_ms >= token.expires_ms;
         match &token.used {
+            Some(used) if *used != using => return Err(Refusal::Join(JoinRefusal::Used)),
+            // The answer holds the data key: it is not given for longer than the token was meant to last.
+            _ if ended => return Err(Refusal::Join(JoinRefusal::Expired)),
             // The answer was lost, and the machine asks again.
-            Some(used) if *used == using => return Ok(Reply::NodeEnrolled { voter: token.voter }),
-            Some(_) => return Err(Refusal::Join(JoinRefusal::Used)),
-            None if self.now_ms >= token.expires_ms => return Err(Refusal::Join(JoinRefusal::Expired)),
+            Some(_) => return Ok(Reply::NodeEnrolled { voter: token.voter }),
             None => {}
         }
         // The machine that asks chooses its id: it must not be that of a member, whose part and certificate it would take over.

@@ -236,7 +236,7 @@ fn cluster_commands() -> [Command; 6] {
     ]
 }
 
-/// Commands about users, groups, service accounts and secrets.
+/// Commands about users, groups, service accounts and secrets, and what was added since: its place decides about its bytes.
 fn principals() -> Vec<Command> {
     let hash = TokenHash([7; 32]);
     let (description, members) = ("d".to_owned(), vec![id(2)]);
@@ -319,5 +319,6 @@ fn principals() -> Vec<Command> {
             name: name("x"),
             if_version: None,
         },
+        Command::WithdrawJoin { id: id(4) },
     ]
 }

@@ -8,7 +8,9 @@ use mcp_model::command::{Actor, Command, Envelope, Outcome, Reply, TokenGrant};
 use mcp_model::ids::{CommandId, Id, NodeId};
 use mcp_model::names::{Email, Name};
 use mcp_model::rbac::Subject;
-use mcp_model::records::{NodeRecord, Origin, ProjectSpec, Server, ServerSpec, Session, ToolNaming, Transport, User};
+use mcp_model::records::{
+    JoinToken, NodeRecord, Origin, ProjectSpec, Server, ServerSpec, Session, ToolNaming, Transport, User,
+};
 use mcp_model::tables::{self, MemTables, Table};
 use mcp_model::token::TokenHash;
 
@@ -254,6 +256,12 @@ impl World {
                 voter: role == "voter",
                 expires_ms: ms.parse().unwrap(),
             },
+            ["withdraw", n] => {
+                let token: Option<JoinToken> = tables::load(&self.tables, &hash(n).0);
+                Command::WithdrawJoin {
+                    id: token.map_or(Id::from_u128(9), |token| token.id),
+                }
+            }
             // The request is that of the node itself.
             ["enrol", node, called, "at", address, "with", n] => Command::EnrolNode {
                 secret: hash(n),
