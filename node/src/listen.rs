@@ -32,8 +32,8 @@ use crate::{linger, proxies};
 
 /// Longest header block, bytes. Longer: 431.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
-/// Streams one HTTP/2 connection may have open.
-const H2_STREAMS_MAX: u32 = 256;
+/// Streams one HTTP/2 connection may have open: what RFC 9113 asks for at least. Each may hold an answer that nobody takes.
+const H2_STREAMS_MAX: u32 = 100;
 /// Bytes of answers that one HTTP/2 stream may have waiting.
 const H2_SEND_BYTES_MAX: usize = 64 * 1024;
 /// How long a stopping node lets answers finish.

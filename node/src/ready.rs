@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use mcp_model::clock::Clock;
 use mcp_raft::{Node, Removal};
 use mcp_store::Replica;
@@ -116,15 +117,49 @@ pub(crate) fn free_bytes(dir: &Path) -> Option<u64> {
     Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
+/// What everybody may ask for and nobody can afford to make for everybody: whoever asks while it is being made gets the next one,
+/// together with all others who wait. It is never older than the question.
+#[derive(Default)]
+struct Told {
+    asked: AtomicU64,
+    /// The last text, and which questions it answers: those up to this number.
+    last: tokio::sync::Mutex<(u64, Bytes)>,
+}
+
+impl Told {
+    async fn tell(&self, make: impl FnOnce() -> String) -> Bytes {
+        let question = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut last = self.last.lock().await;
+        if last.0 < question {
+            let answers = self.asked.load(Ordering::Acquire);
+            *last = (answers, make().into());
+        }
+        last.1.clone()
+    }
+}
+
+/// What the routes share.
+#[derive(Clone)]
+struct Shown {
+    vitals: Arc<Vitals>,
+    verbose: Arc<Told>,
+    metrics: Arc<Told>,
+}
+
 /// `/readyz` and `/metrics` of the API's listener.
 pub(crate) fn router(vitals: Arc<Vitals>) -> Router {
     Router::new()
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(vitals)
+        .with_state(Shown {
+            vitals,
+            verbose: Arc::default(),
+            metrics: Arc::default(),
+        })
 }
 
-async fn readyz(State(vitals): State<Arc<Vitals>>, RawQuery(query): RawQuery) -> Response {
+async fn readyz(State(shown): State<Shown>, RawQuery(query): RawQuery) -> Response {
+    let vitals = &shown.vitals;
     let ready = vitals.is_ready();
     let status = if ready {
         StatusCode::OK
@@ -135,18 +170,38 @@ async fn readyz(State(vitals): State<Arc<Vitals>>, RawQuery(query): RawQuery) ->
         .as_deref()
         .is_some_and(|q| q.split('&').any(|p| p == "verbose" || p == "verbose=true"))
     {
-        return (status, [(header::CONTENT_TYPE, "application/json")], vitals.verbose()).into_response();
+        let text = shown.verbose.tell(|| vitals.verbose()).await;
+        return (status, [(header::CONTENT_TYPE, "application/json")], text).into_response();
     }
     (status, if ready { "ready\n" } else { "not ready\n" }).into_response()
 }
 
-async fn metrics(State(vitals): State<Arc<Vitals>>) -> Response {
+async fn metrics(State(shown): State<Shown>) -> Response {
     let kind = [(
         header::CONTENT_TYPE,
         "application/openmetrics-text; version=1.0.0; charset=utf-8",
     )];
-    match Exported::of(&vitals).text() {
-        Ok(text) => (kind, text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    // A text takes text.
+    let text = shown
+        .metrics
+        .tell(|| Exported::of(&shown.vitals).text().unwrap_or_default());
+    (kind, text.await).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_crowd_is_told_once_and_nobody_something_old() {
+        let (told, made) = (Told::default(), AtomicU64::new(0));
+        let ask = || told.tell(|| made.fetch_add(1, Ordering::SeqCst).to_string());
+        let held = told.last.lock().await;
+        let crowd = join_all((0..1_000).map(|_| ask()));
+        let (texts, ()) = tokio::join!(crowd, async { drop(held) });
+        assert!(texts.iter().all(|text| text == "0") && made.load(Ordering::SeqCst) == 1);
+        assert_eq!((ask().await, ask().await), ("1".into(), "2".into()));
     }
 }

@@ -106,12 +106,12 @@ class Cluster:
                     pass
                 await asyncio.sleep(0.05)
 
-    def restart(self, node):
-        """Starts a replica again by the line that `dev` printed for it."""
+    def restart(self, node, first=None):
+        """Starts a replica again by the line that `dev` printed for it; `first` is done in its process before that."""
         lines = [shlex.split(line) for line in self.talk.read_text().splitlines() if " serve --config " in line]
         line = next(line for line in lines if f"/{node.name}/" in line[-1])
         log = open(Path(line[-1]).with_name("mcpnode.log"), "a")
-        node.started = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        node.started = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=first)
         node.pid = node.started.pid
         with self.pid_file.open("a") as file:
             file.write(f"{node.pid}\n")

@@ -1,7 +1,8 @@
 """Sixty-four hostile clients at once: a node stays small, goes on answering an honest one, and keeps nothing of them.
 
-Twice: of every kind some, and then all of them with a body that stops just short of its end, which is the most that a client can
-make a node hold.
+Four times: some of every kind that speaks HTTP/1, some of every kind that speaks HTTP/2, and then all of them with what makes a node
+hold most: a body that stops just short of its end, and answers that nobody takes. The node is started in a control group
+that gives it 256 MiB and no more; where there can be none, what the system has noted of it is looked at, and with CI=true that is not enough.
 """
 
 import asyncio
@@ -9,8 +10,12 @@ import contextlib
 import itertools
 import os
 import secrets
+import signal
 import time
+from urllib.parse import urlsplit
 
+import hostile_http2
+import memory_limit
 import raw
 from bad_input import MEGABYTES_4, Maker
 from checks import same
@@ -19,6 +24,8 @@ ALONE = True
 PROJECT = "hostile-clients"
 CLIENTS = 64
 SECONDS = 10
+#: They come within this time: a siege, and not one blow.
+RAMP_SECONDS = 4
 RESIDENT_BYTES_MAX = 256 << 20
 LEFT_SECONDS_MAX = 60
 #: Connections to peers come and go by themselves.
@@ -33,32 +40,69 @@ async def run(at_hand):
     await raw.apart(at_hand.cluster.mcpctl, "create", "project", PROJECT)
     token = await raw.apart(at_hand.cluster.mint, "honest", PROJECT)
     node = at_hand.cluster.nodes[1]
-    await until(node, token, lambda status: status == 200)
-    kinds = itertools.cycle(KINDS)
-    await besieged(at_hand, node, token, "of eight kinds", [next(kinds) for _ in range(CLIENTS)])
-    await besieged(at_hand, node, token, "that stall near the end of 4 MiB", [stalled_body] * CLIENTS)
+    limit, why = memory_limit.made(RESIDENT_BYTES_MAX)
+    print(f"# the node's memory is limited by {limit.folder}" if limit else f"# no limit on the node's memory: {why}", flush=True)
+    with at_hand.checks.check("there is a limit on the besieged node's memory"):
+        assert limit or os.environ.get("CI") != "true", why
+    try:
+        if limit:
+            await started_within(at_hand, node, limit)
+        await until(node, token, lambda status: status == 200)
+        for which, clients in sieges():
+            await besieged(at_hand, node, token, limit, which, clients)
+    finally:
+        if limit:
+            limit.remove()
 
 
-async def besieged(at_hand, node, token, which, clients):
+def sieges():
+    yield "of many kinds", list(itertools.islice(itertools.cycle(KINDS), CLIENTS))
+    yield "of HTTP/2", list(itertools.islice(itertools.cycle(hostile_http2.KINDS), CLIENTS))
+    yield "that stall near the end of 4 MiB", [stalled_body] * CLIENTS
+    yield "that take no answer", [hostile_http2.h2_unread_answers, hostile_http2.api_h2_unread_metrics] * (CLIENTS // 2)
+
+
+async def started_within(at_hand, node, limit):
+    """Starts the node anew, so that everything that it holds is within the limit."""
+    before = node.pid
+    node.signal(signal.SIGTERM)
+    async with asyncio.timeout(LEFT_SECONDS_MAX):
+        while os.path.exists(f"/proc/{before}/fd") and is_running(before):
+            await asyncio.sleep(0.1)
+    await raw.apart(at_hand.cluster.restart, node, limit.join)
+    await at_hand.cluster.ready(node)
+
+
+def is_running(pid):
+    """Whoever has ended may still stand there until its parent looks."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    return False
+
+
+async def besieged(at_hand, node, token, limit, which, clients):
     """One siege, and what is true during and after it."""
     before = descriptors(node)
     tally = {}
     end = time.monotonic() + SECONDS
-    hostile = [asyncio.create_task(keep_on(client, node, token, end, tally)) for client in clients]
+    delays = [RAMP_SECONDS * number / len(clients) for number in range(len(clients))]
+    hostile = [asyncio.create_task(keep_on(client, node, token, end, tally, delay)) for client, delay in zip(clients, delays)]
     slowest, answers = await honest(node, token, end)
     for task in hostile:
         task.cancel()
     await asyncio.gather(*hostile, return_exceptions=True)
     with at_hand.checks.check(f"{CLIENTS} hostile clients {which}: all of them got at the node"):
         same(sorted(tally), sorted({client.__name__ for client in clients}), "kinds that were let in at least once")
-    with at_hand.checks.check(f"{CLIENTS} hostile clients {which}: an honest one is answered all the while"):
+    with at_hand.checks.check(f"{CLIENTS} hostile clients {which}: honest ones are answered all the while, by the gateway and the API"):
         wrong = [status for status in answers if status != 200]
         assert len(answers) >= SECONDS and not wrong, f"{len(answers)} answers, {len(wrong)} of them not 200: {wrong[:5]}"
         assert slowest < ANSWER_SECONDS_MAX, f"the slowest took {slowest:.1f} s"
     with at_hand.checks.check(f"{CLIENTS} hostile clients {which}: the node has never held more than 256 MiB"):
         peak = resident_peak(node)
-        print(f"# peak {peak >> 20} MiB, {len(answers)} honest answers, the slowest in {slowest:.2f} s; {tally}", flush=True)
+        charged = f", {(limit.peak() or 0) >> 20} MiB with files" if limit else ""
+        print(f"# peak {peak >> 20} MiB{charged}, {len(answers)} honest answers, the slowest in {slowest:.2f} s; {tally}", flush=True)
         assert peak < RESIDENT_BYTES_MAX, f"it held {peak >> 20} MiB"
+        same(limit.kills() if limit else 0, 0, "processes that the kernel killed for want of memory")
     with at_hand.checks.check(f"{CLIENTS} hostile clients {which}: nothing is left of them"):
         await left(node, before)
 
@@ -71,6 +115,9 @@ async def honest(node, token, end):
         answer = await raw.apart(raw.mcp, node.mcp(PROJECT), token, "tools/list")
         slowest = max(slowest, time.monotonic() - begun)
         answers.append(answer.status)
+        begun = time.monotonic()
+        answers.append((await raw.apart(raw.send, "GET", f"{node.api}/readyz")).status)
+        slowest = max(slowest, time.monotonic() - begun)
         await asyncio.sleep(0.05)
     return slowest, answers
 
@@ -106,12 +153,16 @@ def resident_peak(node):
     return int(line.split()[1]) << 10
 
 
-async def keep_on(client, node, token, end, tally):
+async def keep_on(client, node, token, end, tally, delay):
     """One hostile client, that comes again whenever it is thrown out."""
+    await asyncio.sleep(delay)
     maker = Maker(node, token)
+    maker.path = f"/projects/{PROJECT}/mcp"
+    if client.__name__.startswith("api_"):
+        maker.host = urlsplit(node.api).netloc
     host, port = maker.host.rsplit(":", 1)
     while time.monotonic() < end:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
             reader, writer = await asyncio.open_connection(host, int(port))
             try:
                 tally[client.__name__] = tally.get(client.__name__, 0) + 1
@@ -196,4 +247,53 @@ async def deep_json(maker, reader, writer):
     await reader.readuntil(b"\r\n\r\n")
 
 
-KINDS = [slow_headers, slow_body, stalled_body, abandoned_streams, unknown_tokens, half_open, huge_headers, deep_json]
+async def api_slow_headers(maker, reader, writer):
+    """The same at the API."""
+    await slow_headers(maker, reader, writer)
+
+
+async def api_stalled_body(maker, reader, writer):
+    """A login whose body stops before its end."""
+    head = f"POST /api/v1/auth/login HTTP/1.1\r\nHost: {maker.host}\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+    writer.write(head.encode() + b" " * 900_000)
+    await writer.drain()
+    await asyncio.wait_for(reader.read(1), 5)
+
+
+async def api_unread_answers(maker, reader, writer):
+    """Thousands of questions in a row, and no answer read."""
+    writer.write(f"GET /metrics HTTP/1.1\r\nHost: {maker.host}\r\n\r\n".encode() * 5000)
+    await asyncio.sleep(SECONDS)
+
+
+async def unread_answers(maker, reader, writer):
+    """The same at the gateway, with answers of some size."""
+    ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+    writer.write(post(maker, ask) * 5000)
+    await asyncio.sleep(SECONDS)
+
+
+async def chunks(maker, reader, writer):
+    """A body of chunks of one byte each, for as long as it is taken."""
+    writer.write(post(maker, b"", headers=[("Transfer-Encoding", "chunked")], length=False))
+    for _ in range(10_000):
+        writer.write(b"1\r\n[\r\n" * 100)
+        await writer.drain()
+        await asyncio.sleep(hostile_http2.PAUSE_SECONDS)
+
+
+KINDS = [
+    slow_headers,
+    slow_body,
+    stalled_body,
+    abandoned_streams,
+    unknown_tokens,
+    half_open,
+    huge_headers,
+    deep_json,
+    unread_answers,
+    chunks,
+    api_slow_headers,
+    api_stalled_body,
+    api_unread_answers,
+]
