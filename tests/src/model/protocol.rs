@@ -179,7 +179,8 @@ impl State {
         let stays = self.restarts == scenario.restarts
             && self.resyncs == scenario.resyncs
             && (self.let_go || !scenario.loses_log);
-        self.admitted || self.acked && all_know && stays
+        let decided = self.nodes.iter().all(|node| node.req == Req::None);
+        self.admitted || self.acked && all_know && decided && stays
     }
 
     /// The entry that a leader's barrier may wait for: the first revoke of its own term.
