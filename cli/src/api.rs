@@ -311,6 +311,63 @@ impl Api {
         }
     }
 
+    /// Takes a file from the first node that gives it, piece by piece.
+    pub(crate) async fn download(
+        &self,
+        what: &str,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> Result<(), String>,
+    ) -> Result<(), Failure> {
+        self.logged_in(what)?;
+        let ask = Ask {
+            what,
+            method: Method::GET,
+            path,
+            body: None,
+            key: None,
+            version: None,
+        };
+        let failed = |why: String| Failure::new(format!("cannot {what}"), why).next("mcpctl cluster status");
+        let mut misses = Vec::new();
+        for node in &self.nodes {
+            let mut request = node.http.get(format!("{}/api/v1/{path}", node.url));
+            if let Some(bearer) = self.session.as_ref().and_then(|s| sensitive(s)) {
+                request = request.header(AUTHORIZATION, bearer);
+            }
+            let mut response = match tokio::time::timeout(READ_WAIT, request.send()).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) => {
+                    misses.push((node.url.as_str(), Miss::Unreached(chain(&error))));
+                    continue;
+                }
+                Err(_) => {
+                    misses.push((node.url.as_str(), Miss::Unreached("no answer in time".to_owned())));
+                    continue;
+                }
+            };
+            let status = response.status().as_u16();
+            if status != 200 {
+                let bytes = response.bytes().await.map_err(|error| failed(chain(&error)))?;
+                match serde_json::from_slice::<Problem>(&bytes) {
+                    Ok(problem) if status >= 500 => misses.push((node.url.as_str(), Miss::Unable(problem))),
+                    Ok(problem) => return Err(Failure::of_problem(what, &problem)),
+                    Err(_) => misses.push((node.url.as_str(), Miss::Lost(format!("HTTP status {status}")))),
+                }
+                continue;
+            }
+            // What has begun is not mixed with what another node would send.
+            loop {
+                let piece = tokio::time::timeout(READ_WAIT, response.chunk()).await;
+                let piece = piece.map_err(|_| failed(format!("{}: nothing more comes", node.url)))?;
+                match piece.map_err(|error| failed(format!("{}: {}", node.url, chain(&error))))? {
+                    Some(bytes) => take(&bytes).map_err(failed)?,
+                    None => return Ok(()),
+                }
+            }
+        }
+        Err(self.gave_up(&ask, misses, None))
+    }
+
     fn gave_up(&self, ask: &Ask<'_>, misses: Vec<(&str, Miss)>, lost: Option<String>) -> Failure {
         let what = format!("cannot {}", ask.what);
         if let (Some(why), true) = (lost, ask.key.is_some()) {
@@ -366,6 +423,13 @@ fn sensitive(session: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(&format!("Bearer {session}")).ok()?;
     value.set_sensitive(true);
     Some(value)
+}
+
+/// An id that nobody else has: a uuid.
+pub(crate) fn random_id() -> Result<String, Failure> {
+    let key = random_key()?;
+    let parts = [&key[..8], &key[8..12], &key[12..16], &key[16..20], &key[20..]];
+    Ok(parts.join("-"))
 }
 
 /// 128 random bits: one key for one run of one command.

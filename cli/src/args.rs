@@ -2,6 +2,7 @@
 
 mod apply;
 mod auth;
+mod backup;
 mod cluster;
 mod config;
 mod create;
@@ -18,6 +19,7 @@ use crate::{complete, jsonpath};
 
 pub(crate) use apply::{ApplyArgs, DiffArgs, FilesArg};
 pub(crate) use auth::{Auth, CanIArgs, LoginArgs, PasswdArgs};
+pub(crate) use backup::{Backup, RestoreArgs, SaveArgs, VerifyArgs};
 pub(crate) use cluster::{
     Cluster, JoinToken, JoinTokenArgs, NewJoinTokenArgs, NodeArgs, RemoveNodeArgs, RevokeJoinTokenArgs,
 };
@@ -179,6 +181,9 @@ pub(crate) enum Command {
     /// Who is in the cluster: status, joining, voting, removal
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Backups: save the cluster's objects, verify a file, restore one
+    #[command(subcommand)]
+    Backup(Backup),
     /// Replace what was given out: a token's bearer under the same name, a secret's value
     #[command(after_help = "Examples:\n  \
         TOK=$(mcpctl rotate mcptoken ci -p demo)\n  mcpctl rotate secret git --key token --from-file token.txt")]

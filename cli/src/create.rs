@@ -83,7 +83,8 @@ fn can_force(kind: Kind) -> bool {
     )
 }
 
-fn finish<T: Object>(format: Format, answer: &Answer<Written<T>>, verb: &str) -> Result<Exit, Failure> {
+/// Says what became of a change, with the receipt where there is one.
+pub(crate) fn finish<T: Object>(format: Format, answer: &Answer<Written<T>>, verb: &str) -> Result<Exit, Failure> {
     let object = &answer.body.object;
     let table = matches!(format, Format::Table | Format::Wide);
     let what = format!("{} {:?} {verb}", T::KIND.singular(), object.name());

@@ -17,6 +17,7 @@ use crate::config::write_private;
 use crate::failure::{Exit, Failure};
 use crate::kinds::Kind;
 use crate::manifest::{self, Manifest};
+use crate::receipts::Report;
 use crate::{get, out, show};
 
 /// Begins every line that is for the reader alone.
@@ -120,13 +121,22 @@ impl Session {
         let (method, body) = change_of(self.kind, manifest.spec);
         match self.send(api, method, &body).await {
             Ok(Ok(answer)) => {
-                let exit = if answer.status == 202 {
-                    Exit::Uncertain
-                } else {
-                    Exit::Done
-                };
                 self.leave("configured")?;
-                Ok(Round::Done(exit))
+                let Some(receipt) = &answer.body.receipt else {
+                    return Ok(Round::Done(Exit::Done));
+                };
+                let report = Report {
+                    what: format!("{} {:?} changed", self.kind.singular(), self.name),
+                    word: "effective",
+                    again: format!(
+                        "mcpctl get {} {} -o yaml | mcpctl apply -f -",
+                        self.kind.singular(),
+                        self.name
+                    ),
+                    receipt: Some(receipt),
+                    waited: true,
+                };
+                report.print().map(Round::Done)
             }
             Ok(Err(problem)) => self.refused(api, &problem).await,
             Err(failure) => Err(failure.next(self.kept())),

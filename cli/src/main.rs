@@ -9,6 +9,7 @@ mod api;
 mod apply;
 mod args;
 mod auth;
+mod backup;
 mod clock;
 mod cluster;
 mod complete;
@@ -84,6 +85,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::ApiResources(args) => explain::api_resources(args),
         Command::Test(Test::Mcp(args)) => test_mcp::test_mcp(global, args).await,
         Command::Cluster(what) => cluster::cluster(global, what).await,
+        Command::Backup(what) => backup::backup(global, what).await,
         Command::Config(what) => contexts::config(global, what),
         Command::Completion(args) => complete::script(&args.shell),
         Command::Version(args) => version::version(global, args).await,

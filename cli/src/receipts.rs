@@ -34,12 +34,10 @@ impl Report<'_> {
             return Err(self.uncertain(&format!("{}; {why}", self.count(receipt))));
         }
         let mut line = format!("{}: {}", self.what, self.count(receipt));
-        let ran_out = names(receipt, ProofBody::LeaseRanOut);
-        if !ran_out.is_empty() {
-            line.push_str(&format!(
-                "; {} did not answer and the lease there ran out",
-                ran_out.join(", ")
-            ));
+        for replica in receipt.replicas.iter().filter(|r| r.proof == ProofBody::LeaseRanOut) {
+            let (name, after_ms) = (replica.called(), replica.after_ms);
+            let after = format!("{}.{} s", after_ms / 1_000, after_ms % 1_000 / 100);
+            line.push_str(&format!("; {name} unreachable: its lease ran out after {after}"));
         }
         out::line(&line);
         Ok(Exit::Done)

@@ -9,10 +9,10 @@ use reqwest::Method;
 
 use crate::api::{Answer, Api, encoded};
 use crate::args::{Global, RotateArgs};
-use crate::create::{secrets, tokens};
+use crate::create::{self, secrets, tokens};
 use crate::failure::{Exit, Failure};
 use crate::kinds::Kind;
-use crate::{get, password, show};
+use crate::{get, password};
 
 pub(crate) async fn rotate(global: &Global, args: &RotateArgs) -> Result<Exit, Failure> {
     let target = get::target(&args.kind, args.name.as_slice())?;
@@ -73,6 +73,5 @@ async fn secret(global: &Global, args: &RotateArgs, name: &str) -> Result<Exit, 
     };
     let (what, path) = (format!("rotate secret {name:?}"), format!("secrets/{}", encoded(name)));
     let answer: Answer<Written<SecretBody>> = Api::of(global)?.write(&what, Method::PATCH, &path, &change).await?;
-    show::done(args.output.output, &answer.body.object, &answer.body, "rotated")?;
-    Ok(Exit::Done)
+    create::finish(args.output.output, &answer, "rotated")
 }

@@ -191,8 +191,15 @@ async fn revoked(global: &Global, args: &WaitArgs, api: &Api, name: &str) -> Res
         Ok(Answer { status: 202, .. }) => Ok(Some("it is revoked, and not every replica has confirmed".to_owned())),
         Ok(_) => Ok(None),
         Err(problem) if problem.code == Code::Forbidden.as_str() => {
-            eprintln!("note: whether every replica refuses it takes role:delete on it to ask");
-            Ok(None)
+            let why = "one node's record says that it is revoked; whether every replica refuses it is told to whoever may revoke it";
+            Err(Failure::new(format!("cannot {what}"), why)
+                .next(
+                    problem
+                        .hint
+                        .clone()
+                        .unwrap_or_else(|| "mcpctl auth can-i --list".to_owned()),
+                )
+                .with_exit(Exit::NotAllowed))
         }
         Err(problem) => Err(Failure::of_problem(&what, &problem)),
     }

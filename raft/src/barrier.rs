@@ -13,12 +13,16 @@ use mcp_model::ids::NodeId;
 use mcp_model::ledger::Ledger;
 use mcp_model::receipt::{Proof, Receipt, ReplicaReceipt};
 
+use mcp_store::Replica;
+
 use crate::link::Lane;
 use crate::node::Core;
 use crate::rpc::{CONFIRM, Confirm, Confirmed};
 
 /// How long a node is asked to wait for its view before it answers.
 const CONFIRM_WAIT_MS: u64 = 200;
+/// How long a node waits for what it has cut to end before it confirms all the same.
+const LET_GO_WAIT: Duration = Duration::from_millis(150);
 /// The pause after a node did not answer.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -89,7 +93,23 @@ async fn prove(core: &Core, node: NodeId, index: u64, run_out: Reading, deadline
 /// Resolves when this node's own view is that far.
 async fn has_applied(core: &Core, index: u64) -> bool {
     let mut at = core.replica.auth_index_watch();
-    at.wait_for(|at| *at >= index).await.is_ok()
+    let reached = at.wait_for(|at| *at >= index).await.is_ok();
+    let_go(&core.replica).await;
+    reached
+}
+
+/// Waits until whatever this node has cut has ended, so that after a confirmation not one more event is written and not one more
+/// call is sent. What does not end in time is not being run (its client takes nothing), and looks before it writes when it is:
+/// decision 31.
+pub(crate) async fn let_go(replica: &Replica) {
+    let cuts = replica.cuts();
+    if tokio::time::timeout(LET_GO_WAIT, cuts.all_let_go()).await.is_err() {
+        let left = cuts.excuse();
+        tracing::warn!(
+            left,
+            "cut streams whose clients take nothing are not waited for any longer"
+        );
+    }
 }
 
 /// Asks a node once. Whoever has no address any more can only run out.

@@ -44,7 +44,11 @@ async fn renew(core: &Core) -> bool {
         core.replica.gate().failed(request);
         return false;
     }
-    let granted = tokio::time::timeout(ANSWER_WAIT, ask(core, leader, incarnation, request)).await;
+    // Another leader is asked at once: the check of the timers allows for one round here, and not for the silence of the old one.
+    let granted = tokio::select! {
+        granted = tokio::time::timeout(ANSWER_WAIT, ask(core, leader, incarnation, request)) => granted,
+        () = core.leader_changed() => Ok(None),
+    };
     match granted {
         Ok(Some(Index::At(read_index))) => {
             core.replica

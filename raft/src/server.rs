@@ -26,7 +26,7 @@ use crate::lobby::{Seat, ShownOut};
 use crate::node::Core;
 use crate::rpc::*;
 use crate::types::{Peer, SnapshotFile, TypeConfig, Vote};
-use crate::{campaign, door, members, readmit, removal, renew, rounds, tls, write};
+use crate::{barrier, campaign, door, members, readmit, removal, renew, rounds, tls, write};
 
 /// How long a peer may take to prove who it is.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
@@ -224,7 +224,9 @@ async fn append(core: &Arc<Core>, request: AppendEntriesRequest<TypeConfig>) -> 
 async fn confirm(core: &Core, asked: Confirm) -> Confirmed {
     let mut index = core.replica.auth_index_watch();
     let wait = Duration::from_millis(asked.wait_ms.min(1_000));
-    let _reached = tokio::time::timeout(wait, index.wait_for(|at| *at >= asked.index)).await;
+    let reached = tokio::time::timeout(wait, index.wait_for(|at| *at >= asked.index)).await;
+    drop(reached);
+    barrier::let_go(&core.replica).await;
     // The incarnation is read first: an index that a later one reached must not speak for it.
     let incarnation = core.replica.gate().incarnation();
     Confirmed {

@@ -2,30 +2,63 @@
 //!
 //! A stream registers itself *before* it looks its token up. Either the lookup then sees that the token is gone, or the cut
 //! sees the stream: there is no moment at which both miss.
+//!
+//! A cut is a signal, and whoever gets it looks once more before every write. Between such a look and the write behind it there is a
+//! moment, so a replica confirms a change only when everything that it cut has *let go* of its place here (decision 31).
 
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 use mcp_model::apply::Cut;
+use mcp_model::ids::Id;
 use mcp_model::token::TokenHash;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::view::{AuthView, HashBits};
 
 /// What is open, by token: a number and the signal that ends it.
-type Open = Arc<DashMap<TokenHash, Vec<(u64, CancellationToken)>, HashBits>>;
+type Open = DashMap<TokenHash, Vec<(u64, CancellationToken)>, HashBits>;
+
+#[derive(Default)]
+struct Register {
+    open: Open,
+    /// What was cut and has not let go yet.
+    lingering: Mutex<BTreeSet<u64>>,
+    /// Told whenever something that was cut lets go.
+    let_go: watch::Sender<()>,
+}
+
+impl Register {
+    fn lingering(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.lingering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called with the entry locked, so that what is taken off meanwhile is either not seen here or taken off after.
+    fn cancel_all(&self, open: &[(u64, CancellationToken)]) -> usize {
+        let mut lingering = self.lingering();
+        for (number, cut) in open {
+            if !cut.is_cancelled() {
+                lingering.insert(*number);
+                cut.cancel();
+            }
+        }
+        open.len()
+    }
+}
 
 /// The register.
 #[derive(Default)]
 pub struct Cuts {
-    open: Open,
+    register: Arc<Register>,
     next: AtomicU64,
 }
 
 /// One registered stream or call. Dropping it takes it off the register.
 pub struct CutGuard {
-    open: Open,
+    register: Arc<Register>,
     hash: TokenHash,
     number: u64,
     cut: CancellationToken,
@@ -36,9 +69,9 @@ impl Cuts {
     pub fn register(&self, hash: TokenHash) -> CutGuard {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let cut = CancellationToken::new();
-        self.open.entry(hash).or_default().push((number, cut.clone()));
+        self.register.open.entry(hash).or_default().push((number, cut.clone()));
         CutGuard {
-            open: Arc::clone(&self.open),
+            register: Arc::clone(&self.register),
             hash,
             number,
             cut,
@@ -47,36 +80,67 @@ impl Cuts {
 
     /// How many streams and calls are registered.
     pub fn len(&self) -> usize {
-        self.open.iter().map(|entry| entry.value().len()).sum()
+        self.register.open.iter().map(|entry| entry.value().len()).sum()
     }
 
     /// Whether nothing is registered.
     pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
+        self.register.open.is_empty()
     }
 
     /// Ends what `cut` is about. The view must already be without the right that went.
     pub(crate) fn cut(&self, cut: &Cut, view: &AuthView) -> usize {
-        match cut {
-            Cut::Token(hash) => self.open.get(hash).map_or(0, |entry| cancel_all(entry.value())),
-            Cut::Owner(owner) => self.cut_where(|hash| view.token(hash).is_none_or(|t| t.owner() == *owner)),
-            Cut::Project(project) => self.cut_where(|hash| view.token(hash).is_none_or(|t| t.project() == *project)),
-            Cut::All => self.cut_where(|_| true),
+        self.cut_all(std::slice::from_ref(cut), view)
+    }
+
+    /// Ends what any of `cuts` is about, looking through what is open once.
+    pub(crate) fn cut_all(&self, cuts: &[Cut], view: &AuthView) -> usize {
+        let (mut owners, mut projects): (HashSet<Id>, HashSet<Id>) = (HashSet::new(), HashSet::new());
+        let (mut all, mut ended) = (false, 0);
+        for cut in cuts {
+            match cut {
+                Cut::Token(hash) => {
+                    let open = self.register.open.get(hash);
+                    ended += open.map_or(0, |entry| self.register.cancel_all(entry.value()));
+                }
+                Cut::Owner(owner) => drop(owners.insert(*owner)),
+                Cut::Project(project) => drop(projects.insert(*project)),
+                Cut::All => all = true,
+            }
+        }
+        if !all && owners.is_empty() && projects.is_empty() {
+            return ended;
+        }
+        let ends = |hash: &TokenHash| {
+            all || view
+                .token(hash)
+                .is_none_or(|token| owners.contains(&token.owner()) || projects.contains(&token.project()))
+        };
+        let open = self.register.open.iter().filter(|entry| ends(entry.key()));
+        ended + open.map(|entry| self.register.cancel_all(entry.value())).sum::<usize>()
+    }
+
+    /// Resolves when everything that was cut before this call has let go: its task is over, so it writes nothing more and sends
+    /// nothing more.
+    pub async fn all_let_go(&self) {
+        let mut let_go = self.register.let_go.subscribe();
+        let mine = self.register.lingering().clone();
+        let gone = |register: &Register| register.lingering().is_disjoint(&mine);
+        while !gone(&self.register) {
+            // The sender lives as long as the register.
+            if let_go.changed().await.is_err() {
+                return;
+            }
         }
     }
 
-    fn cut_where(&self, ends: impl Fn(&TokenHash) -> bool) -> usize {
-        self.open
-            .iter()
-            .filter(|entry| ends(entry.key()))
-            .map(|entry| cancel_all(entry.value()))
-            .sum()
+    /// Waits no longer for what has not let go: it is not being run, because its client takes nothing, and looks before it writes
+    /// when it is. Says how many those are.
+    pub fn excuse(&self) -> usize {
+        let left = std::mem::take(&mut *self.register.lingering());
+        self.register.let_go.send_replace(());
+        left.len()
     }
-}
-
-fn cancel_all(open: &[(u64, CancellationToken)]) -> usize {
-    open.iter().for_each(|(_, cut)| cut.cancel());
-    open.len()
 }
 
 impl CutGuard {
@@ -98,10 +162,14 @@ impl CutGuard {
 
 impl Drop for CutGuard {
     fn drop(&mut self) {
-        if let Some(mut entry) = self.open.get_mut(&self.hash) {
+        if let Some(mut entry) = self.register.open.get_mut(&self.hash) {
             entry.retain(|(number, _)| *number != self.number);
         }
-        self.open.remove_if(&self.hash, |_, open| open.is_empty());
+        self.register.open.remove_if(&self.hash, |_, open| open.is_empty());
+        if self.cut.is_cancelled() {
+            self.register.lingering().remove(&self.number);
+            self.register.let_go.send_replace(());
+        }
     }
 }
 
@@ -122,5 +190,36 @@ mod tests {
         assert!(c.is_cut());
         drop((a, c));
         assert!(cuts.is_empty());
+    }
+
+    async fn is_over(waiting: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
+        tokio::select! {
+            biased;
+            () = waiting => true,
+            () = tokio::task::yield_now() => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_cut_is_waited_for_until_it_lets_go_and_nothing_else_is() {
+        let cuts = Cuts::default();
+        let view = AuthView::default();
+        let (mine, other) = (TokenHash([1; 32]), TokenHash([2; 32]));
+        let (a, b, _open) = (cuts.register(mine), cuts.register(mine), cuts.register(other));
+        cuts.all_let_go().await;
+        cuts.cut(&Cut::Token(mine), &view);
+        let mut waiting = std::pin::pin!(cuts.all_let_go());
+        assert!(!is_over(waiting.as_mut()).await);
+        drop(a);
+        assert!(!is_over(waiting.as_mut()).await, "one of two holds on");
+        // What comes and is cut later is no business of who waits since before.
+        let late = cuts.register(mine);
+        cuts.cut(&Cut::Token(mine), &view);
+        drop(b);
+        assert!(is_over(waiting.as_mut()).await);
+        assert_eq!(cuts.excuse(), 1);
+        cuts.all_let_go().await;
+        drop(late);
+        assert_eq!(cuts.excuse(), 0);
     }
 }

@@ -5,9 +5,11 @@
 //!
 //! In the order in which one would tell it: [`log`] holds what is agreed; [`rows`] the state that it leads to; [`view`] the
 //! part of that which decides about bearers, in memory; [`gate`] whether this replica may decide at all; [`cuts`] what is open
-//! on behalf of whom; [`replica`] keeps them together; [`snapshot`] packs the state for others; [`seal`] hides what the state must
+//! on behalf of whom; [`replica`] keeps them together; [`snapshot`] packs the state for others, [`backup`]
+//! for keeping; [`seal`] hides what the state must
 //! not show.
 
+pub mod backup;
 mod checked;
 pub mod cuts;
 #[doc(hidden)]

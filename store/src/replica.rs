@@ -14,6 +14,7 @@ use mcp_model::tables::{self, Tables};
 use redb::{Builder, Database, Durability, ReadableDatabase};
 use tokio::sync::watch;
 
+use crate::backup::{Backup, Taker};
 use crate::cuts::Cuts;
 use crate::disk::{Disk, replace_by_copy};
 use crate::error::StoreError;
@@ -191,10 +192,11 @@ impl Replica {
             return Ok(outcomes);
         };
         if effects != Effects::default() {
-            self.read(|tables| self.view.update(tables, &effects))?;
-            for cut in &effects.cuts {
-                self.cuts.cut(cut, &self.view);
-            }
+            self.read(|tables| match effects.restored {
+                true => self.view.rebuild(tables),
+                false => self.view.update(tables, &effects),
+            })?;
+            self.cuts.cut_all(&effects.cuts, &self.view);
         }
         if self.me.get().is_some_and(|me| effects.retired.contains(me)) {
             self.be_removed();
@@ -257,6 +259,16 @@ impl Replica {
     pub fn write_snapshot(&self, file: &Path) -> Result<SnapshotInfo, StoreError> {
         let txn = self.db.load().begin_read()?;
         snapshot::write(&txn, file)
+    }
+
+    /// The state as it is now, to be written down while everything goes on.
+    pub fn backup(&self, taker: Taker) -> Result<Backup, StoreError> {
+        let txn = self.db.load().begin_read()?;
+        let index = mark(&txn.open_table(MARKS)?, INDEX_MARK)?;
+        let index = index
+            .and_then(|bytes| bytes.try_into().ok())
+            .map_or(0, u64::from_be_bytes);
+        Backup::of(txn, index, taker)
     }
 
     /// Replaces the state by the one packed in `file`, after verifying all of it. If that state is older than what the view

@@ -27,7 +27,7 @@ pub(crate) struct ApplyArgs {
     /// Store the minted token here (0600) instead of printing it; a directory gets one file per token, PROJECT.NAME
     #[arg(long, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub(crate) token_out: Option<PathBuf>,
-    /// Return when changes are committed, before they are effective on every replica
+    /// Return when changes are committed; a replica that is cut off may let in what they take away for up to a lease more
     #[arg(long)]
     pub(crate) no_wait: bool,
 }

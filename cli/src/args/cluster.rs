@@ -97,7 +97,7 @@ pub(crate) struct RemoveNodeArgs {
     /// Its name or id
     #[arg(add = ArgValueCandidates::new(complete::nodes))]
     pub(crate) name: String,
-    /// Return when the change is committed, before it is certain that the node admits nobody
+    /// Return when the change is committed; the node may admit requests for up to a lease more
     #[arg(long)]
     pub(crate) no_wait: bool,
     #[command(flatten)]

@@ -42,7 +42,7 @@ pub(crate) struct RemoveArgs {
     pub(crate) names: Vec<String>,
     #[command(flatten)]
     pub(crate) project: ProjectArg,
-    /// Return when the change is committed, before it is effective on every replica
+    /// Return when the change is committed; a replica that is cut off may let in what was taken away for up to a lease more
     #[arg(long)]
     pub(crate) no_wait: bool,
     #[command(flatten)]

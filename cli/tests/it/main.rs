@@ -9,6 +9,7 @@ mod mcp_server;
 mod world;
 
 mod apply;
+mod backup;
 mod cluster;
 mod contexts;
 mod help;

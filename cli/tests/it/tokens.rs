@@ -97,7 +97,7 @@ fn a_revoke_prints_its_receipt() {
     let said = world.run("delete mcptoken old -p vllm").done();
     assert_eq!(
         said.out,
-        "mcptoken \"old\" revoked: refused on 3 of 3 replicas (2104 ms); node-3 did not answer and the lease there ran out\n\
+        "mcptoken \"old\" revoked: refused on 3 of 3 replicas (2104 ms); node-3 unreachable: its lease ran out after 2.1 s\n\
          mcptoken \"old\" deleted\n"
     );
     world.run("get mcptoken old -p vllm").fails(

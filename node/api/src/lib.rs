@@ -7,6 +7,7 @@
 //! reported with all others instead of alone.
 
 pub mod auth;
+pub mod backup;
 pub mod cluster;
 pub mod groups;
 pub mod headers;

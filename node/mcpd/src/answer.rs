@@ -6,13 +6,21 @@ use http::{HeaderValue, StatusCode, header};
 use mcp_api::headers::MCP_INDEX;
 use serde::Serialize;
 
+/// What stands in an answer.
+#[derive(Debug)]
+enum Content {
+    Json(Vec<u8>),
+    /// Bytes, and how many they will be.
+    File(Body, u64),
+}
+
 /// What a handler answers.
 #[derive(Debug)]
 pub(crate) struct Answer {
     status: StatusCode,
     index: Option<u64>,
     version: Option<String>,
-    body: Vec<u8>,
+    body: Content,
 }
 
 impl Answer {
@@ -21,7 +29,17 @@ impl Answer {
             status: StatusCode::OK,
             index: None,
             version: None,
-            body: serde_json::to_vec(body).expect("bodies are plain data"),
+            body: Content::Json(serde_json::to_vec(body).expect("bodies are plain data")),
+        }
+    }
+
+    /// A file of `length` bytes.
+    pub(crate) fn file(body: Body, length: u64) -> Answer {
+        Answer {
+            status: StatusCode::OK,
+            index: None,
+            version: None,
+            body: Content::File(body, length),
         }
     }
 
@@ -44,10 +62,17 @@ impl Answer {
 
     /// The response; `applied_index` is what a reader may count on having seen.
     pub(crate) fn into_response(self, applied_index: u64) -> Response {
-        let mut response = Response::new(Body::from(self.body));
+        let (body, kind, length) = match self.body {
+            Content::Json(bytes) => (Body::from(bytes), "application/json", None),
+            Content::File(body, length) => (body, "application/octet-stream", Some(length)),
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        if let Some(length) = length {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
         headers.insert(MCP_INDEX, HeaderValue::from(self.index.unwrap_or(applied_index)));
         if let Some(tag) = self.version.and_then(|v| HeaderValue::from_str(&v).ok()) {
             headers.insert(header::ETAG, tag);

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use mcp_model::command::Refusal;
 use mcp_model::ids::{Id, NodeId};
 use mcp_model::names::{Email, Name};
-use mcp_model::rbac::{Resource, Verb};
+use mcp_model::rbac::{Action, Resource, Verb};
 use mcp_model::records::{Group, McpToken, NodeRecord, Project, RbacDefinition, Secret, Server, ServiceAccount, User};
 use mcp_model::tables::{self, Tables};
 
@@ -131,6 +131,8 @@ impl Call {
                 admitted.caller.rights.need(verb, resource, &admitted.name)?;
             }
             Right::Cluster => admitted.caller.rights.need_cluster()?,
+            Right::Backup => admitted.caller.rights.need_action(Action::Backup)?,
+            Right::Restore => admitted.caller.rights.need_restore()?,
             Right::Token(verb) => admitted.token = Some(admitted.object_token(verb).await?),
             Right::Session(verb) => admitted.session = Some(admitted.object_session(verb).await?),
         }

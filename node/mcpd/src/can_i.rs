@@ -41,7 +41,12 @@ pub(crate) async fn can_i(it: Admitted) -> Result<Answer, Fault> {
         }
         faults.refuse()?;
         let action = action.expect(READ);
-        let (allowed, need) = (rights.allow_action(action), Need::Action(action).to_string());
+        // Restoring takes more than the action.
+        let allowed = match action {
+            Action::Restore => rights.need_restore().is_ok(),
+            action => rights.allow_action(action),
+        };
+        let need = Need::Action(action).to_string();
         return Ok(Answer::ok(&CanI { allowed, need }));
     }
     let word = call.query("verb").unwrap_or_default();

@@ -26,6 +26,7 @@ mod throttle;
 mod write;
 
 mod auth;
+mod backup;
 mod can_i;
 mod cluster;
 mod groups;

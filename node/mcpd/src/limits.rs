@@ -62,5 +62,7 @@ pub const JOIN_TTL: &str = "1h";
 pub const JOIN_TTL_MS_MAX: u64 = 7 * 86_400_000;
 /// Longest wait until the membership says what was decided.
 pub const SETTLE_WAIT: Duration = Duration::from_secs(5);
+/// Backups that one node sends at a time.
+pub const BACKUPS_MAX: usize = 1;
 /// Nodes that are looked through.
 pub const NODES_MAX: usize = 1_000;

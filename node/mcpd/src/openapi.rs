@@ -56,9 +56,17 @@ impl Shape {
 }
 
 impl Gives {
-    fn shape(&self) -> &Shape {
+    fn shape(&self) -> Option<&Shape> {
         match self {
-            Gives::One(shape) | Gives::Pages(shape) | Gives::Change(shape) => shape,
+            Gives::One(shape) | Gives::Pages(shape) | Gives::Change(shape) => Some(shape),
+            Gives::File => None,
+        }
+    }
+
+    fn media_type(&self) -> &'static str {
+        match self {
+            Gives::One(_) | Gives::Pages(_) | Gives::Change(_) => "application/json",
+            Gives::File => "application/octet-stream",
         }
     }
 
@@ -67,6 +75,7 @@ impl Gives {
             Gives::One(shape) => shape.reference(),
             Gives::Pages(shape) => value((shape.listed)()),
             Gives::Change(shape) => value((shape.changed)()),
+            Gives::File => json!({"type": "string", "format": "binary"}),
         }
     }
 }
@@ -210,7 +219,7 @@ const PATH: [(&str, &str); 2] = [
 ];
 
 fn responses(route: &Route) -> Value {
-    let content = json!({"application/json": {"schema": route.told.gives.schema()}});
+    let content = json!({route.told.gives.media_type(): {"schema": route.told.gives.schema()}});
     let yes = |description: &str| {
         let index = json!({"description": "A log index that this node has applied.", "schema": {"type": "string"}});
         json!({"description": description, "content": content, "headers": {MCP_INDEX: index}})
@@ -274,7 +283,12 @@ fn schemas() -> Value {
     Shape::of::<Problem>().collect(&mut parts);
     for route in ROUTES {
         route.told.takes.iter().for_each(|shape| shape.collect(&mut parts));
-        route.told.gives.shape().collect(&mut parts);
+        route
+            .told
+            .gives
+            .shape()
+            .iter()
+            .for_each(|shape| shape.collect(&mut parts));
         if let Gives::Change(shape) = &route.told.gives {
             (shape.parts_changed)(&mut parts);
         }

@@ -72,6 +72,8 @@ pub(crate) struct Api {
     pub(crate) hasher: Hasher,
     pub(crate) throttle: Throttle,
     pub(crate) unknown_bearers: Semaphore,
+    /// One for each backup that may be under way.
+    pub(crate) backups: Arc<Semaphore>,
     /// One for each request that may be under way.
     requests: Semaphore,
     /// In KiB, for larger bodies.
@@ -92,6 +94,7 @@ impl Api {
             hasher: Hasher::new(),
             throttle: Throttle::default(),
             unknown_bearers: Semaphore::new(limits::UNKNOWN_BEARERS_MAX),
+            backups: Arc::new(Semaphore::new(limits::BACKUPS_MAX)),
             requests: Semaphore::new(limits::REQUESTS_MAX),
             bodies: Semaphore::new(limits::BODIES_KIB_MAX),
             hosts: parts.options.allowed_hosts,

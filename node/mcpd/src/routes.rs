@@ -7,6 +7,7 @@ use std::fmt;
 
 use http::Method;
 use mcp_api::auth::{CanI, Introspection, LoginAnswer, LoginRequest, SetupRequest, WhoAmI};
+use mcp_api::backup::{RestoreBody, RestorePart, RestorePartBody, RestoreRequest};
 use mcp_api::cluster::{JoinTokenBody, JoinTokenEntry, NewJoinToken, NodeChanged};
 use mcp_api::groups::{GroupBody, GroupChange, GroupSpec};
 use mcp_api::nodes::{ClusterBody, NodeBody};
@@ -30,8 +31,8 @@ use crate::fault::Fault;
 use crate::openapi::{self, Document, Shape};
 use crate::port::Pending;
 use crate::{
-    auth, can_i, cluster, groups, mcptokens, nodes, projects, rbac, secrets, servers, serviceaccounts, sessions, tools,
-    users,
+    auth, backup, can_i, cluster, groups, mcptokens, nodes, projects, rbac, secrets, servers, serviceaccounts,
+    sessions, tools, users,
 };
 
 /// What a caller of a route must hold. Decided before the handler runs; what depends on the body is decided again, by the
@@ -48,6 +49,10 @@ pub enum Right {
     Token(Verb),
     /// The action `cluster`, held by somebody who is no token.
     Cluster,
+    /// The action `backup`. A token has none.
+    Backup,
+    /// The action `restore` together with `admin` on everything, held by somebody who is no token.
+    Restore,
     /// The verb on the sessions of whose session the path names, or its being one's own.
     Session(Verb),
 }
@@ -67,6 +72,8 @@ impl fmt::Display for Right {
                 write!(f, "role:{},resource:{}", verb.least_role().as_str(), resource.as_str())
             }
             Right::Cluster => f.write_str("action:cluster (never a token's)"),
+            Right::Backup => f.write_str("action:backup"),
+            Right::Restore => f.write_str("action:restore and role:admin,resource:* (never a token's)"),
             Right::Token(verb) => write!(
                 f,
                 "role:{},resource:mcptokens,name:{{project}}/{{name}}, or owning it",
@@ -114,6 +121,8 @@ pub(crate) enum Gives {
     One(Shape),
     /// Some objects, page by page.
     Pages(Shape),
+    /// A file.
+    File,
     /// The object after a change, with the receipt where there is one.
     Change(Shape),
 }
@@ -151,7 +160,7 @@ impl Route {
         let shared: &[&str] = match self.told.gives {
             Gives::Pages(_) => &["limit", "continue"],
             Gives::Change(_) => &["wait"],
-            Gives::One(_) => &[],
+            Gives::One(_) | Gives::File => &[],
         };
         let callers: &[&str] = match self.access {
             Access::Open(_) => &[],
@@ -187,7 +196,13 @@ macro_rules! route {
     (@ $method:ident $path:literal, $access:expr, $handler:path, $summary:literal, $($gives:tt)+) => {
         route!(@@ $method $path, $access, $handler, $summary, Option::None, $($gives)+)
     };
+    (@@ $method:ident $path:literal, $access:expr, $handler:path, $summary:literal, $takes:expr, File) => {
+        route!(@@@ $method $path, $access, $handler, $summary, $takes, Gives::File)
+    };
     (@@ $method:ident $path:literal, $access:expr, $handler:path, $summary:literal, $takes:expr, $way:ident $gives:ty) => {
+        route!(@@@ $method $path, $access, $handler, $summary, $takes, Gives::$way(Shape::of::<$gives>()))
+    };
+    (@@@ $method:ident $path:literal, $access:expr, $handler:path, $summary:literal, $takes:expr, $gives:expr) => {
         Route {
             method: Method::$method,
             path: concat!("/api/v1", $path),
@@ -196,7 +211,7 @@ macro_rules! route {
                 summary: $summary,
                 handler: stringify!($handler),
                 takes: $takes,
-                gives: Gives::$way(Shape::of::<$gives>()),
+                gives: $gives,
                 query: &[],
                 matches: false,
             },
@@ -207,7 +222,7 @@ macro_rules! route {
 /// Every route of `/api/v1`.
 pub static ROUTES: &[Route] = &{
     use Resource::{Groups, McpTokens, Nodes, Projects, Rbac, Secrets, Servers, ServiceAccounts, Sessions, Users};
-    use Right::{Caller, Cluster, On, Session, Some, Token};
+    use Right::{Backup, Caller, Cluster, On, Restore, Session, Some, Token};
     use Verb::{Create, Delete, Grant, See, Update};
     [
         route!(POST "/auth/login", Open, auth::login, "Open a session", takes LoginRequest, One LoginAnswer),
@@ -226,6 +241,10 @@ pub static ROUTES: &[Route] = &{
         route!(POST "/cluster/nodes/{name}/promote", Cluster, cluster::promote, "Let a node vote", Change NodeChanged),
         route!(POST "/cluster/nodes/{name}/demote", Cluster, cluster::demote, "Let a node only follow", Change NodeChanged),
         route!(DELETE "/cluster/nodes/{name}", Cluster, cluster::remove, "Remove a node for ever", Change NodeChanged),
+        route!(GET "/backup", Backup, backup::save, "Take a backup of the cluster's objects", File),
+        route!(POST "/backup/restores/{name}/parts", Restore, backup::stage, "Lay down a piece of a backup", takes RestorePart, Change RestorePartBody),
+        route!(POST "/backup/restores/{name}", Restore, backup::finish, "Restore the backup that was laid down", takes RestoreRequest, Change RestoreBody),
+        route!(DELETE "/backup/restores/{name}", Restore, backup::forget, "Forget a backup that was laid down", Change Removed),
         route!(GET "/nodes", Some(See, Nodes), nodes::list, "List nodes", Pages NodeBody),
         route!(GET "/nodes/{name}", On(See, Nodes), nodes::get, "Show a node", One NodeBody),
         route!(GET "/users", Some(See, Users), users::list, "List users", Pages UserBody),

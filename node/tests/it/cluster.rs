@@ -19,7 +19,7 @@ pub(crate) fn founded(root: &Path, name: &str) -> (Machine, String) {
 }
 
 /// Something to call, and a token that may.
-fn demo(machine: &Machine, session: &str) -> String {
+pub(crate) fn demo(machine: &Machine, session: &str) -> String {
     let server = json!({"name": "demo", "transport": "stdio", "command": mcpnode(), "args": ["demo-server"]});
     machine.must("POST", "servers", session, &server);
     let project = json!({"name": "demo", "servers": ["demo"], "toolNaming": "plain"});
@@ -27,7 +27,7 @@ fn demo(machine: &Machine, session: &str) -> String {
     mint(machine, session, "demo")
 }
 
-fn mint(machine: &Machine, session: &str, name: &str) -> String {
+pub(crate) fn mint(machine: &Machine, session: &str, name: &str) -> String {
     let run = json!([{"role": "run", "resource": "servers"}]);
     let token = json!({"name": name, "project": "demo", "roleBindings": run});
     let minted = machine.must("POST", "mcptokens", session, &token);

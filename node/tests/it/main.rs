@@ -6,6 +6,8 @@ mod child;
 mod cluster;
 mod dev;
 mod machines;
+mod restore;
+mod restrictions;
 mod rights;
 
 use std::time::Duration;

@@ -12,6 +12,7 @@ pub mod joining;
 mod naming;
 pub mod projects;
 pub mod rbac;
+pub mod restore;
 mod secrets;
 mod servers;
 pub mod sessions;
@@ -60,6 +61,8 @@ pub struct Effects {
     pub cuts: Vec<Cut>,
     /// Nodes that were removed: each of them admits nobody from here on.
     pub retired: Vec<NodeId>,
+    /// Everything may be another than before: memory is built anew from the state.
+    pub restored: bool,
 }
 
 /// Carries out one command: the `seq`th of the entry at `index`.
@@ -244,6 +247,14 @@ impl<'a> Step<'a> {
                 if_version,
             } => self.update_secret(*id, name, description, values, *if_version),
             Command::DeleteSecret { name, if_version } => self.delete_secret(name, *if_version),
+            Command::StageRestore { restore, part, bytes } => self.stage_restore(*restore, *part, bytes),
+            Command::FinishRestore {
+                restore,
+                head,
+                revive_tokens,
+                any_cluster,
+            } => self.finish_restore(*restore, head, *revive_tokens, *any_cluster),
+            Command::DropRestore { restore } => self.drop_restore(*restore),
         }
     }
 

@@ -215,6 +215,14 @@ impl Rights {
         self.need_action(Action::Cluster)
     }
 
+    /// Refuses unless the actor may restore a backup, which decides about everything. A token never may.
+    pub fn need_restore(&self) -> Result<(), Refusal> {
+        if self.is_token() || !self.cover(&RoleBinding::Action(Action::Restore)) {
+            return Err(self.lacks(&Need::Action(Action::Restore)));
+        }
+        Ok(())
+    }
+
     /// Refuses unless the actor holds all that `wanted` would give.
     pub fn need_cover(&self, wanted: &RoleBinding) -> Result<(), Refusal> {
         if self.cover(wanted) {

@@ -430,6 +430,31 @@ pub enum Command {
         /// Id of the join token.
         id: Id,
     },
+    /// Lays a piece of a backup down. Nothing is restored by that. The first piece forgets all that were laid down before.
+    StageRestore {
+        /// Names the restore.
+        restore: Id,
+        /// Which piece, counted from 0.
+        part: u32,
+        /// The piece of the backup's body.
+        bytes: Vec<u8>,
+    },
+    /// Restores the backup whose pieces were laid down: all of it, or nothing.
+    FinishRestore {
+        /// Names the restore.
+        restore: Id,
+        /// The head of the backup.
+        head: Vec<u8>,
+        /// Whether tokens come back that are refused now.
+        revive_tokens: bool,
+        /// Whether the backup may be of another cluster.
+        any_cluster: bool,
+    },
+    /// Forgets the pieces of a restore that is not to be.
+    DropRestore {
+        /// Names the restore.
+        restore: Id,
+    },
 }
 
 /// Where a new token's bindings come from. Append-only.
@@ -488,6 +513,9 @@ impl Command {
             Command::UpdateSecret { .. } => "UpdateSecret",
             Command::DeleteSecret { .. } => "DeleteSecret",
             Command::WithdrawJoin { .. } => "WithdrawJoin",
+            Command::StageRestore { .. } => "StageRestore",
+            Command::FinishRestore { .. } => "FinishRestore",
+            Command::DropRestore { .. } => "DropRestore",
         }
     }
 }

@@ -4,13 +4,14 @@
 //! the same ordered commands and arrives at the same state, and a test can run a year of it in a millisecond.
 //!
 //! The story, in the order in which one would tell it: what things are called ([`names`], [`ids`], [`token`]); what is kept
-//! of them ([`records`], [`tables`], [`secrets`]); how a change is asked for ([`command`]) and carried out ([`apply`]); who may do what
+//! of them ([`records`], [`tables`], [`secrets`], [`backup`]); how a change is asked for ([`command`]) and carried out ([`apply`]); who may do what
 //! ([`rbac`], [`authority`]); who is let in ([`admission`]); and for how long a replica may say so ([`clock`], [`lease`],
 //! [`ledger`], [`receipt`]).
 
 pub mod admission;
 pub mod apply;
 pub mod authority;
+pub mod backup;
 pub mod clock;
 pub mod command;
 pub mod frame;

@@ -71,4 +71,46 @@ pub enum Reply {
         /// Whether it is to vote.
         voter: bool,
     },
+    /// The cluster's objects are those of a backup.
+    Restored(Restored),
+}
+
+/// What a restore has changed for those who use the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Restored {
+    /// Log index at which the backup was taken.
+    pub backup_index: u64,
+    /// Tokens that were refused and are let in again: `project/name`.
+    pub revived: Listed,
+    /// Tokens that the backup knows as good and that stay refused, because they were revoked, deleted or expired since, or this
+    /// cluster never knew them.
+    pub refused: Listed,
+    /// Tokens that were let in and are refused from now on: the backup does not know them as good.
+    pub revoked: Listed,
+    /// Users who were not there and are again.
+    pub users_back: Listed,
+    /// Sessions that were closed because their owner is not there any more, or disabled.
+    pub sessions_closed: u64,
+}
+
+/// How many, and the first of them by name.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Listed {
+    /// All of them.
+    pub count: u64,
+    /// The names of at most [`LISTED_MAX`].
+    pub names: Vec<String>,
+}
+
+/// Names that one answer lists.
+pub const LISTED_MAX: usize = 1_000;
+
+impl Listed {
+    /// Adds one.
+    pub fn add(&mut self, name: String) {
+        self.count += 1;
+        if self.names.len() < LISTED_MAX {
+            self.names.push(name);
+        }
+    }
 }

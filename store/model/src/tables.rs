@@ -66,11 +66,13 @@ pub enum Table {
     SessionOwners = 33,
     /// Id of a user or service account, and token id, of active tokens.
     TokenOwners = 34,
+    /// Restore id and number of the part: pieces of a backup that is about to be restored.
+    Restoring = 35,
 }
 
 impl Table {
     /// Every table, in the order of a snapshot.
-    pub const ALL: [Table; 34] = [
+    pub const ALL: [Table; 35] = [
         Table::Cluster,
         Table::Users,
         Table::UserEmails,
@@ -105,6 +107,7 @@ impl Table {
         Table::SecretNames,
         Table::SessionOwners,
         Table::TokenOwners,
+        Table::Restoring,
     ];
 }
 

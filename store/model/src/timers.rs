@@ -102,7 +102,7 @@ impl Timers {
         within("heartbeat_ms", self.heartbeat_ms, 10, self.leader_silence_ms / 3)?;
         within("jitter_ms", self.jitter_ms, 10, 10_000)?;
         within("round_ms", self.round_ms, 1, 10_000)?;
-        // A renewal that was lost with the leader is sent again one interval later at the latest.
+        // A renewal that was lost with the leader is sent again as soon as another one leads.
         let failover_ms = self.failover_ms() + self.round_ms;
         let slack_ms = self.lease_ms.saturating_sub(self.renew_every_ms + self.round_ms);
         if failover_ms >= slack_ms {

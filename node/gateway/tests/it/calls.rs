@@ -261,17 +261,23 @@ async fn a_revoke_ends_a_call_and_its_stream() {
     assert_eq!(world.nodes[0].gateway.metrics().calls_cut.load(Ordering::Relaxed), 2);
 }
 
-#[tokio::test]
-async fn a_right_that_goes_ends_calls_of_others_without_calling_their_token_bad() {
-    let (world, peer, token) = demo(&["hang"]).await;
-    let name = Name::parse("extra").unwrap();
+fn grant(world: &World, id: u128, name: &str, subject: &str) -> Name {
+    let name = Name::parse(name).unwrap();
     world.admin(Command::WriteRbac {
-        id: Id::from_u128(7_000),
+        id: Id::from_u128(id),
         name: name.clone(),
-        subjects: vec!["User:nobody@example.com".parse().unwrap()],
+        subjects: vec![subject.parse().unwrap()],
         role_bindings: vec!["role:view,resource:servers".parse().unwrap()],
         if_version: None,
     });
+    name
+}
+
+#[tokio::test]
+async fn a_right_that_goes_ends_the_calls_of_who_loses_it_and_of_nobody_else() {
+    let (world, peer, token) = demo(&["hang"]).await;
+    let name = grant(&world, 7_000, "extra", "User:admin@example.com");
+    let other = grant(&world, 7_001, "other", "User:nobody@example.com");
     let message = call(3, "peer__hang");
     let hanging = world.post(0, "demo", &token, &message);
     let narrow = async {
@@ -279,18 +285,70 @@ async fn a_right_that_goes_ends_calls_of_others_without_calling_their_token_bad(
             (!peer.calls("tools/call").is_empty()).then_some(())
         })
         .await;
-        world.admin(Command::DeleteRbac { name, if_version: None });
+        let if_version = None;
+        world.admin(Command::DeleteRbac {
+            name: other,
+            if_version,
+        });
+        let cuts = world.nodes[0].replica.cuts();
+        cuts.all_let_go().await;
+        assert_eq!(cuts.len(), 1, "an unrelated change ends nothing");
+        world.admin(Command::DeleteRbac { name, if_version });
     };
     let (hanging, ()) = tokio::join!(hanging, narrow);
     assert_eq!((hanging.status.as_u16(), hanging.code()), (200, -32010));
-    assert_eq!(
-        world
-            .post(0, "demo", &token, &request(1, "ping", json!({})))
-            .await
-            .status
-            .as_u16(),
-        200
-    );
+    let ping = request(1, "ping", json!({}));
+    let ping = world.post(0, "demo", &token, &ping).await;
+    assert_eq!(ping.status.as_u16(), 200, "the token itself is good");
+}
+
+/// What a replica waits for before it confirms: afterwards nothing of the token's is left that could write or send.
+#[tokio::test]
+async fn what_was_cut_has_ended_when_it_has_let_go() {
+    let (world, peer, token) = demo(&["flood", "hang"]).await;
+    let url = format!("{}/projects/demo/mcp", world.nodes[0].base);
+    let bearer = format!("Bearer {}", token.bearer);
+    let headers = [("authorization", bearer.as_str())];
+    let flood = json!({"name": "peer__flood", "_meta": {"progressToken": 1}});
+    let flood = request(1, "tools/call", flood).to_string();
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        let mut stream = world.send(Method::POST, &url, &headers, flood.clone()).await;
+        assert!(stream.chunk().await.unwrap().contains("notifications/progress"));
+        streams.push(stream);
+    }
+    let cuts = world.nodes[0].replica.cuts();
+    assert_eq!(cuts.len(), 10);
+    let reading = streams.iter_mut().map(|stream| async {
+        let mut more = 0;
+        while stream.chunk().await.is_some() {
+            more += 1;
+        }
+        more
+    });
+    let reading = futures_util::future::join_all(reading);
+    let revoke = async {
+        tokio::task::yield_now().await;
+        world.revoke(&token);
+        cuts.all_let_go().await;
+        assert!(cuts.is_empty(), "nothing is left that could write");
+        let sent = peer.calls("tools/call").len();
+        let refused = world.post(0, "demo", &token, &call(2, "peer__hang")).await;
+        assert_eq!(refused.status.as_u16(), 401);
+        sent
+    };
+    let (_, sent) = tokio::join!(reading, revoke);
+    assert_eq!(peer.calls("tools/call").len(), sent);
+    until("the upstream sees all of them end", || async {
+        (*peer.dropped.lock().unwrap() == 10).then_some(())
+    })
+    .await;
+    until("the audit names the token of each", || async {
+        let cut = |r: &Value| r["reason"] == "cut";
+        let ends = audit(&world, 0).into_iter().filter(cut).count();
+        (ends == 10).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -134,6 +134,17 @@ async fn call(peer: &Peer, message: &Value) -> Response {
             );
             ([("content-type", "text/event-stream")], Body::from_stream(stream)).into_response()
         }
+        "flood" => {
+            let dropped = Dropped(peer.dropped.clone());
+            let one = event(
+                &json!({"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":token,"progress":1}}),
+            );
+            let stream = futures_util::stream::unfold((dropped, one), |(dropped, one)| async move {
+                tokio::task::yield_now().await;
+                Some((Ok::<_, std::convert::Infallible>(one.clone()), (dropped, one)))
+            });
+            ([("content-type", "text/event-stream")], Body::from_stream(stream)).into_response()
+        }
         "hang" => {
             let _dropped = Dropped(peer.dropped.clone());
             std::future::pending().await

@@ -24,6 +24,7 @@ pub(crate) struct Reply {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
     pub(crate) raw: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Client {
@@ -96,13 +97,15 @@ impl Client {
         let request = request.body(Body::from(body.unwrap_or_default())).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
-        let raw = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        let bytes = body.collect().await.unwrap().to_bytes().to_vec();
+        let raw = String::from_utf8_lossy(&bytes).into_owned();
         let body = serde_json::from_str(&raw).unwrap_or(Value::Null);
         let reply = Reply {
             status: head.status,
             headers: head.headers,
             body,
             raw,
+            bytes,
         };
         crate::openapi::conforms(method, &path, &reply);
         reply

@@ -6,6 +6,7 @@ mod client;
 mod node;
 
 mod admission;
+mod backup;
 mod cluster;
 mod objects;
 mod openapi;

@@ -26,6 +26,9 @@ pub(crate) fn conforms(method: &str, path: &str, reply: &Reply) {
     let told = told["$ref"].as_str().map_or(told, at);
     let (kind, content) = told["content"].as_object().unwrap().iter().next().unwrap();
     assert_eq!(reply.header("content-type"), kind, "{method} {path}");
+    if kind == "application/octet-stream" {
+        return;
+    }
     let mut faults = Vec::new();
     check(&content["schema"], &reply.body, "", &mut faults);
     assert!(faults.is_empty(), "{method} {path} {status}: {faults:?}\n{}", reply.raw);

@@ -97,6 +97,7 @@ fn the_table_of_routes_says_what_was_written_by_hand() {
                 Some(Right::Token(verb)) => format!("role:{},resource:mcptokens or own", verb.least_role().as_str()),
                 Some(Right::Session(verb)) => format!("role:{},resource:sessions or own", verb.least_role().as_str()),
                 Some(Right::Cluster) => "action:cluster".to_owned(),
+                Some(Right::Restore) => "action:restore".to_owned(),
                 Some(right) => right.to_string(),
             };
             (route.method().to_string(), route.path().to_owned(), right)
@@ -216,6 +217,12 @@ fn all_but(line: &Line) -> Vec<String> {
     bindings
 }
 
+/// All that it takes: restoring needs the action and everything else besides.
+fn all_of(line: &Line) -> Vec<String> {
+    let more = (line.right[1] == "restore").then(|| "role:admin,resource:*".to_owned());
+    more.into_iter().chain([exactly(line)]).collect()
+}
+
 fn exactly(line: &Line) -> String {
     let (role, resource) = (&line.right[0], &line.right[1]);
     match (role.as_str(), held_on(line)) {
@@ -253,15 +260,16 @@ async fn the_right_that_a_route_takes_is_enough_to_be_heard() {
     let (removals, others): (Vec<Line>, Vec<Line>) = guarded().partition(|line| line.method == "DELETE");
     // Tokens go before their project does.
     for (at, line) in others.iter().chain(removals.iter().rev()).enumerate() {
-        let binding = exactly(line);
-        let caller = user(&world.node, &format!("caller-{at}@test.com"), &[&binding]).await;
+        let binding = all_of(line);
+        let binding: Vec<&str> = binding.iter().map(String::as_str).collect();
+        let caller = user(&world.node, &format!("caller-{at}@test.com"), &binding).await;
         // A fault of the body is told to whoever may come that far.
         let body = (line.method != "GET" && line.method != "DELETE").then(|| r#"{"colour":1}"#.to_owned());
         let reply = caller.send(&line.method, &world.path(line), body).await;
         let status = reply.status.as_u16();
         assert!(
             ![401, 403, 404].contains(&status),
-            "{line:?} with {binding}: {}",
+            "{line:?} with {binding:?}: {}",
             reply.raw
         );
         if line.method == "GET" {
@@ -331,7 +339,9 @@ async fn can_i_says_of_every_route_what_the_route_itself_says() {
         let bindings = all_but(&line);
         let bindings: Vec<&str> = bindings.iter().map(String::as_str).collect();
         let without = user(&world.node, &format!("without-{at}@test.com"), &bindings).await;
-        let with = user(&world.node, &format!("with-{at}@test.com"), &[&exactly(&line)]).await;
+        let with = all_of(&line);
+        let with: Vec<&str> = with.iter().map(String::as_str).collect();
+        let with = user(&world.node, &format!("with-{at}@test.com"), &with).await;
         for (caller, allowed) in [(without, false), (with, true)] {
             let reply = caller.get(&query).await.is(200);
             assert_eq!(

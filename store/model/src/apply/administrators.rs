@@ -136,7 +136,7 @@ impl Step<'_> {
     }
 }
 
-fn refuse_lost(before: Administered, after: Administered, field: &str) -> Result<(), Refusal> {
+pub(super) fn refuse_lost(before: Administered, after: Administered, field: &str) -> Result<(), Refusal> {
     let Some(why) = before.lost(after) else { return Ok(()) };
     Err(Refusal::Invalid {
         field: field.to_owned(),

@@ -149,7 +149,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn index_members(&mut self, group: &Group) {
+    pub(super) fn index_members(&mut self, group: &Group) {
         for user in &group.members {
             self.tables
                 .put(Table::GroupMembers, &member_key(*user, group.id), Vec::new());

@@ -6,14 +6,16 @@ use crate::authority::{DEFINITIONS_PER_SUBJECT_MAX, subject_prefix};
 use crate::command::{Refusal, Reply};
 use crate::ids::Id;
 use crate::names::Name;
-use crate::rbac::{Resource, RoleBinding, Subject, Verb};
-use crate::records::RbacDefinition;
+use crate::rbac::{Grants, Resource, RoleBinding, Subject, Verb};
+use crate::records::{Group, RbacDefinition, ServiceAccount, User};
 use crate::tables::{self, Table};
 
 /// What the names of definitions that belong to a token begin with.
 pub const TOKEN_DEFINITION_PREFIX: &str = "mcptoken-";
 /// Subjects or bindings in one definition.
 pub const DEFINITION_LINES_MAX: usize = 1_000;
+/// Owners who are told one by one that something of theirs ends. More, and everybody is: who still may comes back at once.
+const CUTS_MAX: usize = 10_000;
 /// No record has this version: a definition is written only if there is none of that name.
 pub const NONE_YET: u64 = 0;
 
@@ -77,6 +79,7 @@ impl Step<'_> {
             ..before.clone()
         };
         self.index_subjects(&after);
+        let losers = losers(&before, &after);
         let id = self.change(after);
         if let Some(administered) = administered
             && let Err(refusal) = self.still_administered(administered, "roleBindings")
@@ -84,7 +87,7 @@ impl Step<'_> {
             self.undo_rbac(&before);
             return Err(refusal);
         }
-        self.narrowed();
+        self.narrowed(&losers);
         Ok(Reply::Updated { id })
     }
 
@@ -102,7 +105,7 @@ impl Step<'_> {
             self.undo_rbac(&definition);
             return Err(refusal);
         }
-        self.narrowed();
+        self.narrowed(&definition.subjects);
         Ok(Reply::Deleted { id: definition.id })
     }
 
@@ -123,10 +126,31 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn narrowed(&mut self) {
+    /// Ends what is open on behalf of those who lost something, and of nobody else. It is waited for in any case: who lost something
+    /// before, in a change that was not waited for to its end, is refused by all only after this one.
+    fn narrowed(&mut self, losers: &[Subject]) {
         self.effects.policy_changed = true;
-        self.effects.cuts.push(Cut::All);
         self.restricts = true;
+        let mut cuts = Vec::new();
+        for subject in losers {
+            match subject {
+                Subject::User(email) => cuts.extend(self.named::<User>(email.as_str()).map(|u| Cut::Owner(u.id)).ok()),
+                Subject::Group(name) => {
+                    let group = self.named::<Group>(name.as_str());
+                    cuts.extend(group.iter().flat_map(|g| g.members.iter().copied().map(Cut::Owner)));
+                }
+                Subject::ServiceAccount(name) => {
+                    let account = self.named::<ServiceAccount>(name.as_str());
+                    cuts.extend(account.map(|a| Cut::Owner(a.id)).ok());
+                }
+                Subject::McpToken(hash) => cuts.push(Cut::Token(*hash)),
+            }
+            if cuts.len() > CUTS_MAX {
+                cuts = vec![Cut::All];
+                break;
+            }
+        }
+        self.effects.cuts.extend(cuts);
     }
 
     fn undo_rbac(&mut self, before: &RbacDefinition) {
@@ -191,6 +215,15 @@ impl Step<'_> {
             }
         }
     }
+}
+
+/// The subjects of a definition that may do less after its change than before: those who are not in it any more, and all of them
+/// if it grants less than it did.
+fn losers(before: &RbacDefinition, after: &RbacDefinition) -> Vec<Subject> {
+    let grants: Grants = after.role_bindings.iter().cloned().collect();
+    let narrower = !before.role_bindings.iter().all(|binding| grants.cover(binding));
+    let loses = |subject: &&Subject| narrower || !after.subjects.contains(subject);
+    before.subjects.iter().filter(loses).cloned().collect()
 }
 
 fn subject_key(subject: &Subject, definition: Id) -> Vec<u8> {

@@ -85,6 +85,11 @@ impl Step<'_> {
             let refers = referred(&server.spec.transport).is_ok_and(|names| names.contains_key(name));
             servers.extend(refers.then_some(server.id));
         });
+        self.cut_projects_with(&servers);
+    }
+
+    /// Ends what is open on behalf of the projects to which one of these servers is attached.
+    pub(super) fn cut_projects_with(&mut self, servers: &[Id]) {
         if servers.is_empty() {
             return;
         }

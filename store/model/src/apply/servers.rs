@@ -40,8 +40,14 @@ impl Step<'_> {
         let mut server: Server = self.named_at(name.as_str(), if_version)?;
         self.may_run(spec, Some(&server.spec))?;
         self.may_refer(spec, Some(&server.spec))?;
+        // What runs at the old place ends; and what changes nothing may repeat a change that moved it and was not waited for.
+        let moved = server.spec.transport != spec.transport;
+        self.restricts = moved || server.spec == *spec;
         server.spec = spec.clone();
         let id = self.change(server);
+        if moved {
+            self.cut_projects_with(&[id]);
+        }
         self.effects.policy_changed = true;
         Ok(Reply::Updated { id })
     }

@@ -130,7 +130,7 @@ impl Step<'_> {
             .collect()
     }
 
-    fn drop_session(&mut self, session: &Session) {
+    pub(super) fn drop_session(&mut self, session: &Session) {
         self.tables
             .remove(Table::SessionOwners, &owner_key(session.user, session.hash));
         self.tables.remove(Table::Sessions, &session.hash.0);

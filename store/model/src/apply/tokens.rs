@@ -63,17 +63,7 @@ impl Step<'_> {
             status: TokenStatus::Active,
             origin: self.origin(),
         };
-        self.save(&token);
-        self.tables.put(Table::TokenHashes, &hash.0, id.to_bytes().to_vec());
-        self.tables.put(
-            Table::TokenNames,
-            &name_key(project.id, name.as_str()),
-            id.to_bytes().to_vec(),
-        );
-        self.tables.put(Table::TokenOwners, &owner_key(owner, *id), Vec::new());
-        if let Some(key) = expiry_key(&token) {
-            self.tables.put(Table::Expiries, &key, Vec::new());
-        }
+        self.enlist(&token);
         if !bindings.is_empty() {
             self.define_for(&token, bindings.clone())?;
         }
@@ -83,6 +73,20 @@ impl Step<'_> {
             replaced,
             bindings,
         })
+    }
+
+    /// Stores an active token with everything by which it is found.
+    pub(super) fn enlist(&mut self, token: &McpToken) {
+        let id = token.id.to_bytes().to_vec();
+        self.save(token);
+        self.tables.put(Table::TokenHashes, &token.hash.0, id.clone());
+        self.tables
+            .put(Table::TokenNames, &name_key(token.project, token.name.as_str()), id);
+        self.tables
+            .put(Table::TokenOwners, &owner_key(token.owner, token.id), Vec::new());
+        if let Some(key) = expiry_key(token) {
+            self.tables.put(Table::Expiries, &key, Vec::new());
+        }
     }
 
     pub(super) fn revoke_token(&mut self, id: Id) -> Result<Reply, Refusal> {

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use mcp_model::backup;
 use mcp_model::command::{Actor, Command, Envelope, JoinRefusal, Outcome, Refusal, Reply};
 use mcp_model::frame::{self, Framed};
 use mcp_model::ids::{CommandId, NodeId};
 use mcp_model::records::*;
+use mcp_model::reply::{Listed, Restored};
 use mcp_model::token::TokenHash;
 
 use super::samples::{commands, email, id, name, node, origin, project_spec, server_specs, tool_list};
@@ -46,6 +48,32 @@ fn commands_keep_their_bytes() {
     };
     line(&mut out, "CloseSession", &by_account);
     expect_file(&here("golden").join("commands.txt"), &out);
+}
+
+fn listed(names: &[&str]) -> Listed {
+    let mut listed = Listed::default();
+    names.iter().for_each(|name| listed.add((*name).to_owned()));
+    listed
+}
+
+/// The head of a backup is read by every later program.
+#[test]
+fn the_head_of_a_backup_keeps_its_bytes() {
+    let header = backup::Header {
+        cluster_id: id(1),
+        index: 2,
+        taken_ms: 3,
+        program: "p".into(),
+        feature_level: 1,
+        key_id: [4; 8],
+        counts: BTreeMap::from([(2, 5)]),
+        body_bytes: 6,
+        body_sha256: [7; 32],
+    };
+    let bytes = backup::head(&header);
+    assert_eq!(backup::header(&bytes), Ok(header));
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    expect_file(&here("golden").join("backup.txt"), &format!("{hex}\n"));
 }
 
 #[test]
@@ -187,6 +215,14 @@ fn records_keep_their_bytes() {
         Reply::Noted,
         Reply::NodeEnrolled { voter: true },
         Reply::Refused(Refusal::Join(JoinRefusal::Used)),
+        Reply::Restored(Restored {
+            backup_index: 5,
+            revived: listed(&["p/a"]),
+            refused: listed(&["p/b", "p/c"]),
+            revoked: listed(&[]),
+            users_back: listed(&["a@b.c"]),
+            sessions_closed: 7,
+        }),
     ];
     for reply in replies {
         line(

@@ -7,6 +7,7 @@ mod golden;
 mod matrix;
 mod property;
 mod recovery;
+mod restore;
 mod rules;
 mod samples;
 

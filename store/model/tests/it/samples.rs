@@ -320,5 +320,17 @@ fn principals() -> Vec<Command> {
             if_version: None,
         },
         Command::WithdrawJoin { id: id(4) },
+        Command::StageRestore {
+            restore: id(6),
+            part: 1,
+            bytes: vec![1, 2, 3],
+        },
+        Command::FinishRestore {
+            restore: id(6),
+            head: vec![4, 5],
+            revive_tokens: true,
+            any_cluster: false,
+        },
+        Command::DropRestore { restore: id(6) },
     ]
 }

@@ -41,6 +41,7 @@ pub(crate) fn founded() -> World {
         actor: Actor::System,
         now_ms: 1_000,
         index: 0,
+        backup: Default::default(),
     }
 }
 

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use mcp_model::apply::{Cut, Effects, apply};
 use mcp_model::authority::Rights;
+use mcp_model::backup;
 use mcp_model::command::{Actor, Command, Envelope, Outcome, Reply, TokenGrant};
 use mcp_model::ids::{CommandId, Id, NodeId};
 use mcp_model::names::{Email, Name};
 use mcp_model::rbac::Subject;
 use mcp_model::records::{
-    JoinToken, NodeRecord, Origin, ProjectSpec, Server, ServerSpec, Session, ToolNaming, Transport, User,
+    ClusterRecord, JoinToken, NodeRecord, Origin, ProjectSpec, Server, ServerSpec, Session, ToolNaming, Transport, User,
 };
 use mcp_model::tables::{self, MemTables, Table};
 use mcp_model::token::TokenHash;
@@ -20,6 +21,8 @@ pub(crate) struct World {
     pub(crate) actor: Actor,
     pub(crate) now_ms: u64,
     pub(crate) index: u64,
+    /// The backup that was saved last: its head and its body.
+    pub(crate) backup: (Vec<u8>, Vec<u8>),
 }
 
 impl World {
@@ -32,6 +35,8 @@ impl World {
             ["open", n] => return vec![self.open(n)],
             ["as", who] => self.actor = Actor::User(self.user(who)),
             ["at", ms] => self.now_ms = ms.parse().unwrap(),
+            ["save"] => self.save(),
+            ["restore", ref how @ ..] => return self.restore(how),
             ["can", ref rest @ ..] => return vec![self.can(rest)],
             _ => return self.command(&words),
         }
@@ -53,9 +58,51 @@ impl World {
         if answer { "yes".to_owned() } else { "no".to_owned() }
     }
 
+    /// Takes a backup of everything as it is.
+    pub(crate) fn save(&mut self) {
+        let cluster: ClusterRecord = tables::load(&self.tables, &[0]).unwrap();
+        let occasion = backup::Occasion {
+            cluster_id: cluster.cluster_id,
+            index: self.index,
+            taken_ms: self.now_ms,
+            program: "test".to_owned(),
+            feature_level: cluster.feature_level,
+            key_id: [0; 8],
+        };
+        let header = backup::survey(&self.tables, occasion);
+        let mut body = Vec::new();
+        backup::each_row(&self.tables, |_, row| {
+            body.extend_from_slice(&row);
+            true
+        });
+        self.backup = (backup::head(&header), body);
+    }
+
+    /// Lays the last backup down in small pieces and restores it: `restore [revive] [other]`.
+    fn restore(&mut self, how: &[&str]) -> Vec<String> {
+        let restore = Id::from_u128(u128::from(self.index) + 0x7000);
+        let (head, body) = self.backup.clone();
+        for (part, bytes) in (0..).zip(body.chunks(100)) {
+            let bytes = bytes.to_vec();
+            self.carry_out(Command::StageRestore { restore, part, bytes });
+        }
+        self.carry_out(Command::FinishRestore {
+            restore,
+            head,
+            revive_tokens: how.contains(&"revive"),
+            any_cluster: how.contains(&"other"),
+        })
+    }
+
     fn command(&mut self, words: &[&str]) -> Vec<String> {
         self.index += 1;
         let command = self.parse(words);
+        self.index -= 1;
+        self.carry_out(command)
+    }
+
+    pub(crate) fn carry_out(&mut self, command: Command) -> Vec<String> {
+        self.index += 1;
         let id = CommandId(u128::from(self.index));
         let envelope = Envelope {
             id,
@@ -72,7 +119,7 @@ impl World {
             &envelope,
             &mut Effects::default(),
         );
-        if tables::load::<mcp_model::records::ClusterRecord>(&self.tables, &[0]).is_some() {
+        if tables::load::<ClusterRecord>(&self.tables, &[0]).is_some() {
             assert_eq!(outcome, repeated, "a repetition is answered alike");
         }
         describe(&outcome, &effects)
@@ -443,6 +490,10 @@ fn describe(outcome: &Outcome, effects: &Effects) -> Vec<String> {
         Reply::Noted => "noted".to_owned(),
         Reply::NodeEnrolled { voter: true } => "enrolled as a voter to be".to_owned(),
         Reply::NodeEnrolled { voter: false } => "enrolled as a learner".to_owned(),
+        Reply::Restored(it) => format!(
+            "restored: revived {:?}, stay refused {:?}, revoked {:?}, users back {:?}, sessions closed {}",
+            it.revived.names, it.refused.names, it.revoked.names, it.users_back.names, it.sessions_closed
+        ),
     };
     let mut lines = vec![reply];
     if outcome.restricts {
