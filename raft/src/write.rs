@@ -92,10 +92,14 @@ pub(crate) async fn write(
             });
         };
         match attempt(core, &bytes, wait, left).await {
-            Attempt::Answered(WriteAnswer::Done { outcome, receipt }) => return Ok(Written { outcome, receipt }),
-            Attempt::Answered(WriteAnswer::Busy) => busy = true,
-            Attempt::Answered(WriteAnswer::Unknown) | Attempt::Lost => sent = true,
-            Attempt::Answered(WriteAnswer::NotLeader) | Attempt::NotSent => {}
+            Attempt::Answered(answer) => match *answer {
+                WriteAnswer::Done { outcome, receipt } => return Ok(Written { outcome, receipt }),
+                WriteAnswer::Busy => busy = true,
+                WriteAnswer::Unknown => sent = true,
+                WriteAnswer::NotLeader => {}
+            },
+            Attempt::Lost => sent = true,
+            Attempt::NotSent => {}
         }
         tokio::select! {
             () = tokio::time::sleep(RETRY.min(left)) => {}
@@ -105,7 +109,7 @@ pub(crate) async fn write(
 }
 
 enum Attempt {
-    Answered(WriteAnswer),
+    Answered(Box<WriteAnswer>),
     NotSent,
     Lost,
 }
@@ -115,7 +119,8 @@ async fn attempt(core: &Arc<Core>, bytes: &[u8], wait: WaitFor, left: Duration) 
         return Attempt::NotSent;
     };
     if leader == core.me {
-        return Attempt::Answered(Box::pin(lead(core, bytes.to_vec(), wait, left)).await);
+        let answer = Box::pin(lead(core, bytes.to_vec(), wait, left)).await;
+        return Attempt::Answered(Box::new(answer));
     }
     let Some(link) = core.link(leader) else {
         return Attempt::NotSent;
@@ -132,7 +137,7 @@ async fn attempt(core: &Arc<Core>, bytes: &[u8], wait: WaitFor, left: Duration) 
         () = leads_no_more(core, leader) => return Attempt::Lost,
     };
     match answer {
-        Ok(answer) => Attempt::Answered(answer),
+        Ok(answer) => Attempt::Answered(Box::new(answer)),
         Err(LinkError::Refused(..) | LinkError::NotConnected(..)) => Attempt::NotSent,
         Err(_) => Attempt::Lost,
     }
