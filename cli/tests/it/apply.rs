@@ -76,7 +76,8 @@ fn objects_are_made_in_the_order_in_which_they_need_each_other_and_then_left_alo
     )
     .done();
     assert!(
-        said.out.contains("server/git configured\n")
+        said.out
+            .contains("server/git configured: effective on 3 of 3 replicas (12 ms)\n")
             && said
                 .out
                 .contains("project/vllm configured: effective on 3 of 3 replicas (12 ms)\n")

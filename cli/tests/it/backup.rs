@@ -43,7 +43,7 @@ fn a_backup_is_saved_verified_and_restored() {
         &words(&format!("backup verify {file} -o jsonpath={{.holds.tokens}}")),
         "",
     );
-    assert_eq!(told.done().out, "2\n");
+    assert_eq!(told.done().out, "2");
 
     world.run("revoke mcptoken ci -p demo").done();
     world.run("create mcptoken later -p demo").done();
@@ -140,9 +140,5 @@ fn a_restore_whose_outcome_is_not_known_is_asked_for_again_and_not_made_twice() 
     assert!(again.contains(" --id "), "{again}");
     world.run(again).done();
     let status = "get mcptoken since -p demo -o jsonpath={.status}";
-    assert_eq!(
-        world.run(status).done().out,
-        "active\n",
-        "the restore was not made anew"
-    );
+    assert_eq!(world.run(status).done().out, "active", "the restore was not made anew");
 }
