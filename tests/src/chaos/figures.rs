@@ -154,9 +154,11 @@ fn probes(history: &History, judgement: &Judgement) {
             share(served.owed_without_ns, served.owed_ns)
         );
     }
-    if !history.stalls.is_empty() {
+    let stalled: u64 = history.stalls.iter().map(|s| s.end - s.begin).sum();
+    if stalled > 0 {
+        let seconds = stalled / 1_000_000_000;
         println!(
-            "the machine did not run this process {} times for more than 0.7 s",
+            "the machine was too busy to judge availability for {seconds} s, {} times",
             history.stalls.len()
         );
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use nix::sys::signal::Signal;
 
-use super::faults::Field;
+use super::field::Field;
 use super::history::{Fault, History, Kind, Line, Probe, Role};
 use super::machine::ready;
 use super::world::World;
@@ -94,14 +94,12 @@ pub(super) fn void(history: &History) -> Option<String> {
 
 /// The figure.
 pub(super) fn print(history: &History) {
-    if history.run.only_leader_kills {
-        let (met, missed) = at_survivors(history);
-        let kills = history.faults.len();
-        println!(
-            "\nleaders killed   {kills}: {} of {met} probes at survivors were not admitted",
-            missed.len()
-        );
-    }
+    let (met, missed) = at_survivors(history);
+    let kills = history.faults.len();
+    println!(
+        "leaders killed: {kills}; probes at survivors meanwhile: {met}, of which {} were not admitted",
+        missed.len()
+    );
 }
 
 #[cfg(test)]

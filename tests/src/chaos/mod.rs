@@ -10,10 +10,12 @@
 mod available;
 mod end;
 mod faults;
+mod field;
 mod figures;
 mod history;
 mod kills;
 mod machine;
+mod membership;
 mod net;
 mod options;
 mod oracle;
@@ -21,6 +23,7 @@ mod probes;
 mod run;
 mod schedule;
 mod spans;
+mod stalls;
 mod upstream;
 mod world;
 mod writers;
@@ -60,8 +63,10 @@ fn carry_out(options: &Options) -> anyhow::Result<ExitCode> {
 
 fn judge(history: &History) -> anyhow::Result<ExitCode> {
     let judgement = oracle::judge(history);
-    figures::print(history, &judgement);
-    kills::print(history);
+    match history.run.only_leader_kills {
+        true => kills::print(history),
+        false => figures::print(history, &judgement),
+    }
     figures::verdict(&judgement);
     Ok(match judgement.word() {
         "pass" => ExitCode::SUCCESS,

@@ -60,14 +60,12 @@ pub(super) fn judge(history: &History) -> Judgement {
     violations.extend(called_dead(history, &certain));
     violations.extend(lost(history));
     let served = served(history, &certain);
-    for (slot, served) in served.iter().enumerate() {
+    // Of a run that broke off, the last faults are not known.
+    let told = history.end.is_some();
+    for (slot, served) in served.iter().enumerate().filter(|_| told) {
         violations.extend(served.too_long.iter().map(|span| {
-            let ms = (span.end - span.begin) / 1_000_000;
-            Violation::Unavailable(format!(
-                "place {} did not admit for {ms} ms from {}",
-                slot + 1,
-                since(history, span.begin)
-            ))
+            let (ms, at) = ((span.end - span.begin) / 1_000_000, since(history, span.begin));
+            Violation::Unavailable(format!("place {} did not admit for {ms} ms from {at}", slot + 1))
         }));
     }
     if history.run.only_leader_kills {

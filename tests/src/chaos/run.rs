@@ -12,14 +12,14 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 use super::end;
-use super::faults::Field;
+use super::field::Field;
 use super::history::{Line, Recorder, Run, Slot, Span};
 use super::machine::{Machine, PASSWORD, Place, admin, api_url, ready};
 use super::options::Options;
 use super::probes::{VOLLEY_WAIT, keep_probing};
-use super::world::{World, watch_for_stalls};
+use super::world::World;
 use super::writers::Writer;
-use super::{kills, net, schedule};
+use super::{kills, net, schedule, stalls};
 use crate::api::Api;
 use crate::clock::now_ns;
 use crate::random::Random;
@@ -214,7 +214,7 @@ async fn wait_until_served(world: &Arc<World>, nodes: Slot) -> anyhow::Result<()
 /// Everybody who works until the run stops.
 fn clients(world: &Arc<World>, random: &mut Random, probes_only: bool) -> JoinSet<()> {
     let mut busy = JoinSet::new();
-    busy.spawn(watch_for_stalls(Arc::clone(world)));
+    busy.spawn(stalls::watch(Arc::clone(world)));
     let (clients, pause) = match probes_only {
         true => (CLIENTS * 2, PROBE_PAUSE / 2),
         false => (CLIENTS, PROBE_PAUSE),

@@ -11,7 +11,6 @@ use serde_json::Value;
 use super::history::{Recorder, Slot, Subject};
 use super::machine::{api_url, name};
 use crate::api::Api;
-use crate::clock::now_ns;
 use crate::random::Random;
 
 /// How long a question about the cluster may take.
@@ -186,20 +185,4 @@ async fn leader_by(slot: Slot, session: &str) -> anyhow::Result<(u64, Slot)> {
     let leader = (0..=u8::MAX).find(|slot| leading["name"] == name(*slot).as_str());
     let term = status["term"].as_u64().context("no term")?;
     Ok((term, leader.context("the leader has no place")?))
-}
-
-/// Writes down when this process was not run for a while: then the nodes were not either.
-pub(super) async fn watch_for_stalls(world: Arc<World>) {
-    const TICK: Duration = Duration::from_millis(50);
-    const STALL_NS: u64 = 700_000_000;
-    let mut last = now_ns();
-    while !world.is_stopping() {
-        tokio::time::sleep(TICK).await;
-        let now = now_ns();
-        if now - last > STALL_NS {
-            let span = super::history::Span { begin: last, end: now };
-            world.recorder.record(super::history::Line::Stall(span));
-        }
-        last = now;
-    }
 }
