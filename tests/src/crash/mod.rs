@@ -52,13 +52,15 @@ struct Options {
 pub fn main() -> anyhow::Result<()> {
     let options = options(std::env::args().skip(1))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(&options)).with_context(|| {
-        format!(
-            "seed {seed}: again with --seed {seed} --rounds {rounds}",
-            seed = options.seed,
-            rounds = options.rounds
-        )
-    })
+    match runtime.block_on(run(&options)) {
+        Ok(verdict) => println!("crash: PASSED: {verdict}"),
+        Err(error) => {
+            let (seed, rounds) = (options.seed, options.rounds);
+            println!("crash: FAILED: seed {seed}, again with --seed {seed} --rounds {rounds}: {error:#}");
+            std::process::exit(1);
+        }
+    }
+    Ok(())
 }
 
 fn options(args: impl Iterator<Item = String>) -> anyhow::Result<Options> {
@@ -88,7 +90,7 @@ fn options(args: impl Iterator<Item = String>) -> anyhow::Result<Options> {
     Ok(options)
 }
 
-async fn run(options: &Options) -> anyhow::Result<()> {
+async fn run(options: &Options) -> anyhow::Result<String> {
     let temporary = tempfile::tempdir()?;
     let dir = options.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     std::fs::create_dir_all(&dir)?;
@@ -139,18 +141,17 @@ async fn run(options: &Options) -> anyhow::Result<()> {
     }
     cluster.stop().await?;
     let (minted, revoked) = history.acknowledged();
-    println!(
-        "crash: {} rounds (one node {}, two {}, all {}; {ruined} stores ruined), {minted} tokens and {revoked} revokes acknowledged, none \
-         missing on any node",
-        options.rounds, killed[0], killed[1], killed[2]
-    );
     if options.cut.is_none() && options.rounds >= NODES && killed.contains(&0) {
         bail!("void: a kind of kill did not happen");
     }
     if minted + revoked < WRITES_PER_ROUND * options.rounds {
         bail!("void: only {} writes were acknowledged", minted + revoked);
     }
-    Ok(())
+    Ok(format!(
+        "{} rounds (one node {}, two {}, all {}; {ruined} stores ruined), {minted} tokens and {revoked} revokes acknowledged, none \
+         missing on any node",
+        options.rounds, killed[0], killed[1], killed[2]
+    ))
 }
 
 /// Where one node is killed, which of its stores is ruined as well before it starts again: none, the state, the log, in turn.

@@ -464,6 +464,7 @@ mod tests {
             }
             set_aside += usize::from(aside);
         }
+        println!("{flips} flips and cuts of segments: {set_aside} set aside, {broken} found broken by the check");
         assert!(set_aside > 0 && broken > 0, "{set_aside} set aside, {broken} broken");
     }
 }
