@@ -249,7 +249,7 @@ impl Api {
                 match self.ask(node, ask).await {
                     Ok((status, bytes)) => {
                         self.first.set(at);
-                        return read(ask, status, &bytes);
+                        return read(ask.what, status, &bytes);
                     }
                     Err(miss) => misses.push((node.url.as_str(), miss)),
                 }
@@ -403,10 +403,10 @@ fn encode(what: &str, body: &impl Serialize) -> Result<Vec<u8>, Failure> {
     serde_json::to_vec(body).map_err(wrong)
 }
 
-fn read<T: DeserializeOwned>(ask: &Ask<'_>, status: u16, bytes: &[u8]) -> Result<Result<Answer<T>, Problem>, Failure> {
+fn read<T: DeserializeOwned>(what: &str, status: u16, bytes: &[u8]) -> Result<Result<Answer<T>, Problem>, Failure> {
     let strange = |why: String| {
         Failure::new(
-            format!("cannot {}", ask.what),
+            format!("cannot {}", what),
             format!("unusable answer (HTTP status {status}): {why}"),
         )
         .next("mcpctl config view (is the URL that of a node's API?)")
@@ -417,6 +417,11 @@ fn read<T: DeserializeOwned>(ask: &Ask<'_>, status: u16, bytes: &[u8]) -> Result
     }
     let problem = serde_json::from_slice(bytes).map_err(|_| strange("not a problem of the API".to_owned()))?;
     Ok(Err(problem))
+}
+
+/// For the fuzzer: bytes as the answer of a node.
+pub(crate) fn decode(status: u16, bytes: &[u8]) {
+    let _answer = read::<serde_json::Value>("do it", status, bytes).is_ok();
 }
 
 fn sensitive(session: &str) -> Option<HeaderValue> {

@@ -269,6 +269,14 @@ impl Run<'_> {
     }
 }
 
+/// For the fuzzer: bytes as the URL of a server, and as the result of a tool, which is shown without commands to the terminal.
+pub(crate) fn decode(bytes: &[u8]) {
+    let _url = health_url(&String::from_utf8_lossy(bytes));
+    if let Ok(result) = serde_json::from_slice(bytes) {
+        assert!(!shown(&result).contains('\u{1b}'));
+    }
+}
+
 /// `<base>/healthz`: the endpoint's URL up to the part that names the project.
 fn health_url(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or(url).trim_end_matches('/');

@@ -67,6 +67,13 @@ fn split(text: &str) -> Option<(&str, &str)> {
     Some((&text[..end + before.len()], value))
 }
 
+/// For the fuzzer: a text as what is waited for.
+pub(crate) fn decode(text: &str) {
+    for kind in [Kind::McpTokens, Kind::Servers, Kind::Nodes, Kind::Projects] {
+        let _state = State::parse(kind, text).is_ok();
+    }
+}
+
 pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<Exit, Failure> {
     let target = get::target(&args.kind, args.name.as_slice())?;
     let kind = target.kind;

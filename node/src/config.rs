@@ -233,6 +233,11 @@ impl Config {
         Config::of(Layers::of_file(path)?)
     }
 
+    /// The same of a text; `file` is where it would stand.
+    pub(crate) fn of_text(file: std::path::PathBuf, text: &str) -> anyhow::Result<Config> {
+        Config::of(Layers::of_text(file, text)?)
+    }
+
     fn of(mut layers: Layers) -> anyhow::Result<Config> {
         let name = layers.required(
             "name",

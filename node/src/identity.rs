@@ -60,7 +60,12 @@ impl Identity {
                 path.display()
             )
         })?;
-        let identity: Identity = serde_json::from_str(&text).with_context(|| {
+        Identity::read(&path, &text)
+    }
+
+    /// What stands in the file at `path`.
+    pub(crate) fn read(path: &Path, text: &str) -> anyhow::Result<Identity> {
+        let identity: Identity = serde_json::from_str(text).with_context(|| {
             format!(
                 "{} is damaged: put back a copy of it (it never changes but for `hadData` and `removed`), or move the \
                      directory away and let the machine join anew with `mcpnode join`",

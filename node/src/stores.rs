@@ -118,10 +118,12 @@ fn not_ready(why: watch::Receiver<String>) -> Router {
 
 /// What was noted of the others. Nothing that helps is no fault: the state knows them too, as a rule.
 fn noted(dir: &Path) -> Vec<Member> {
-    let noted = fs::read(dir.join(PEERS_FILE)).ok();
-    let noted: Vec<Noted> = noted
-        .and_then(|text| serde_json::from_slice(&text).ok())
-        .unwrap_or_default();
+    noted_in(&fs::read(dir.join(PEERS_FILE)).unwrap_or_default())
+}
+
+/// The members that a note of them names.
+pub(crate) fn noted_in(note: &[u8]) -> Vec<Member> {
+    let noted: Vec<Noted> = serde_json::from_slice(note).unwrap_or_default();
     let member = |noted: Noted| {
         Some(Member {
             id: noted.id.parse::<NodeId>().ok()?,

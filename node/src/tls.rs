@@ -45,6 +45,14 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
+/// For the fuzzer: bytes as a file of certificates, or of a key, in PEM.
+pub(crate) fn decode(bytes: &[u8]) {
+    let _chain = CertificateDer::pem_slice_iter(bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .is_ok();
+    let _secret = PrivateKeyDer::from_pem_slice(bytes).is_ok();
+}
+
 fn load(cert: &Path, key: &Path) -> anyhow::Result<Arc<CertifiedKey>> {
     let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let chain = chain.with_context(|| format!("{} cannot be read as PEM", cert.display()))?;

@@ -1,6 +1,7 @@
 //! What this package decodes, each as a function of bytes that anybody may have written: none may panic, or take memory that the
 //! bytes do not have. The fuzz targets in `tests/fuzz` and a test here run the same functions.
 
+use mcp_model::backup::{self, Check};
 use mcp_model::command::{Envelope, Outcome};
 use mcp_model::frame::{self, Framed};
 use mcp_model::records::*;
@@ -11,11 +12,12 @@ use crate::{checked, log, rows, snapshot};
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const ALL: [Decoder; 4] = [
+pub const ALL: [Decoder; 5] = [
     ("record", record),
     ("log", log::decode_anything),
     ("row", row),
     ("snapshot", a_snapshot),
+    ("backup", a_backup),
 ];
 
 macro_rules! each_kind {
@@ -83,6 +85,27 @@ fn a_snapshot(bytes: &[u8]) {
         rows <= bytes.len() && read.is_ok() <= (bytes.len() >= 40),
         "rows come from the bytes"
     );
+}
+
+/// A backup, as a command line checks it before it sends it. However it comes in pieces, it is judged alike; one that is taken has the head
+/// that it says.
+fn a_backup(bytes: &[u8]) {
+    let judged = |size: usize| {
+        let mut check = Check::default();
+        for piece in bytes.chunks(size) {
+            check.push(piece)?;
+        }
+        let head = check.head().map(<[u8]>::to_vec);
+        check.finish().map(|header| (header, head))
+    };
+    let whole = judged(bytes.len().max(1));
+    for size in [1, 13] {
+        assert_eq!(judged(size).is_ok(), whole.is_ok(), "in pieces of {size}");
+    }
+    if let Ok((header, head)) = whole {
+        assert_eq!(head.as_deref(), Some(&backup::head(&header)[..]));
+    }
+    let _header = backup::header(bytes).is_ok();
 }
 
 #[cfg(test)]

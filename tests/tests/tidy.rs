@@ -15,7 +15,7 @@ fn root() -> PathBuf {
 
 /// Packages with their folder and what they may depend on among ourselves. Development dependencies count for the tests'
 /// sake only where they are named.
-const PACKAGES: [(&str, &str, &[&str]); 10] = [
+const PACKAGES: [(&str, &str, &[&str]); 11] = [
     ("mcp-model", "store/model", &[]),
     ("mcp-store", "store", &["mcp-model"]),
     ("mcp-api", "node/api", &["mcp-model"]),
@@ -41,6 +41,19 @@ const PACKAGES: [(&str, &str, &[&str]); 10] = [
         "mcp-tests",
         "tests",
         &["mcp-model", "mcp-store", "mcp-gateway", "mcp-wire", "mcp-api"],
+    ),
+    (
+        "mcp-fuzz",
+        "tests/fuzz",
+        &[
+            "mcp-store",
+            "mcp-raft",
+            "mcp-wire",
+            "mcp-gateway",
+            "mcpd",
+            "mcpnode",
+            "mcpctl",
+        ],
     ),
 ];
 
@@ -153,7 +166,7 @@ fn clap_is_named_only_in_the_command_lines() {
             continue;
         }
         for (at, line) in code(&path) {
-            let parses = shown(&path) == "node/src/main.rs" && line.contains("clap::Parser");
+            let parses = shown(&path) == "node/src/lib.rs" && line.contains("clap::Parser");
             assert!(!line.contains("clap::") || parses, "{}:{at} names clap", shown(&path));
         }
     }

@@ -189,6 +189,17 @@ fn items(array: &str, name_of: impl for<'a> Fn(&Entry<'a>) -> Option<&'a RawValu
     entries.into_iter().filter_map(item).collect()
 }
 
+/// For the fuzzer: bytes as the raw list of an upstream. A name's place is where the name stands.
+pub(crate) fn decode_lists(bytes: &[u8]) {
+    let array = String::from_utf8_lossy(bytes);
+    for item in items(&array, |entry| entry.name) {
+        let name = &item.json[item.name_at.clone()];
+        assert_eq!(serde_json::from_str::<Box<str>>(name).ok(), Some(item.name));
+    }
+    let _resources = items(&array, |entry| entry.uri).len();
+    let _templates = items(&array, |entry| entry.uri_template).len();
+}
+
 /// An offer with the list it was compiled from.
 type Compiled = (Arc<ToolList>, Arc<Offer>);
 

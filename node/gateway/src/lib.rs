@@ -12,6 +12,9 @@ pub mod cluster;
 pub mod limits;
 pub mod metrics;
 
+#[doc(hidden)]
+pub mod decoders;
+
 mod admit;
 mod bearer;
 mod body;

@@ -88,6 +88,11 @@ fn name(segment: &str) -> Option<Name> {
     Name::parse(&String::from_utf8(decoded).ok()?).ok()
 }
 
+/// For the fuzzer: a path as an endpoint.
+pub(crate) fn decode_path(path: &str) {
+    let _endpoint = Endpoint::of(path).is_some();
+}
+
 async fn mcp(State(gateway): State<Arc<Inner>>, request: HttpRequest) -> Response {
     let Some(endpoint) = Endpoint::of(request.uri().path()) else {
         return respond::empty(StatusCode::NOT_FOUND);

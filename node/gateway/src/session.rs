@@ -123,6 +123,10 @@ impl Sessions {
             .open_in_place(nonce, Aad::from(PURPOSE), sealed)
             .map_err(|_| NoSession)?;
         let session = Session::from_bytes(plain).ok_or(NoSession)?;
+        self.checked(session, token, project, now_ms)
+    }
+
+    fn checked(&self, session: Session, token: TokenHash, project: Id, now_ms: u64) -> Result<Session, NoSession> {
         let over = now_ms > session.issued_ms.saturating_add(self.lifetime_ms);
         if over
             || session.project != project
@@ -132,6 +136,17 @@ impl Sessions {
             return Err(NoSession);
         }
         Ok(session)
+    }
+
+    /// For the fuzzer: bytes as what a seal held. What is read is written as the same bytes, and is the token's or refused.
+    pub(crate) fn decode_sealed(&self, plain: &[u8], token: TokenHash, project: Id) {
+        let Some(session) = Session::from_bytes(plain) else {
+            return;
+        };
+        assert_eq!(Session::from_bytes(&session.to_bytes()).as_ref(), Some(&session));
+        if let Ok(session) = self.checked(session, token, project, 1) {
+            assert!(session.token == token && session.project == project);
+        }
     }
 
     /// Remembers that a session was ended by its client.

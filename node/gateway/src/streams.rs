@@ -91,6 +91,11 @@ pub(crate) fn legacy(gateway: Arc<Inner>, permit: Permit, only: Option<Id>, room
     )
 }
 
+/// For the fuzzer: bytes as the params of `subscriptions/listen`.
+pub(crate) fn decode_filter(bytes: &[u8]) {
+    let _params = serde_json::from_slice::<ListenParams>(bytes).is_ok();
+}
+
 /// `subscriptions/listen`: the acknowledgement comes first and says what is honoured.
 pub(crate) fn modern(gateway: Arc<Inner>, request: Arc<Request>) -> Response {
     let (call, only) = (&request.call, request.only);

@@ -6,6 +6,8 @@
 //! In the order in which a request meets them: [`router`] takes it in, [`routes`] says which right it takes, `caller` finds
 //! out who asks, one module per noun answers, `write` hands changes to the cluster, `fault` says no.
 
+#[doc(hidden)]
+pub mod decoders;
 pub mod hosts;
 pub mod limits;
 pub mod openapi;

@@ -73,17 +73,37 @@ pub(crate) async fn run(args: &JoinArgs) -> anyhow::Result<Option<Config>> {
 fn read_token(file: &Path) -> anyhow::Result<PlainJoin> {
     let text = std::fs::read(file).with_context(|| format!("the join token cannot be read from {}", file.display()))?;
     let text = Zeroizing::new(text);
-    let head = &text[..text.len().min(TOKEN_BYTES_MAX)];
-    let token = std::str::from_utf8(head)
-        .ok()
-        .and_then(|text| PlainJoin::parse(text.trim()));
-    token.with_context(|| {
+    token_in(&text).with_context(|| {
         format!(
             "{} holds no join token (mcpctl_join_…): make one on any node of the cluster with `mcpctl cluster join-token > {}`",
             file.display(),
             file.display()
         )
     })
+}
+
+fn token_in(text: &[u8]) -> Option<PlainJoin> {
+    let head = &text[..text.len().min(TOKEN_BYTES_MAX)];
+    PlainJoin::parse(std::str::from_utf8(head).ok()?.trim())
+}
+
+/// For the fuzzer: bytes as the file of a join token, the address of a node, and what the door answers.
+pub(crate) fn decode_answer(bytes: &[u8]) {
+    if let Some(token) = token_in(bytes) {
+        assert!(String::from_utf8_lossy(bytes).contains(&**token.expose()));
+    }
+    let _address = address_of(&String::from_utf8_lossy(bytes)).is_ok();
+    let _no = serde_json::from_slice::<No>(bytes).is_ok();
+    if let Ok(answer) = serde_json::from_slice::<Answer>(bytes) {
+        let _parts = (answer.cluster.parse::<Id>().is_ok(), data_key_of(&answer).is_ok());
+    }
+}
+
+fn data_key_of(answer: &Answer) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    let key = STANDARD.decode(&answer.data_key).map(Zeroizing::new);
+    let key = key.context("the answer holds no data key")?;
+    let key = key.as_slice().try_into().context("the answer holds no data key")?;
+    Ok(Zeroizing::new(key))
 }
 
 /// `HOST`, `HOST:PORT` or `https://HOST:PORT`.
@@ -210,12 +230,7 @@ impl Asking {
     /// Writes the directory: complete, or not at all.
     fn settle(&self, answer: &Answer, config: &Config, home: &Home) -> anyhow::Result<()> {
         let cluster: Id = answer.cluster.parse().context("the answer names no cluster")?;
-        let data_key = Zeroizing::new(
-            STANDARD
-                .decode(&answer.data_key)
-                .context("the answer holds no data key")?,
-        );
-        let data_key: &[u8; 32] = data_key.as_slice().try_into().context("the answer holds no data key")?;
+        let data_key = data_key_of(answer)?;
         let mut files = Files::default();
         files.add(CA_FILE, answer.authority.as_bytes());
         files.add(PEER_FILE, &certs::both(&answer.peer_certificate, &self.peer_key));
@@ -223,7 +238,7 @@ impl Asking {
             LISTENER_FILE,
             &certs::both(&answer.listener_certificate, &self.listener_key),
         );
-        files.append(common_files(config, data_key));
+        files.append(common_files(config, &data_key));
         home.furnish(&files, &Identity::new(cluster, self.node))
     }
 }

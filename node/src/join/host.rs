@@ -163,6 +163,16 @@ impl Guest {
     }
 }
 
+/// For the fuzzer: bytes as the question of a machine that comes from elsewhere. Whoever is let on has a name and a secret, and is not said to
+/// be on this machine.
+pub(crate) fn decode_question(bytes: &[u8]) {
+    let from = SocketAddr::from(([10, 0, 0, 2], 9));
+    if let Ok(guest) = Guest::read(from, bytes) {
+        assert!(guest.hosts.len() <= HOSTS_MAX);
+        assert!(!guest.peer_address.starts_with("127.0.0.1:"));
+    }
+}
+
 /// A machine that says that it is on loopback, and comes from elsewhere, would never be reached.
 fn refuse_unreachable(from: SocketAddr, address: &str) -> Result<(), No> {
     let Some((host, _)) = address.rsplit_once(':') else {

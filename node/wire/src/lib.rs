@@ -21,6 +21,9 @@ pub mod sse;
 
 pub mod hidden;
 
+#[doc(hidden)]
+pub mod decoders;
+
 mod connect;
 mod pool;
 pub mod tls;

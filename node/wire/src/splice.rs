@@ -121,15 +121,26 @@ type Meta<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 /// The modern `_meta` keys of a request that we send on our own account, as members without braces.
 pub(crate) fn own_modern_meta() -> String {
-    format!(
-        r#""{META_PROTOCOL_VERSION}":"{}","{META_CLIENT_INFO}":{},"{META_CLIENT_CAPABILITIES}":{{}}"#,
-        NEWEST_MODERN.as_str(),
-        crate::OWN_INFO,
-    )
+    modern_meta(true, true)
 }
 
+fn modern_meta(info: bool, capabilities: bool) -> String {
+    let mut members = format!(r#""{META_PROTOCOL_VERSION}":"{}""#, NEWEST_MODERN.as_str());
+    if info {
+        members.push_str(&format!(r#","{META_CLIENT_INFO}":{}"#, crate::OWN_INFO));
+    }
+    if capabilities {
+        members.push_str(&format!(r#","{META_CLIENT_CAPABILITIES}":{{}}"#));
+    }
+    members
+}
+
+/// What a client has said of itself already must not stand there twice: its readers would differ about which one counts.
 fn add_modern_meta(message: &Message, edits: &mut Edits<'_>) {
-    let members = own_modern_meta();
+    let members = modern_meta(
+        message.meta_client_info().is_none(),
+        message.meta_capabilities().is_none(),
+    );
     let comma = |object: &str| if is_empty_object(object) { "" } else { "," };
     match (message.meta_span(), message.params_span()) {
         (Some(meta), _) => {
@@ -313,6 +324,9 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{ "name":"x"}}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"_meta":{ },"name":"x"}}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"_meta":{"a/b":1},"name":"x"}}"#,
+            // Found by the fuzzer: half of it is there already.
+            r#"{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{}}}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"_meta":{"io.modelcontextprotocol/clientInfo":{}}}}"#,
         ] {
             let added = Forward {
                 id: 1,

@@ -97,7 +97,16 @@ impl History {
     ) -> anyhow::Result<()> {
         let name = &cluster.nodes[node].name;
         for left in (0..LOOKS).rev() {
-            let listed = list(cluster, node).await.with_context(|| name.clone())?;
+            let listed = match list(cluster, node).await {
+                Ok(listed) => listed,
+                // A node that lost its lease for a moment says so, and one closes connections on which nothing comes, as when this
+                // program was stopped: they are asked again, like one that is late.
+                Err(_) if left > 0 => {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    continue;
+                }
+                Err(error) => return Err(error).with_context(|| name.clone()),
+            };
             let wrong = expected.iter().find(|(id, token)| !token.fits(listed.get(*id)));
             let Some((id, token)) = wrong else { break };
             if left == 0 {
@@ -146,13 +155,27 @@ async fn try_bearers(gateway_url: &str, tokens: &BTreeMap<String, Token>) -> any
     for (fate, admitted) in [(Fate::Active, true), (Fate::Revoked, false)] {
         let of_fate = tokens.iter().rev().filter(|(_, token)| token.fate == fate);
         for (id, token) in of_fate.take(BEARERS) {
-            let status = knock(gateway_url, &token.bearer).await?;
-            if (status != 401) != admitted {
+            let status = answer_to(gateway_url, &token.bearer).await?;
+            if status != if admitted { 200 } else { 401 } {
                 bail!("the gateway answers {status} to token {id}, acknowledged was {fate:?}");
             }
         }
     }
     Ok(())
+}
+
+/// What the gateway says of a bearer, once it can say something: 503 is no answer, nor is none.
+async fn answer_to(gateway_url: &str, bearer: &str) -> anyhow::Result<u16> {
+    let mut last = Ok(503);
+    // A machine that is overloaded keeps a node from its lease for longer than from an answer.
+    for _ in 0..LOOKS * 10 {
+        last = knock(gateway_url, bearer).await;
+        match last {
+            Ok(503) | Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+            Ok(status) => return Ok(status),
+        }
+    }
+    last
 }
 
 async fn knock(gateway_url: &str, bearer: &str) -> anyhow::Result<u16> {

@@ -91,9 +91,16 @@ fn options(args: impl Iterator<Item = String>) -> anyhow::Result<Options> {
 }
 
 async fn run(options: &Options) -> anyhow::Result<String> {
-    let temporary = tempfile::tempdir()?;
+    let mut temporary = tempfile::Builder::new().prefix("mcpnode-crash.").tempdir()?;
     let dir = options.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     std::fs::create_dir_all(&dir)?;
+    let verdict = rounds(options, &dir).await;
+    // What a failure leaves behind is what it can be understood from.
+    temporary.disable_cleanup(verdict.is_err());
+    verdict.with_context(|| format!("see {}", dir.display()))
+}
+
+async fn rounds(options: &Options, dir: &Path) -> anyhow::Result<String> {
     println!(
         "crash: {} rounds with seed {} in {}",
         options.rounds,
@@ -101,7 +108,7 @@ async fn run(options: &Options) -> anyhow::Result<String> {
         dir.display()
     );
     let mut random = Random::from_seed(options.seed);
-    let mut cluster = Cluster::start_with(&options.program, &dir, NODES as u16, &SETTINGS).await?;
+    let mut cluster = Cluster::start_with(&options.program, dir, NODES as u16, &SETTINGS).await?;
     let history = History::default();
     let (mut killed, mut ruined) = ([0_usize; NODES], 0_usize);
     for round in 1..=options.rounds {

@@ -92,6 +92,11 @@ fn opened(revision: Revision, result: &Value, server_info: &Value, session_id: O
     }
 }
 
+/// For the fuzzer: a text as the result of `initialize`.
+pub(crate) fn decode(result: &str) {
+    let _opened = initialized(result, None).is_ok();
+}
+
 /// Asks for the modern era; none if the server does not speak it either.
 async fn discover(exchange: &impl Exchange) -> Result<Option<Opened>, UpstreamError> {
     let params = format!(r#"{{"_meta":{{{}}}}}"#, own_modern_meta());

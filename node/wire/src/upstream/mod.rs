@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 pub use self::frames::{Frame, Frames};
 pub use self::handshake::Opened;
+pub(crate) use self::handshake::decode as decode_handshake;
 pub use self::http::{HttpConfig, HttpPool};
 pub use self::lists::Lists;
 pub use self::stdio::{StdioConfig, inherited_env};

@@ -1,0 +1,72 @@
+//! What this package decodes, each as a function of bytes that anybody may have sent or written: none may panic. `tests/fuzz` runs
+//! them, under libFuzzer and in `cargo test`. The messages themselves are read by `mcp_wire`.
+
+use std::path::Path;
+
+use http::header::{AUTHORIZATION, HeaderValue};
+use http::{HeaderMap, Uri};
+use mcp_model::ids::Id;
+use mcp_model::token::TokenHash;
+
+use crate::session::Sessions;
+use crate::{audit, bearer, catalog, protocol, router, streams};
+
+/// A decoder with its name.
+pub type Decoder = (&'static str, fn(&[u8]));
+
+/// Every decoder.
+pub const ALL: [Decoder; 6] = [
+    ("audit", an_audit_segment),
+    ("session", session),
+    ("bearer", a_bearer),
+    ("path", path),
+    ("lists", catalog::decode_lists),
+    ("listen", streams::decode_filter),
+];
+
+/// The text of an audit segment.
+fn an_audit_segment(bytes: &[u8]) {
+    let path = Path::new("audit-00000000000000000001.jsonl");
+    let _whole = audit::verify_text(path, bytes).is_ok();
+    let _seq = audit::last_seq_of(path, bytes);
+}
+
+/// A session id that nobody issued opens nothing; what is sealed in one is read whatever it is.
+fn session(bytes: &[u8]) {
+    let sessions = Sessions::new(&[7; 32], 60_000, 4);
+    let token = TokenHash([1; 32]);
+    let project = Id::from_u128(2);
+    let id = String::from_utf8_lossy(bytes);
+    assert!(
+        sessions.open(&id, token, project, 1).is_err(),
+        "nobody has sealed {id:?}"
+    );
+    sessions.decode_sealed(bytes, token, project);
+}
+
+/// The first line is a header's value, the rest a path with its query.
+fn a_bearer(bytes: &[u8]) {
+    let (value, uri) = match memchr(bytes) {
+        Some(end) => (&bytes[..end], &bytes[end + 1..]),
+        None => (bytes, &b"/mcp"[..]),
+    };
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_bytes(value) {
+        headers.append(AUTHORIZATION, value);
+    }
+    let _accepts = protocol::Accepts::of(&headers);
+    if let Ok(uri) = Uri::try_from(uri) {
+        let _hash = bearer::read(&headers, &uri).is_ok();
+    }
+}
+
+fn memchr(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|byte| *byte == b'\n')
+}
+
+/// Whose endpoint a path is: names in it are names, however they were coded.
+fn path(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    router::decode_path(&text);
+    router::decode_path(&format!("/projects/{text}/mcp"));
+}

@@ -1,9 +1,0 @@
-//! Frames, envelopes, records, rows, the log's values, snapshots. The first byte chooses.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    if let Some((which, rest)) = bytes.split_first() {
-        let decoders = mcp_store::decoders::ALL;
-        (decoders[usize::from(*which) % decoders.len()].1)(rest);
-    }
-});
