@@ -28,7 +28,8 @@ class Checks:
             print(f"ok - {name}", flush=True)
 
     def closing_line(self):
-        return f"e2e: {self.passed} passed, {self.failed} failed"
+        verdict = "FAILED" if self.failed else "PASSED"
+        return f"e2e: {verdict}: {self.passed} passed, {self.failed} failed"
 
 
 def same(found, wanted, what):

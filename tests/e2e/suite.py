@@ -18,12 +18,13 @@ import fixture
 import hostile_clients
 import refusals
 import revocation
+import shells
 import through
 from checks import Checks
 from cluster import Cluster
 from peers import HERE, all_peers
 
-PHASES = [described, through, refusals, revocation, bad_input, hostile_clients, canary]
+PHASES = [described, shells, through, refusals, revocation, bad_input, hostile_clients, canary]
 
 
 def chosen(only):

@@ -248,7 +248,7 @@ async fn reasons(api_url: &str) -> String {
         let host = host_of(api_url)?;
         let mut connection = Connection::open(host).await?;
         let asked = request("GET", host, "/readyz?verbose", &[], b"");
-        anyhow::Ok(String::from_utf8_lossy(&connection.ask(&asked).await?.body).into_owned())
+        anyhow::Ok(String::from_utf8_lossy(connection.ask(&asked).await?.body).into_owned())
     };
     asked
         .await

@@ -181,6 +181,17 @@ impl Machine {
         answer.unwrap()
     }
 
+    /// What a path outside of the API says to everybody, as it stands on the wire.
+    pub(crate) fn text(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.api)).unwrap();
+        stream
+            .write_all(request("GET", path, None, None, None).as_bytes())
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     pub(crate) fn must(&self, method: &str, path: &str, session: &str, body: &Value) -> Value {
         let body = (method != "GET").then_some(body);
         let (status, answer) = self.send(method, path, Some(session), body);

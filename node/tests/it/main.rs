@@ -9,6 +9,7 @@ mod machines;
 mod restore;
 mod restrictions;
 mod rights;
+mod routes;
 
 use std::time::Duration;
 

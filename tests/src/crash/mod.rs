@@ -145,6 +145,9 @@ async fn rounds(options: &Options, dir: &Path) -> anyhow::Result<String> {
         killed[victims.len() - 1] += 1;
         let whole = history.check(&cluster).await;
         whole.with_context(|| format!("round {round}: after kill -9 of nodes {victims:?}"))?;
+        if round % 50 == 0 {
+            println!("crash: {round} rounds");
+        }
     }
     cluster.stop().await?;
     let (minted, revoked) = history.acknowledged();
