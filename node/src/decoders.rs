@@ -8,6 +8,7 @@ use hyper::header::HeaderValue;
 
 use crate::config::Config;
 use crate::founding::Founding;
+use crate::framing::Framing;
 use crate::identity::Identity;
 use crate::{certs, join, proxies, stores, tls};
 
@@ -15,7 +16,7 @@ use crate::{certs, join, proxies, stores, tls};
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const ALL: [Decoder; 8] = [
+pub const ALL: [Decoder; 9] = [
     ("identity", identity),
     ("founding", founding),
     ("noted", noted),
@@ -24,6 +25,7 @@ pub const ALL: [Decoder; 8] = [
     ("request", request),
     ("answer", join::guest::decode_answer),
     ("forwarded", forwarded),
+    ("framing", framing),
 ];
 
 /// `node.json`: a badge that is taken says whose it is, and is written as what is read.
@@ -79,4 +81,22 @@ fn forwarded(bytes: &[u8]) {
     let client = proxies::client(&trusted, from, &headers);
     assert!(!headers.is_empty() || client == from);
     assert_eq!(proxies::client(&[], from, &headers), from);
+}
+
+/// The bytes of a connection: however they arrive in pieces, they are good up to the same place, and end in the same state.
+fn framing(bytes: &[u8]) {
+    let followed = |size: usize| {
+        let (mut framing, mut good) = (Framing::new(), 0);
+        for piece in bytes.chunks(size) {
+            if let Err(here) = framing.follow(piece) {
+                return (good + here, None);
+            }
+            good += piece.len();
+        }
+        (good, Some(framing.amid_head()))
+    };
+    let whole = followed(bytes.len().max(1));
+    for size in [1, 2, 7] {
+        assert_eq!(followed(size), whole, "in pieces of {size}");
+    }
 }

@@ -64,4 +64,6 @@ pub use tls::PeerTls;
 pub use write::{WriteFailed, Written};
 
 #[cfg(test)]
+mod power_tests;
+#[cfg(test)]
 mod suite;

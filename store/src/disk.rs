@@ -17,7 +17,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub(crate) enum Disk {
     #[default]
     Real,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "faults"))]
     Faulty(std::sync::Arc<crate::faults::Faults>),
 }
 
@@ -30,21 +30,24 @@ impl Disk {
             .create(true)
             .truncate(false)
             .open(path)?;
-        self.open_file(builder, file)
+        self.open_file(builder, path, file)
     }
 
     /// Opens the database at `path`, which must be there.
     pub(crate) fn open(&self, builder: &Builder, path: &Path) -> Result<Database, DatabaseError> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        self.open_file(builder, file)
+        self.open_file(builder, path, file)
     }
 
-    fn open_file(&self, builder: &Builder, file: File) -> Result<Database, DatabaseError> {
+    fn open_file(&self, builder: &Builder, path: &Path, file: File) -> Result<Database, DatabaseError> {
         let file = FileBackend::new(file)?;
+        // Only a disk that loses its power tells files apart.
+        #[cfg(not(any(test, feature = "faults")))]
+        let _ = path;
         match self {
             Disk::Real => builder.create_with_backend(file),
-            #[cfg(test)]
-            Disk::Faulty(faults) => builder.create_with_backend(crate::faults::FaultyFile::new(file, faults)),
+            #[cfg(any(test, feature = "faults"))]
+            Disk::Faulty(faults) => builder.create_with_backend(crate::faults::FaultyFile::new(path, file, faults)),
         }
     }
 }

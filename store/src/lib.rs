@@ -16,8 +16,9 @@ pub mod cuts;
 pub mod decoders;
 mod disk;
 pub mod error;
-#[cfg(test)]
-mod faults;
+#[cfg(any(test, feature = "faults"))]
+#[doc(hidden)]
+pub mod faults;
 pub mod gate;
 pub mod log;
 pub mod replica;

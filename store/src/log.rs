@@ -154,6 +154,14 @@ impl RaftLog {
         RaftLog::start(open::open_existing(path, Disk::Real)?, ticks, writer::Order::Strict)
     }
 
+    /// Like [`RaftLog::open_or_create`], on a disk that a test tells what to do.
+    #[cfg(feature = "faults")]
+    #[doc(hidden)]
+    pub fn open_faulty(faults: &Arc<crate::faults::Faults>, path: &Path, ticks: Ticks) -> Result<RaftLog, LogError> {
+        let opened = open::open_or_create(path, Disk::Faulty(Arc::clone(faults)))?;
+        RaftLog::start(opened, ticks, writer::Order::Strict)
+    }
+
     fn start(opened: open::Opened, ticks: Ticks, order: writer::Order) -> Result<RaftLog, LogError> {
         let flushes = Arc::new(Flushes::new(ticks));
         let (failed_tx, failed) = watch::channel(None);

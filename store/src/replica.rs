@@ -72,6 +72,17 @@ impl Replica {
         Replica::open_on(Disk::Real, dir, options)
     }
 
+    /// The same on a disk that a test tells what to do.
+    #[cfg(feature = "faults")]
+    #[doc(hidden)]
+    pub fn open_faulty(
+        faults: &Arc<crate::faults::Faults>,
+        dir: &Path,
+        options: ReplicaOptions,
+    ) -> Result<Arc<Replica>, StoreError> {
+        Replica::open_on(Disk::Faulty(Arc::clone(faults)), dir, options)
+    }
+
     pub(crate) fn open_on(disk: Disk, dir: &Path, options: ReplicaOptions) -> Result<Arc<Replica>, StoreError> {
         let path = dir.join(STATE_FILE);
         if options.had_data {
