@@ -1,23 +1,20 @@
-//! The barrier behind a revoke: rule 6 of the guarantee.
-//!
-//! A right that was taken away is gone when every node that might hold a lease has said that its auth view is without it, or
-//! can hold no lease any more. Matched and applied indexes of the log prove nothing here, and neither does a heartbeat.
+//! The barrier behind a revoke: asks and waits as [`mcp_model::barrier`] says. Rule 6 of the guarantee.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mcp_model::clock::Reading;
+use mcp_model::barrier::{self, ConfirmationRefused, Confirmed, Holders, Look, Proving};
 use mcp_model::ids::NodeId;
-use mcp_model::ledger::Ledger;
-use mcp_model::receipt::{Proof, Receipt, ReplicaReceipt};
+use mcp_model::receipt::{Receipt, ReplicaReceipt};
 
 use mcp_store::Replica;
 
 use crate::link::Lane;
 use crate::node::Core;
-use crate::rpc::{CONFIRM, Confirm, Confirmed};
+use crate::rpc::{CONFIRM, Confirm};
+use crate::types::Stored;
 
 /// How long a node is asked to wait for its view before it answers.
 const CONFIRM_WAIT_MS: u64 = 200;
@@ -29,73 +26,56 @@ const RETRY: Duration = Duration::from_millis(20);
 /// Waits until what was committed at `index` is in force everywhere, or for `deadline`. `None`: this process does not lead and
 /// knows nothing about leases.
 pub(crate) async fn wait(core: &Arc<Core>, index: u64, term: u64, deadline: Duration) -> Option<Receipt> {
-    let began = core.clock.reading();
-    let deadline = began.plus_ms(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
-    // Frozen here, where the commit is known: a later renewal is granted at a later index.
-    let frozen = core.office.freeze(term, may_hold_a_lease(core)?.into_iter())?;
+    let wait_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+    let holders = may_hold_a_lease(core)?;
+    // Here the commit is known.
     let now = core.clock.reading();
-    // Of a node that was removed so long ago that its last lease is over, nothing more needs to be told.
-    let long_gone =
-        |node: NodeId, grant: Reading| !core.is_member(node) && now.both_passed(Ledger::run_out(grant, &core.timers));
-    let frozen = frozen.into_iter().filter(|(node, grant)| !long_gone(*node, *grant));
-    let proofs = frozen.map(|(node, grant)| async move {
-        let run_out = Ledger::run_out(grant, &core.timers);
-        let proof = prove(core, node, index, run_out, deadline).await;
-        ReplicaReceipt {
-            node,
-            proof,
-            after_ms: core.clock.reading().ms_since(began),
-        }
-    });
-    let replicas = join_all(proofs).await;
-    let took_ms = replicas.iter().map(|r| r.after_ms).max().unwrap_or(0);
-    Some(Receipt {
-        index,
-        replicas,
-        took_ms,
-    })
+    let proving = core
+        .office
+        .begin_barrier((index, term), &holders, &core.timers, (now, wait_ms))?;
+    let lines = proving.iter().map(|proving| prove(core, proving));
+    Some(barrier::receipt(index, join_all(lines).await))
 }
 
 /// Members of the applied and of the appended configuration, learners included, and whoever was removed. `None`: the state
 /// cannot be read, so nobody can say.
-fn may_hold_a_lease(core: &Core) -> Option<BTreeSet<NodeId>> {
+fn may_hold_a_lease(core: &Core) -> Option<Holders> {
     let applied = core.membership.borrow().clone();
     let appended = core.metrics.borrow().membership_config.clone();
-    let members = applied.nodes().chain(appended.nodes()).map(|(id, _)| NodeId(*id));
-    Some(members.chain(core.retired()?).collect())
+    let of = |config: &Stored| -> BTreeSet<NodeId> { config.nodes().map(|(id, _)| NodeId(*id)).collect() };
+    let voters = applied.voter_ids().chain(appended.voter_ids()).map(NodeId).collect();
+    let everybody = &of(&applied) | &of(&appended);
+    Some(Holders {
+        learners: &everybody - &voters,
+        voters,
+        removed: core.retired()?.into_iter().collect(),
+    })
 }
 
-async fn prove(core: &Core, node: NodeId, index: u64, run_out: Reading, deadline: Reading) -> Proof {
+async fn prove(core: &Core, proving: &Proving) -> ReplicaReceipt {
     loop {
-        let now = core.clock.reading();
-        if now.both_passed(run_out) {
-            return Proof::LeaseRanOut;
-        }
-        if now.both_passed(deadline) {
-            return Proof::Pending;
-        }
-        let left_ms = now
-            .ms_until_both_passed(run_out)
-            .min(now.ms_until_both_passed(deadline))
-            .max(1);
-        let asked = async {
-            if node == core.me {
-                return has_applied(core, index).await;
-            }
-            confirms(core, node, index, left_ms).await
+        let wait_ms = match proving.look(core.clock.reading()) {
+            Look::Proven(line) => return line,
+            Look::Ask { wait_ms } => wait_ms,
         };
-        if tokio::time::timeout(Duration::from_millis(left_ms), asked).await == Ok(true) {
-            return Proof::Applied;
+        let asked = async {
+            if proving.node() == core.me {
+                return has_applied(core, proving).await;
+            }
+            confirms(core, proving, wait_ms).await
+        };
+        if let Ok(Some(line)) = tokio::time::timeout(Duration::from_millis(wait_ms), asked).await {
+            return line;
         }
     }
 }
 
 /// Resolves when this node's own view is that far.
-async fn has_applied(core: &Core, index: u64) -> bool {
+async fn has_applied(core: &Core, proving: &Proving) -> Option<ReplicaReceipt> {
     let mut at = core.replica.auth_index_watch();
-    let reached = at.wait_for(|at| *at >= index).await.is_ok();
+    let reached = at.wait_for(|at| *at >= proving.index()).await.is_ok();
     let_go(&core.replica).await;
-    reached
+    reached.then(|| proving.applied(core.clock.reading()))
 }
 
 /// Waits until whatever this node has cut has ended, so that after a confirmation not one more event is written and not one more
@@ -113,15 +93,30 @@ pub(crate) async fn let_go(replica: &Replica) {
 }
 
 /// Asks a node once. Whoever has no address any more can only run out.
-async fn confirms(core: &Core, node: NodeId, index: u64, left_ms: u64) -> bool {
+async fn confirms(core: &Core, proving: &Proving, left_ms: u64) -> Option<ReplicaReceipt> {
+    let node = proving.node();
     let Some(link) = core.link(node) else {
         return std::future::pending().await;
     };
     let wait_ms = left_ms.min(CONFIRM_WAIT_MS);
     let wait = Duration::from_millis(wait_ms + CONFIRM_WAIT_MS);
-    let confirmed: Result<Confirmed, _> = link.call(Lane::Fast, CONFIRM, &Confirm { index, wait_ms }, wait).await;
-    if confirmed.is_err() {
+    let question = Confirm {
+        index: proving.index(),
+        wait_ms,
+    };
+    let answer: Result<Confirmed, _> = link.call(Lane::Fast, CONFIRM, &question, wait).await;
+    let Ok(said) = answer else {
         tokio::time::sleep(RETRY).await;
+        return None;
+    };
+    match core.office.hear(proving, &said, core.clock.reading()) {
+        Ok(line) => Some(line),
+        // It waited for as long as it was asked to.
+        Err(ConfirmationRefused::NotYet) => None,
+        Err(why) => {
+            tracing::warn!(%node, incarnation = ?said.incarnation, index = said.auth_index, %why, "a confirmation was refused");
+            tokio::time::sleep(RETRY).await;
+            None
+        }
     }
-    confirmed.is_ok_and(|c| c.node == node && c.auth_index >= index)
 }

@@ -8,8 +8,9 @@ use serde::de::DeserializeOwned;
 
 use crate::machine::Applied;
 use crate::readmit::{Lost, Readmit, Readmitted};
-use crate::rpc::{Confirm, Confirmed, Index, PeerState, Renewal, Write, WriteAnswer};
+use crate::rpc::{Confirm, Index, PeerState, Renewal, Write, WriteAnswer};
 use crate::types::{Entry, LogId, Peer, TypeConfig, Vote};
+use mcp_model::barrier::Confirmed;
 
 /// A decoder with its name.
 pub type Decoder = (&'static str, fn(&[u8]));

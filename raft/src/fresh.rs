@@ -41,7 +41,7 @@ async fn ask(core: &Core) -> Index {
         return Index::NotLeader;
     };
     if leader == core.me {
-        return rounds::join(&core.rounds).await;
+        return rounds::join(core).await;
     }
     let Some(link) = core.link(leader) else {
         return Index::NotLeader;

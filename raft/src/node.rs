@@ -79,7 +79,6 @@ impl Node {
         let config = config(&options)?;
         let raft = Raft::new(options.me.0, Arc::new(config), links.clone(), logs.clone(), machine).await;
         let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
-        let (rounds, asked) = mpsc::channel(rounds::WAITING_MAX);
         let (batches, queued) = mpsc::channel(write::WAITING_MAX);
         let core = Arc::new(Core {
             me: options.me,
@@ -95,7 +94,6 @@ impl Node {
             heard: Heard::default(),
             voted: Heard::default(),
             reach: Reach::default(),
-            rounds,
             batches,
             tls,
             strangers: Strangers::default(),
@@ -117,7 +115,7 @@ impl Node {
         });
         core.heard.now(&*core.clock);
         core.spawn(observe(Arc::clone(&core)));
-        core.spawn(rounds::run(Arc::clone(&core), asked));
+        core.spawn(rounds::run(Arc::clone(&core)));
         core.spawn(write::run(Arc::clone(&core), queued));
         core.spawn(server::run(Arc::clone(&core), listener));
         core.spawn(campaign::run(Arc::clone(&core)));

@@ -307,7 +307,7 @@ async fn let_go(core: &Core, node: NodeId) -> Readmitted {
     let votes = config.voter_ids().any(|id| id == node.0);
     if config.membership().get_node(&node.0).is_none() && !votes {
         // A leader that was deposed may not know what its successor has decided.
-        let Index::At(index) = rounds::join(&core.rounds).await else {
+        let Index::At(index) = rounds::join(core).await else {
             return Readmitted::NotNow;
         };
         let vote = Vote::new_committed(term.number, core.me.0);

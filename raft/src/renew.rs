@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use mcp_model::ids::{Incarnation, NodeId};
 use mcp_model::lease::RequestId;
+use mcp_model::office::{Asker, RenewalRefused};
+use tokio::sync::oneshot;
 
 use crate::link::Lane;
 use crate::node::Core;
-use crate::rounds;
 use crate::rpc::{Index, RENEW, Renewal};
 
 /// The pause after a renewal that failed.
@@ -19,8 +20,19 @@ const ANSWER_WAIT: Duration = Duration::from_millis(400);
 /// Keeps this node's lease. The leader is a node like any other.
 pub(crate) async fn run(core: Arc<Core>) {
     let every = Duration::from_millis(core.timers.renew_every_ms);
+    let mut fails = false;
     loop {
         let renewed = renew(&core).await;
+        if fails == renewed && core.is_renewing() {
+            fails = !renewed;
+            match core.leader() {
+                _ if renewed => tracing::info!("the lease is renewed again"),
+                Some(leader) => {
+                    tracing::warn!(%leader, "the lease could not be renewed: the leader gave no grant in time")
+                }
+                None => tracing::warn!("the lease could not be renewed: nobody leads"),
+            }
+        }
         let pause = if renewed { every } else { RETRY };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -54,6 +66,9 @@ async fn renew(core: &Core) -> bool {
             core.replica
                 .gate()
                 .granted(incarnation, request, read_index, || core.replica.auth_index());
+            if core.clock.reading().either_passed(now.plus_ms(core.timers.lease_ms)) {
+                tracing::warn!(%leader, ?request, "a grant came when its lease was over: it counts for nothing");
+            }
             true
         }
         _ => {
@@ -64,20 +79,35 @@ async fn renew(core: &Core) -> bool {
 }
 
 async fn ask(core: &Core, leader: NodeId, incarnation: Incarnation, request: RequestId) -> Option<Index> {
-    if leader == core.me {
-        return Some(grant(core, core.me).await);
-    }
     let renewal = Renewal { incarnation, request };
+    if leader == core.me {
+        return Some(grant(core, core.me, renewal).await);
+    }
     let link = core.link(leader)?;
     link.call(Lane::Fast, RENEW, &renewal, ANSWER_WAIT).await.ok()
 }
 
-/// Answers a renewal. Its arrival is noted first, with a fresh clock; then comes a round that begins after it. Only nodes of the
-/// applied configuration are granted anything, and none that was removed.
-pub(crate) async fn grant(core: &Core, node: NodeId) -> Index {
-    core.office.note_arrival(node, &*core.clock);
-    if !core.is_applied_member(node) || core.was_removed(node) != Some(false) {
-        return Index::NotLeader;
+/// Answers a renewal of `node`, as its certificate says.
+pub(crate) async fn grant(core: &Core, node: NodeId, renewal: Renewal) -> Index {
+    let Renewal { incarnation, request } = renewal;
+    let asker = Asker {
+        node,
+        incarnation,
+        request,
+        applied: core.is_applied_member(node),
+        appended: core.is_appended_member(node),
+        removed: core.was_removed(node),
+    };
+    let (tx, rx) = oneshot::channel();
+    match core.office.renew(asker, &*core.clock, tx) {
+        Ok(()) => rx.await.unwrap_or(Index::NotLeader),
+        Err(why @ RenewalRefused::Stale(_)) => {
+            tracing::warn!(%node, ?incarnation, ?request, %why, "a renewal was refused");
+            Index::NotLeader
+        }
+        Err(why) => {
+            tracing::debug!(%node, %why, "a renewal was refused");
+            Index::NotLeader
+        }
     }
-    rounds::join(&core.rounds).await
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mcp_model::command::Outcome;
-use mcp_model::ids::{Incarnation, NodeId};
+use mcp_model::ids::Incarnation;
 use mcp_model::lease::RequestId;
 use mcp_model::receipt::Receipt;
 use serde::{Deserialize, Serialize};
@@ -36,16 +36,7 @@ pub(crate) const READMIT: &str = "/peer/readmit";
 pub(crate) const STANDING: &str = "/peer/standing";
 
 /// What a node says of itself before somebody campaigns.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct PeerState {
-    /// Whether it leads or has heard a leader lately.
-    pub(crate) hears_leader: bool,
-    /// Whether it would campaign itself: otherwise its longer log must not keep others from it.
-    pub(crate) fit: bool,
-    pub(crate) last_log: Option<LogId>,
-    /// Whether it has a membership: an empty node never begins a cluster where somebody says yes.
-    pub(crate) has_membership: bool,
-}
+pub(crate) type PeerState = mcp_model::campaign::PeerState<LogId>;
 
 /// Asks for a lease.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -66,14 +57,6 @@ pub(crate) enum Index {
 pub(crate) struct Confirm {
     pub(crate) index: u64,
     pub(crate) wait_ms: u64,
-}
-
-/// How far a node's auth view is. Binds the incarnation that says so.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Confirmed {
-    pub(crate) node: NodeId,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) auth_index: u64,
 }
 
 /// What a write waits for.

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mcp_model::barrier::Confirmed;
 use mcp_model::command::Envelope;
 use mcp_model::ids::NodeId;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
@@ -185,13 +186,13 @@ async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Re
             written(&())
         }
         RENEW => {
-            let _renewal: Renewal = read(request).await?;
-            written(&renew::grant(core, from).await)
+            let renewal: Renewal = read(request).await?;
+            written(&renew::grant(core, from, renewal).await)
         }
         RESIGN => written(&members::resign(core).await),
         READMIT => written(&readmit::answer(core, from, read(request).await?).await),
         STANDING => written(&removal::answer(core, from).await),
-        READ_INDEX => written(&rounds::join(&core.rounds).await),
+        READ_INDEX => written(&rounds::join(core).await),
         CONFIRM => written(&confirm(core, read(request).await?).await),
         WRITE => {
             let asked: Write = read(request).await?;

@@ -23,7 +23,6 @@ use crate::network::Links;
 use crate::office::Office;
 use crate::reach::Reach;
 use crate::removal::Removal;
-use crate::rounds::Rounds;
 use crate::strangers::Strangers;
 use crate::tls::PeerTls;
 use crate::types::{Metrics, Peer, Raft, Stored};
@@ -63,7 +62,6 @@ pub(crate) struct Core {
     /// When this node last gave its vote away.
     pub(crate) voted: Heard,
     pub(crate) reach: Reach,
-    pub(crate) rounds: Rounds,
     pub(crate) batches: mpsc::Sender<Queued>,
     pub(crate) tls: PeerTls,
     pub(crate) strangers: Strangers,
@@ -123,16 +121,15 @@ impl Core {
         self.membership.borrow().membership().get_node(&node.0).is_some()
     }
 
+    /// Whether the appended configuration has it.
+    pub(crate) fn is_appended_member(&self, node: NodeId) -> bool {
+        let appended = &self.metrics.borrow().membership_config;
+        appended.membership().get_node(&node.0).is_some()
+    }
+
     /// Whether the appended or the applied configuration has it.
     pub(crate) fn is_member(&self, node: NodeId) -> bool {
-        let appended = self
-            .metrics
-            .borrow()
-            .membership_config
-            .membership()
-            .get_node(&node.0)
-            .is_some();
-        appended || self.is_applied_member(node)
+        self.is_appended_member(node) || self.is_applied_member(node)
     }
 
     /// Whether the membership names this address. Members that it names by a host name are known once they have come.
@@ -208,10 +205,6 @@ impl Core {
         let known: BTreeSet<NodeId> = self.membership.borrow().nodes().map(|(id, _)| NodeId(*id)).collect();
         self.office
             .tidy(&|node| known.contains(&node), self.clock.reading(), &self.timers);
-    }
-
-    pub(crate) fn silence_with_jitter_ms(&self) -> u64 {
-        self.timers.leader_silence_ms + self.jitter_ms()
     }
 
     pub(crate) fn jitter_ms(&self) -> u64 {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_model::barrier::has_to_wait;
 use mcp_model::command::{Envelope, Outcome};
 use mcp_model::ids::NodeId;
 use mcp_model::receipt::Receipt;
+use mcp_model::rules::AllRules;
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -13,7 +15,7 @@ use crate::barrier;
 use crate::link::{Lane, LinkError};
 use crate::node::Core;
 use crate::rpc::{TRAVEL, WRITE, WaitFor, Write, WriteAnswer};
-use crate::types::Batch;
+use crate::types::{Batch, LogId};
 
 /// Commands and bytes that share one log entry.
 const BATCH_COMMANDS_MAX: usize = 256;
@@ -62,8 +64,8 @@ pub(crate) struct Queued {
 
 /// What became of a proposal on this node.
 enum Proposed {
-    /// Carried out; the entry was proposed in this term.
-    Done(Outcome, u64),
+    /// Carried out, perhaps by an earlier entry; this one was proposed there.
+    Done(Outcome, LogId),
     NotLeader,
     Unknown,
 }
@@ -163,16 +165,16 @@ pub(crate) async fn lead(core: &Arc<Core>, bytes: Vec<u8>, wait: WaitFor, deadli
     if core.batches.try_send(Queued { bytes, answer }).is_err() {
         return WriteAnswer::Busy;
     }
-    let (outcome, term) = match tokio::time::timeout(deadline, proposed).await {
-        Ok(Ok(Proposed::Done(outcome, term))) => (outcome, term),
+    let (outcome, committed) = match tokio::time::timeout(deadline, proposed).await {
+        Ok(Ok(Proposed::Done(outcome, at))) => (outcome, at),
         Ok(Ok(Proposed::NotLeader)) => return WriteAnswer::NotLeader,
         Ok(Ok(Proposed::Unknown) | Err(_)) | Err(_) => return WriteAnswer::Unknown,
     };
-    if !outcome.restricts || wait == WaitFor::Committed {
+    if wait == WaitFor::Committed || !has_to_wait(AllRules, &outcome, committed.index) {
         return WriteAnswer::Done { outcome, receipt: None };
     }
     let left = deadline.saturating_sub(Duration::from_millis(core.clock.reading().ms_since(began)));
-    match barrier::wait(core, outcome.index, term, left).await {
+    match barrier::wait(core, outcome.index, committed.leader_id.term, left).await {
         Some(receipt) => WriteAnswer::Done {
             outcome,
             receipt: Some(receipt),
@@ -227,9 +229,8 @@ async fn propose(core: &Core, batch: Vec<Queued>) {
     let proposed = tokio::time::timeout(COMMIT_WAIT, core.raft.client_write(Batch(commands))).await;
     match proposed {
         Ok(Ok(response)) => {
-            let term = response.log_id.leader_id.term;
             for (answer, outcome) in answers.into_iter().zip(response.data.0) {
-                answer.send(Proposed::Done(outcome, term)).unwrap_or(());
+                answer.send(Proposed::Done(outcome, response.log_id)).unwrap_or(());
             }
         }
         Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {

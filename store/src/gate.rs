@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use mcp_model::clock::Reading;
 use mcp_model::ids::Incarnation;
-use mcp_model::lease::{LeaseHolder, RequestId};
+use mcp_model::lease::{LeaseHolder, RequestId, is_over};
+use mcp_model::rules::{AllRules, Rule, Rules};
 
 /// The lease of this replica, with the renewals that are under way.
-pub struct LeaseGate {
+pub struct LeaseGate<R: Rules = AllRules> {
+    rules: R,
     deadline: ArcSwapOption<Reading>,
-    holder: Mutex<LeaseHolder>,
+    holder: Mutex<LeaseHolder<R>>,
     /// Set while an older state is put in place of a newer one; changed under the holder's lock.
     installing: AtomicBool,
     shut: ArcSwap<Shut>,
@@ -57,9 +59,17 @@ impl Shut {
 impl LeaseGate {
     /// A gate without a lease: closed.
     pub fn new(incarnation: Incarnation, lease_ms: u64) -> LeaseGate {
+        LeaseGate::with_rules(AllRules, incarnation, lease_ms)
+    }
+}
+
+impl<R: Rules> LeaseGate<R> {
+    /// The same by these rules.
+    pub fn with_rules(rules: R, incarnation: Incarnation, lease_ms: u64) -> LeaseGate<R> {
         LeaseGate {
+            rules,
             deadline: ArcSwapOption::empty(),
-            holder: Mutex::new(LeaseHolder::new(incarnation, lease_ms)),
+            holder: Mutex::new(LeaseHolder::with_rules(rules, incarnation, lease_ms)),
             installing: AtomicBool::new(false),
             shut: ArcSwap::from_pointee(Shut::default()),
             removed: AtomicBool::new(false),
@@ -71,14 +81,15 @@ impl LeaseGate {
         self.deadline
             .load()
             .as_ref()
-            .is_some_and(|deadline| !now.either_passed(**deadline))
+            .is_some_and(|deadline| !is_over(self.rules, **deadline, now))
     }
 
     /// Whether what was looked up in the view is vouched for at `now`: by the lease that was held when it was looked up, whose deadline
     /// [`LeaseGate::deadline`] gave `before` the look. A lease that came after the look says nothing about it: the replica may
     /// have been without one, and behind, when it looked.
     pub fn vouches(&self, before: Option<Reading>, now: Reading) -> bool {
-        before.is_some_and(|deadline| !now.either_passed(deadline)) && self.holds(now)
+        let held = |deadline| !is_over(self.rules, deadline, now);
+        (before.is_some_and(held) || !self.rules.keep(Rule::LeaseIsOlderThanTheLook)) && self.holds(now)
     }
 
     /// Until when the lease holds: read before a look-up, and by people and metrics.
@@ -111,7 +122,10 @@ impl LeaseGate {
         auth_index: impl FnOnce() -> u64,
     ) {
         let mut holder = self.holder();
-        holder.granted(incarnation, request, read_index);
+        if let Err(why) = holder.granted(incarnation, request, read_index) {
+            tracing::warn!(?incarnation, ?request, read_index, %why, "a grant was refused");
+            return;
+        }
         self.take_up(&mut holder, auth_index());
     }
 
@@ -139,12 +153,15 @@ impl LeaseGate {
     pub(crate) fn begin_install(&self, incarnation: Incarnation) {
         let mut holder = self.holder();
         self.installing.store(true, Ordering::Release);
+        if !self.rules.keep(Rule::LeaseGoesBeforeTheState) {
+            return;
+        }
         self.deadline.store(None);
         holder.become_incarnation(incarnation);
     }
 
     /// The older state is in place, and its index is published.
-    pub(crate) fn end_install(&self) {
+    pub fn end_install(&self) {
         let _holder = self.holder();
         self.installing.store(false, Ordering::Release);
     }
@@ -214,7 +231,7 @@ impl LeaseGate {
         Shut::clone(&self.shut.load()).of(refused).is_some()
     }
 
-    fn take_up(&self, holder: &mut LeaseHolder, auth_index: u64) {
+    fn take_up(&self, holder: &mut LeaseHolder<R>, auth_index: u64) {
         if self.shut.load().why().is_some() || self.installing.load(Ordering::Acquire) || self.is_removed() {
             return;
         }
@@ -223,7 +240,7 @@ impl LeaseGate {
         }
     }
 
-    fn holder(&self) -> MutexGuard<'_, LeaseHolder> {
+    fn holder(&self) -> MutexGuard<'_, LeaseHolder<R>> {
         self.holder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,10 +5,10 @@
 //!
 //! In the order in which one would tell it: [`log`] holds what is agreed; [`rows`] the state that it leads to; [`view`] the
 //! part of that which decides about bearers, in memory; [`gate`] whether this replica may decide at all; [`cuts`] what is open
-//! on behalf of whom; [`replica`] keeps them together; [`snapshot`] packs the state for others, [`backup`]
-//! for keeping; [`seal`] hides what the state must
+//! on behalf of whom; [`live`] how these change together, and [`admit`] how a request is decided on them; [`replica`] keeps state and memory together; [`snapshot`] packs the state for others, [`backup`] for keeping; [`seal`] hides what the state must
 //! not show.
 
+pub mod admit;
 pub mod backup;
 mod checked;
 pub mod cuts;
@@ -20,6 +20,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod faults;
 pub mod gate;
+pub mod live;
 pub mod log;
 pub mod replica;
 #[cfg(test)]

@@ -3,14 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use mcp_model::apply::{Effects, apply};
 use mcp_model::command::{Envelope, Outcome};
 use mcp_model::ids::{Incarnation, NodeId};
-use mcp_model::records::Retirement;
-use mcp_model::tables::{self, Tables};
+use mcp_model::tables::Tables;
 use redb::{Builder, Database, Durability, ReadableDatabase};
 use tokio::sync::watch;
 
@@ -19,6 +18,7 @@ use crate::cuts::Cuts;
 use crate::disk::{Disk, replace_by_copy};
 use crate::error::StoreError;
 use crate::gate::{LeaseGate, Refused};
+use crate::live::{Change, Live};
 use crate::rows::{MARKS, Rows, STATE, mark, put_mark};
 use crate::snapshot::{self, INDEX_MARK, RAFT_MARK, SnapshotInfo};
 use crate::view::AuthView;
@@ -51,19 +51,11 @@ pub struct Replica {
     db: ArcSwap<Database>,
     disk: Disk,
     dir: PathBuf,
-    view: AuthView,
-    gate: LeaseGate,
-    cuts: Cuts,
-    auth_index: AtomicU64,
+    live: Live,
     durable_index: AtomicU64,
-    published: watch::Sender<u64>,
-    /// The highest index that this process has published: how far a state that went back must come again.
-    reached: AtomicU64,
     random: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Held while the state changes.
     writing: Mutex<()>,
-    /// Whose replica this is, once it is known.
-    me: OnceLock<NodeId>,
 }
 
 impl Replica {
@@ -94,18 +86,12 @@ impl Replica {
             db: ArcSwap::from_pointee(db),
             disk,
             dir: dir.to_owned(),
-            view: AuthView::default(),
-            gate: LeaseGate::new(Incarnation((options.random)()), options.lease_ms),
-            cuts: Cuts::default(),
-            auth_index: AtomicU64::new(index),
+            live: Live::new(Incarnation((options.random)()), options.lease_ms, index),
             durable_index: AtomicU64::new(index),
-            published: watch::Sender::new(index),
-            reached: AtomicU64::new(index),
             random: options.random,
             writing: Mutex::new(()),
-            me: OnceLock::new(),
         };
-        replica.read(|tables| replica.view.rebuild(tables))?;
+        replica.read(|tables| replica.live.rebuild(tables))?;
         Ok(Arc::new(replica))
     }
 
@@ -113,14 +99,12 @@ impl Replica {
     /// nobody from there on, and nobody is told of that index before.
     pub fn belongs_to(&self, me: NodeId) -> Result<(), StoreError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.me.get_or_init(|| me);
+        self.live.belongs_to(me);
         self.look_for_own_removal()
     }
 
     fn look_for_own_removal(&self) -> Result<(), StoreError> {
-        let Some(me) = self.me.get() else { return Ok(()) };
-        let removed = self.read(|t| tables::load::<Retirement>(t, &me.0.to_be_bytes()).is_some())?;
-        if removed {
+        if self.read(|tables| self.live.is_removed_in(tables))? {
             self.be_removed();
         }
         Ok(())
@@ -128,34 +112,38 @@ impl Replica {
 
     /// Stops admission on this node for good: it is no longer part of the cluster.
     pub fn be_removed(&self) {
-        self.gate.remove();
-        self.cuts.cut(&mcp_model::apply::Cut::All, &self.view);
+        self.live.be_removed();
+    }
+
+    /// What this replica has in memory.
+    pub fn live(&self) -> &Live {
+        &self.live
     }
 
     /// The auth view.
     pub fn view(&self) -> &AuthView {
-        &self.view
+        self.live.view()
     }
 
     /// Whether this replica may admit.
     pub fn gate(&self) -> &LeaseGate {
-        &self.gate
+        self.live.gate()
     }
 
     /// What is open on behalf of whom.
     pub fn cuts(&self) -> &Cuts {
-        &self.cuts
+        self.live.cuts()
     }
 
     /// The log index up to which the auth view is complete, with everything cut that had to be. This, and nothing else, is
     /// what a replica may tell others about itself.
     pub fn auth_index(&self) -> u64 {
-        self.auth_index.load(Ordering::Acquire)
+        self.live.auth_index()
     }
 
     /// The same, to wait on.
     pub fn auth_index_watch(&self) -> watch::Receiver<u64> {
-        self.published.subscribe()
+        self.live.auth_index_watch()
     }
 
     /// The log index up to which the state file survives a power cut.
@@ -202,17 +190,13 @@ impl Replica {
         let Some(last) = entries.last() else {
             return Ok(outcomes);
         };
-        if effects != Effects::default() {
-            self.read(|tables| match effects.restored {
-                true => self.view.rebuild(tables),
-                false => self.view.update(tables, &effects),
-            })?;
-            self.cuts.cut_all(&effects.cuts, &self.view);
+        let change = Change {
+            effects,
+            index: last.index,
+        };
+        for stage in self.live.stages() {
+            self.live.take(stage, &change, |view| self.read(view))?;
         }
-        if self.me.get().is_some_and(|me| effects.retired.contains(me)) {
-            self.be_removed();
-        }
-        self.publish(last.index);
         Ok(outcomes)
     }
 
@@ -238,13 +222,6 @@ impl Replica {
         }
         txn.commit()?;
         Ok(outcomes)
-    }
-
-    fn publish(&self, index: u64) {
-        self.reached.fetch_max(index, Ordering::AcqRel);
-        self.auth_index.store(index, Ordering::Release);
-        self.published.send_replace(index);
-        self.gate.applied(index);
     }
 
     /// Makes everything that was applied survive a power cut. The log may then be purged up to [`Replica::durable_index`].
@@ -290,12 +267,12 @@ impl Replica {
         self.refuse_shut()?;
         let back = verified.index < self.auth_index();
         if back {
-            self.go_back();
-            self.reached.store(0, Ordering::Release);
+            self.live.go_back(Incarnation((self.random)()));
+            self.live.forget_reached();
         }
         self.guarded(|| self.install_locked(file, &verified))?;
         if back {
-            self.gate.end_install();
+            self.live.gate().end_install();
         }
         Ok(verified)
     }
@@ -315,12 +292,10 @@ impl Replica {
         put_mark(&mut marks, INDEX_MARK, &verified.index.to_be_bytes())?;
         drop(marks);
         txn.commit()?;
-        self.read(|tables| self.view.rebuild(tables))?;
-        // What changed is not known one by one: everybody comes back and is judged anew.
-        self.cuts.cut(&mcp_model::apply::Cut::All, &self.view);
+        self.read(|tables| self.live.rebuild(tables))?;
         self.look_for_own_removal()?;
         self.durable_index.store(verified.index, Ordering::Release);
-        self.publish(verified.index);
+        self.live.publish(verified.index);
         Ok(())
     }
 
@@ -331,14 +306,7 @@ impl Replica {
 
     /// Gives the lease back: this replica admits nobody until it has renewed.
     pub fn hand_back_lease(&self) {
-        self.gate.become_incarnation(Incarnation((self.random)()));
-    }
-
-    /// The state is about to be an older one: the lease goes first, and with it the incarnation. Rule 5.
-    fn go_back(&self) {
-        self.gate.begin_install(Incarnation((self.random)()));
-        self.auth_index.store(0, Ordering::Release);
-        self.published.send_replace(0);
+        self.live.gate().become_incarnation(Incarnation((self.random)()));
     }
 
     /// Stops admission on this node: for a disk that refuses until it does not, for a damaged store until the node starts
@@ -346,28 +314,30 @@ impl Replica {
     pub fn fail(&self, error: &StoreError) {
         match error {
             StoreError::Io(why) => {
-                self.gate
+                self.live
+                    .gate()
                     .suspend(Refused::State, &format!("the disk refuses the state: {why}"));
             }
             // What shut it is known already.
             StoreError::Shut(_) => {}
-            error => self.gate.shut(&error.to_string()),
+            error => self.live.gate().shut(&error.to_string()),
         }
-        self.cuts.cut(&mcp_model::apply::Cut::All, &self.view);
+        self.live.cut_all();
         tracing::error!(%error, "store failed: this node admits nobody");
     }
 
     /// Stops admission because the disk refuses the raft log: what is agreed cannot be kept here.
     pub fn suspend_for_log(&self, why: &str) {
-        self.gate
+        self.live
+            .gate()
             .suspend(Refused::Log, &format!("the disk refuses the raft log: {why}"));
-        self.cuts.cut(&mcp_model::apply::Cut::All, &self.view);
+        self.live.cut_all();
         tracing::error!(why, "the disk refuses the raft log: this node admits nobody");
     }
 
     /// Whether the disk has refused the state and it was not taken up again.
     pub fn is_refused(&self) -> bool {
-        self.gate.is_refused(Refused::State)
+        self.live.gate().is_refused(Refused::State)
     }
 
     /// Takes up a state that the disk has refused, from a whole copy of its file, and says where it is. That is where it was last
@@ -375,7 +345,7 @@ impl Replica {
     /// [`Replica::end_mending`] lets the gate open. Fails, with nothing changed, while the disk refuses the copy.
     pub fn begin_mending(&self) -> Result<u64, StoreError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(why) = self.gate.why_shut_for_good() {
+        if let Some(why) = self.live.gate().why_shut_for_good() {
             return Err(StoreError::Shut(why));
         }
         let path = self.dir.join(STATE_FILE);
@@ -383,18 +353,18 @@ impl Replica {
         self.guarded(|| {
             let db = open_database(&self.disk, &path)?;
             let index = applied_index(&db)?;
-            self.go_back();
+            self.live.go_back(Incarnation((self.random)()));
             self.db.store(Arc::new(db));
-            self.read(|tables| self.view.rebuild(tables))?;
+            self.read(|tables| self.live.rebuild(tables))?;
             self.durable_index.store(index, Ordering::Release);
-            self.publish(index);
+            self.live.publish(index);
             Ok(index)
         })
     }
 
     /// The index that the state had reached before it had to be mended.
     pub fn reached(&self) -> u64 {
-        self.reached.load(Ordering::Acquire)
+        self.live.reached()
     }
 
     /// Carries out again what was applied before. Only between [`Replica::begin_mending`] and [`Replica::end_mending`].
@@ -405,13 +375,14 @@ impl Replica {
 
     /// The state is where it was. The gate opens by the next lease.
     pub fn end_mending(&self) {
-        self.gate.end_install();
-        self.gate.resume(Refused::State);
+        self.live.gate().end_install();
+        self.live.gate().resume(Refused::State);
         tracing::info!(index = self.auth_index(), "the disk takes the state again");
     }
 
     fn refuse_shut(&self) -> Result<(), StoreError> {
-        self.gate
+        self.live
+            .gate()
             .why_state_shut()
             .map_or(Ok(()), |why| Err(StoreError::Shut(why)))
     }

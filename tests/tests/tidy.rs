@@ -261,6 +261,22 @@ fn the_gateway_and_mcpd_write_through_their_ports_alone() {
     }
 }
 
+/// A node keeps every rule of the guarantee: other rules are for the simulation, and are nowhere else.
+#[test]
+fn nothing_but_the_simulation_breaks_a_rule() {
+    let may = ["store/model/src/rules.rs", "tests/src/sim/mutant.rs"];
+    for (_, folder, _) in PACKAGES {
+        for path in sources(folder) {
+            let other = code(&path).iter().any(|(_, line)| line.contains("Rules for "));
+            assert!(
+                !other || may.contains(&shown(&path).as_str()),
+                "{} has rules of its own",
+                shown(&path)
+            );
+        }
+    }
+}
+
 #[test]
 fn nothing_is_left_open_and_nothing_is_unsafe() {
     // Put together here, or this file would find itself.

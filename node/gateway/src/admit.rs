@@ -10,7 +10,7 @@ use mcp_model::rbac::{Resource, Verb};
 use mcp_model::records::Project;
 use mcp_model::token::TokenHash;
 use mcp_store::Replica;
-use mcp_store::cuts::CutGuard;
+use mcp_store::admit::{Admitted, Registered};
 use mcp_store::view::{Policy, TokenFacts, UserFacts};
 use tokio::sync::Semaphore;
 
@@ -37,15 +37,8 @@ pub(crate) struct Admission {
     lease_wait_ms: u64,
 }
 
-/// Proof that a request was admitted: what was decided on, as it was at that moment, and the signal that ends it.
-pub(crate) struct Permit {
-    hash: TokenHash,
-    token: Arc<TokenFacts>,
-    owner: Arc<UserFacts>,
-    project: Arc<Project>,
-    policy: Arc<Policy>,
-    cut: CutGuard,
-}
+/// Proof that a request was admitted.
+pub(crate) struct Permit(Admitted);
 
 impl Admission {
     pub(crate) fn new(
@@ -71,41 +64,23 @@ impl Admission {
         self.replica.gate().holds(self.clock.reading())
     }
 
-    /// Decides on a request. Registered first, so that a cut between the look-up and the end of the request finds it; then
-    /// the view is read; then, last, a fresh clock is compared with the lease (rule 3), with the one that was held before the look:
-    /// one that came after it vouches for nothing that was seen. Without a lease nothing is said about the token, not even that it
-    /// is unknown.
+    /// Decides on a request, in the order of [`mcp_store::admit`]; what does not seem good is looked at once more, in a newer state
+    /// (rule 4).
     pub(crate) async fn admit(&self, hash: TokenHash, wanted: Wanted<'_>) -> Result<Permit, Denial> {
-        let cut = self.replica.cuts().register(hash);
-        let mut lease = self.replica.gate().deadline();
-        let mut token = self.replica.view().token(&hash);
-        if !self.seems_good(token.as_deref()) {
+        let live = self.replica.live();
+        let mut looked = Registered::new(live, hash).look(live);
+        if !looked.seems_good() {
             self.freshen().await?;
-            lease = self.replica.gate().deadline();
-            token = self.replica.view().token(&hash);
+            looked = looked.again(live);
         }
-        let policy = self.replica.view().policy();
-        let decided = token
-            .ok_or(Denial::UnknownToken)
-            .and_then(|token| self.decide(token, policy, hash, cut, wanted));
-        if !self.replica.gate().vouches(lease, self.clock.reading()) {
-            return Err(Denial::NoLease);
-        }
-        let permit = decided?;
-        // Something went between the look and now. Whoever still holds what they need comes back at once.
-        if permit.cut.is_cut() {
-            return Err(Denial::NoLease);
-        }
+        let wants = |project: &Project| match wanted {
+            Wanted::Named(name) => project.name.as_str() == name,
+            Wanted::Own => true,
+        };
+        let now = (self.clock.reading(), self.clock.wall_ms());
+        let admitted = looked.decide(live, now, wants)?;
         Metrics::add(&self.metrics.admitted);
-        Ok(permit)
-    }
-
-    /// Whether the view knows the token and an owner who is not disabled. If not, that may be old news: the token may have been minted
-    /// through another node a moment ago, or its owner enabled again, and a client that is told 401 throws its token away.
-    fn seems_good(&self, token: Option<&TokenFacts>) -> bool {
-        let policy = self.replica.view().policy_ref();
-        let owner = token.and_then(|token| policy.user(token.owner()));
-        owner.is_some_and(|owner| !owner.disabled)
+        Ok(Permit(admitted))
     }
 
     /// Asks once for newer state (rule 4).
@@ -121,50 +96,10 @@ impl Admission {
         })
     }
 
-    fn decide(
-        &self,
-        token: Arc<TokenFacts>,
-        policy: Arc<Policy>,
-        hash: TokenHash,
-        cut: CutGuard,
-        wanted: Wanted<'_>,
-    ) -> Result<Permit, Denial> {
-        if admission::expired(token.expires_ms(), self.clock.wall_ms()) {
-            return Err(Denial::Expired);
-        }
-        let owner = policy
-            .user(token.owner())
-            .filter(|user| !user.disabled)
-            .ok_or(Denial::OwnerDisabled)?
-            .clone();
-        let project = policy.project(token.project()).ok_or(Denial::UnknownToken)?.clone();
-        match wanted {
-            Wanted::Named(name) if project.name.as_str() != name => Err(Denial::WrongProject),
-            Wanted::Named(_) | Wanted::Own => Ok(Permit {
-                hash,
-                token,
-                owner,
-                project,
-                policy,
-                cut,
-            }),
-        }
-    }
-
     /// Whether what was permitted still is, at this moment: before a request goes to an upstream and before an event of a
-    /// long stream is written. A change that takes a right away cuts, so the right itself need not be decided anew; whose
-    /// token is still good after a cut is asked to come back.
+    /// long stream is written.
     pub(crate) fn still(&self, permit: &Permit) -> Result<(), Denial> {
-        let is_cut = permit.cut.is_cut();
-        let known = self.replica.view().token(&permit.hash).is_some();
-        if !self.has_lease() {
-            return Err(Denial::NoLease);
-        }
-        match (known, is_cut) {
-            (false, _) => Err(Denial::UnknownToken),
-            (true, true) => Err(Denial::NoLease),
-            (true, false) => Ok(()),
-        }
+        permit.0.still(self.replica.live(), || self.clock.reading())
     }
 
     /// The same for a stream under way, which may wait a moment for the lease to come back: an election must not end every
@@ -173,7 +108,7 @@ impl Admission {
         const STEP_MS: u64 = 20;
         for _ in 0..=self.lease_wait_ms / STEP_MS {
             match self.still(permit) {
-                Err(Denial::NoLease) if !permit.cut.is_cut() => {
+                Err(Denial::NoLease) if !permit.0.is_cut() => {
                     tokio::time::sleep(Duration::from_millis(STEP_MS)).await;
                 }
                 decided => return decided,
@@ -185,7 +120,7 @@ impl Admission {
     /// Why a permit was cut: its token is gone, or this replica cannot decide; none if another right went and the token is
     /// still good.
     pub(crate) fn why_cut(&self, permit: &Permit) -> Option<Denial> {
-        let known = self.replica.view().token(&permit.hash).is_some();
+        let known = self.replica.view().token(&permit.hash()).is_some();
         match (self.has_lease(), known) {
             (false, _) => Some(Denial::NoLease),
             (true, false) => Some(Denial::UnknownToken),
@@ -211,28 +146,28 @@ impl Drop for StreamCount {
 
 impl Permit {
     pub(crate) fn hash(&self) -> TokenHash {
-        self.hash
+        self.0.hash()
     }
 
     pub(crate) fn token(&self) -> &Arc<TokenFacts> {
-        &self.token
+        self.0.token()
     }
 
     pub(crate) fn owner(&self) -> &Arc<UserFacts> {
-        &self.owner
+        self.0.owner()
     }
 
     pub(crate) fn project(&self) -> &Arc<Project> {
-        &self.project
+        self.0.project()
     }
 
     pub(crate) fn policy(&self) -> &Arc<Policy> {
-        &self.policy
+        self.0.policy()
     }
 
     /// Resolves when the token, or a right that it may have, is taken away.
     pub(crate) async fn cut(&self) {
-        self.cut.cancelled().await;
+        self.0.cut().await;
     }
 }
 

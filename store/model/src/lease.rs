@@ -6,6 +6,7 @@
 
 use crate::clock::Reading;
 use crate::ids::Incarnation;
+use crate::rules::{AllRules, Rule, Rules};
 
 /// Renewals that may be on their way at once; an older one is given up. At one every 400 ms more than this is a dead leader.
 pub const PENDING_MAX: usize = 16;
@@ -24,7 +25,8 @@ struct Pending {
 
 /// What a replica knows of its own lease and of the renewals it has under way.
 #[derive(Debug)]
-pub struct LeaseHolder {
+pub struct LeaseHolder<R: Rules = AllRules> {
+    rules: R,
     incarnation: Incarnation,
     lease_ms: u64,
     next: u64,
@@ -32,10 +34,29 @@ pub struct LeaseHolder {
     deadline: Option<Reading>,
 }
 
+/// Why a grant gives nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum GrantRefused {
+    /// It answers a renewal from before the node gave its lease back.
+    #[error("it answers a renewal of an earlier incarnation")]
+    EarlierIncarnation,
+    /// It answers a renewal that was given up, or was answered before.
+    #[error("nobody waits for it any more")]
+    NotWaitedFor,
+}
+
 impl LeaseHolder {
     /// A holder without a lease: a process that starts has none, whatever it had before.
     pub fn new(incarnation: Incarnation, lease_ms: u64) -> LeaseHolder {
+        LeaseHolder::with_rules(AllRules, incarnation, lease_ms)
+    }
+}
+
+impl<R: Rules> LeaseHolder<R> {
+    /// The same by these rules.
+    pub fn with_rules(rules: R, incarnation: Incarnation, lease_ms: u64) -> LeaseHolder<R> {
         LeaseHolder {
+            rules,
             incarnation,
             lease_ms,
             next: 1,
@@ -65,14 +86,19 @@ impl LeaseHolder {
     }
 
     /// Notes the leader's grant. It gives nothing yet: the view must first have applied `read_index`. An answer to another
-    /// incarnation, or to a request that was given up, is dropped.
-    pub fn granted(&mut self, incarnation: Incarnation, request: RequestId, read_index: u64) {
+    /// incarnation, or to a request that was given up, is refused.
+    pub fn granted(
+        &mut self,
+        incarnation: Incarnation,
+        request: RequestId,
+        read_index: u64,
+    ) -> Result<(), GrantRefused> {
         if incarnation != self.incarnation {
-            return;
+            return Err(GrantRefused::EarlierIncarnation);
         }
-        if let Some(pending) = self.pending.iter_mut().find(|p| p.request == request) {
-            pending.grant = Some(read_index);
-        }
+        let pending = self.pending.iter_mut().find(|p| p.request == request);
+        pending.ok_or(GrantRefused::NotWaitedFor)?.grant = Some(read_index);
+        Ok(())
     }
 
     /// Forgets a renewal that failed.
@@ -83,7 +109,8 @@ impl LeaseHolder {
     /// Takes up the grants that the auth view has caught up with and says until when the lease holds, if that is later than
     /// before.
     pub fn applied(&mut self, auth_index: u64) -> Option<Reading> {
-        let ripe = |p: &Pending| p.grant.is_some_and(|read_index| auth_index >= read_index);
+        let any = !self.rules.keep(Rule::LeaseNeedsItsIndex);
+        let ripe = |p: &Pending| p.grant.is_some_and(|read_index| any || auth_index >= read_index);
         let newest = self.pending.iter().rposition(ripe)?;
         let deadline = self.pending[newest].sent.plus_ms(self.lease_ms);
         self.pending.drain(..=newest);
@@ -96,7 +123,8 @@ impl LeaseHolder {
 
     /// Whether the lease still holds at `now`: not if either clock says otherwise.
     pub fn holds(&self, now: Reading) -> bool {
-        self.deadline.is_some_and(|deadline| !now.either_passed(deadline))
+        self.deadline
+            .is_some_and(|deadline| !is_over(self.rules, deadline, now))
     }
 
     /// Gives up the lease and every renewal under way and goes on as another incarnation: at shutdown, and before an older
@@ -105,6 +133,14 @@ impl LeaseHolder {
         self.incarnation = incarnation;
         self.pending.clear();
         self.deadline = None;
+    }
+}
+
+/// Whether a lease until `deadline` is over for its holder: as soon as either clock says so.
+pub fn is_over<R: Rules>(rules: R, deadline: Reading, now: Reading) -> bool {
+    match rules.keep(Rule::LeaseEndsByTheFirstClock) {
+        true => now.either_passed(deadline),
+        false => now.boot_ns >= deadline.boot_ns,
     }
 }
 
@@ -122,7 +158,7 @@ mod tests {
     fn a_lease_counts_from_the_sending_and_not_from_the_answer() {
         let mut holder = LeaseHolder::new(ONE, 2_000);
         let request = holder.begin(ms(10_000));
-        holder.granted(ONE, request, 5);
+        assert_eq!(holder.granted(ONE, request, 5), Ok(()));
         assert_eq!(holder.applied(5), Some(ms(12_000)));
         assert!(holder.holds(ms(11_999)));
         assert!(!holder.holds(ms(12_000)));
@@ -132,7 +168,7 @@ mod tests {
     fn a_grant_gives_nothing_before_its_index_is_applied() {
         let mut holder = LeaseHolder::new(ONE, 2_000);
         let request = holder.begin(ms(0));
-        holder.granted(ONE, request, 9);
+        assert_eq!(holder.granted(ONE, request, 9), Ok(()));
         assert_eq!(holder.applied(8), None);
         assert!(!holder.holds(ms(1)));
         assert_eq!(holder.applied(9), Some(ms(2_000)));
@@ -143,9 +179,9 @@ mod tests {
         let mut holder = LeaseHolder::new(ONE, 2_000);
         let first = holder.begin(ms(0));
         let second = holder.begin(ms(400));
-        holder.granted(ONE, second, 3);
+        assert_eq!(holder.granted(ONE, second, 3), Ok(()));
         assert_eq!(holder.applied(3), Some(ms(2_400)));
-        holder.granted(ONE, first, 3);
+        assert_eq!(holder.granted(ONE, first, 3), Err(GrantRefused::NotWaitedFor));
         assert_eq!(holder.applied(3), None);
         assert!(holder.holds(ms(2_399)));
     }
@@ -154,12 +190,12 @@ mod tests {
     fn another_incarnation_inherits_neither_lease_nor_grant() {
         let mut holder = LeaseHolder::new(ONE, 2_000);
         let request = holder.begin(ms(0));
-        holder.granted(ONE, request, 1);
+        assert_eq!(holder.granted(ONE, request, 1), Ok(()));
         assert!(holder.applied(1).is_some());
         let pending = holder.begin(ms(400));
         holder.become_incarnation(Incarnation(2));
         assert!(!holder.holds(ms(1)));
-        holder.granted(ONE, pending, 1);
+        assert_eq!(holder.granted(ONE, pending, 1), Err(GrantRefused::EarlierIncarnation));
         assert_eq!(holder.applied(1), None);
     }
 
@@ -167,7 +203,7 @@ mod tests {
     fn a_slewed_clock_ends_the_lease_early_and_never_late() {
         let mut holder = LeaseHolder::new(ONE, 2_000);
         let request = holder.begin(ms(0));
-        holder.granted(ONE, request, 0);
+        assert_eq!(holder.granted(ONE, request, 0), Ok(()));
         assert!(holder.applied(0).is_some());
         assert!(!holder.holds(Reading {
             boot_ns: 2_000_000_000,

@@ -6,20 +6,57 @@
 use std::collections::BTreeMap;
 
 use crate::clock::Reading;
-use crate::ids::NodeId;
+use crate::ids::{Incarnation, NodeId};
+use crate::lease::RequestId;
+use crate::rules::{AllRules, Rule, Rules};
 use crate::timers::Timers;
+
+/// Earlier incarnations of a node that are remembered, to tell what they still say from what the node says now.
+const EARLIER_MAX: usize = 8;
+
+/// What is known of one node's renewals.
+#[derive(Debug)]
+struct Entry {
+    arrived: Reading,
+    incarnation: Incarnation,
+    request: RequestId,
+    earlier: Vec<Incarnation>,
+}
+
+/// Why a renewal is not granted, and does not count as one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Stale {
+    /// The node has given that incarnation up since: nobody waits for the answer.
+    #[error("it is from an earlier incarnation")]
+    EarlierIncarnation,
+    /// It was seen before, or a later one was.
+    #[error("it was seen before, or a later one was")]
+    Repeated,
+}
 
 /// Arrival times of renewals, one per node, and since when this process leads.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct Ledger<R: Rules = AllRules> {
+    rules: R,
     leading_since: Option<(u64, Reading)>,
-    arrivals: BTreeMap<NodeId, Reading>,
+    arrivals: BTreeMap<NodeId, Entry>,
 }
 
 impl Ledger {
     /// A ledger of a process that does not lead.
     pub fn new() -> Ledger {
         Ledger::default()
+    }
+}
+
+impl<R: Rules> Ledger<R> {
+    /// The same by these rules.
+    pub fn with_rules(rules: R) -> Ledger<R> {
+        Ledger {
+            rules,
+            leading_since: None,
+            arrivals: BTreeMap::new(),
+        }
     }
 
     /// Notes that this process leads in `term`; `now` must be read *after* that was observed. Grants of earlier leaders may
@@ -35,31 +72,76 @@ impl Ledger {
         self.leading_since = None;
     }
 
+    /// Whether a renewal says nothing new: the node has gone on since it sent it.
+    pub fn check(&self, node: NodeId, incarnation: Incarnation, request: RequestId) -> Result<(), Stale> {
+        match self.arrivals.get(&node) {
+            Some(entry) if entry.earlier.contains(&incarnation) => Err(Stale::EarlierIncarnation),
+            Some(entry) if entry.incarnation == incarnation && request <= entry.request => Err(Stale::Repeated),
+            _ => Ok(()),
+        }
+    }
+
     /// Notes a renewal's arrival, with a clock read on arrival and *before* the read index it will be granted at is asked
-    /// for. The latest arrival counts, whatever comes of it.
-    pub fn note_arrival(&mut self, node: NodeId, now: Reading) {
-        let entry = self.arrivals.entry(node).or_insert(now);
-        *entry = entry.max(now);
+    /// for. The latest arrival counts, whatever its index will be.
+    pub fn note_arrival(&mut self, node: NodeId, incarnation: Incarnation, request: RequestId, now: Reading) {
+        let entry = self.arrivals.entry(node).or_insert_with(|| Entry {
+            arrived: now,
+            incarnation,
+            request,
+            earlier: Vec::new(),
+        });
+        if self.rules.keep(Rule::LatestArrivalCounts) {
+            entry.arrived = entry.arrived.max(now);
+        }
+        if entry.incarnation == incarnation {
+            entry.request = entry.request.max(request);
+            return;
+        }
+        if entry.earlier.len() == EARLIER_MAX {
+            entry.earlier.remove(0);
+        }
+        entry.earlier.push(entry.incarnation);
+        (entry.incarnation, entry.request) = (incarnation, request);
+    }
+
+    /// Whether `node` is known to have given this incarnation up.
+    pub fn is_earlier(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        let entry = self.arrivals.get(&node);
+        entry.is_some_and(|entry| entry.earlier.contains(&incarnation))
+    }
+
+    /// Everybody who has asked this process for a lease and was not forgotten since.
+    pub fn noted(&self) -> impl Iterator<Item = NodeId> {
+        self.arrivals.keys().copied()
     }
 
     /// `g`: the time from which `node`'s last possible lease is counted, as of now. `None`: this process does not lead and
     /// can say nothing. A barrier freezes this when its commit is known.
     pub fn last_possible_grant(&self, node: NodeId) -> Option<Reading> {
         let (_, led) = self.leading_since?;
-        Some(self.arrivals.get(&node).map_or(led, |arrived| led.max(*arrived)))
+        let arrived = self.arrivals.get(&node).map(|entry| entry.arrived);
+        if !self.rules.keep(Rule::SilenceCountsFromTheOffice) {
+            return Some(arrived.unwrap_or_default());
+        }
+        Some(arrived.map_or(led, |arrived| led.max(arrived)))
     }
 
     /// The time that both clocks must have passed before `node` certainly holds no lease that is older than the freezing of
     /// `grant`: `g + W`.
-    pub fn run_out(grant: Reading, timers: &Timers) -> Reading {
-        grant.plus_ms(timers.wait_ms())
+    pub fn run_out(&self, grant: Reading, timers: &Timers) -> Reading {
+        match self.rules.keep(Rule::WaitOutlastsTheLease) {
+            true => grant.plus_ms(timers.wait_ms()),
+            false => grant.plus_ms(timers.lease_ms * 3 / 4),
+        }
     }
 
     /// Forgets arrivals of nodes that are no longer in `known` and whose leases have run out by `now`. A removed node's entry
     /// outlives its removal by `W`.
     pub fn tidy(&mut self, known: &dyn Fn(NodeId) -> bool, now: Reading, timers: &Timers) {
+        let outlives = self.rules.keep(Rule::EntryOutlivesRemoval);
+        let wait_ms = timers.wait_ms();
         self.arrivals
-            .retain(|node, arrived| known(*node) || !now.both_passed(Ledger::run_out(*arrived, timers)));
+            .retain(|node, entry| known(*node) || outlives && !now.both_passed(entry.arrived.plus_ms(wait_ms)));
     }
 }
 
@@ -68,6 +150,8 @@ mod tests {
     use super::*;
 
     const N: NodeId = NodeId(1);
+    const ONE: Incarnation = Incarnation(1);
+    const TWO: Incarnation = Incarnation(2);
 
     fn ms(ms: u64) -> Reading {
         Reading::both_ms(ms)
@@ -97,17 +181,17 @@ mod tests {
     fn the_latest_arrival_counts() {
         let mut ledger = Ledger::new();
         ledger.lead(1, ms(0));
-        ledger.note_arrival(N, ms(700));
-        ledger.note_arrival(N, ms(400));
+        ledger.note_arrival(N, ONE, RequestId(1), ms(700));
+        ledger.note_arrival(N, ONE, RequestId(1), ms(400));
         assert_eq!(ledger.last_possible_grant(N), Some(ms(700)));
-        assert_eq!(Ledger::run_out(ms(700), &Timers::default()), ms(2_804));
+        assert_eq!(ledger.run_out(ms(700), &Timers::default()), ms(2_804));
     }
 
     #[test]
     fn arrivals_survive_a_loss_of_office() {
         let mut ledger = Ledger::new();
         ledger.lead(1, ms(0));
-        ledger.note_arrival(N, ms(5_000));
+        ledger.note_arrival(N, ONE, RequestId(1), ms(5_000));
         ledger.follow();
         assert_eq!(ledger.last_possible_grant(N), None);
         ledger.lead(2, ms(4_000));
@@ -119,10 +203,24 @@ mod tests {
         let timers = Timers::default();
         let mut ledger = Ledger::new();
         ledger.lead(1, ms(0));
-        ledger.note_arrival(N, ms(1_000));
+        ledger.note_arrival(N, ONE, RequestId(1), ms(1_000));
         ledger.tidy(&|_| false, ms(1_000 + timers.wait_ms()), &timers);
         assert_eq!(ledger.last_possible_grant(N), Some(ms(1_000)));
         ledger.tidy(&|_| false, ms(1_001 + timers.wait_ms()), &timers);
         assert_eq!(ledger.last_possible_grant(N), Some(ms(0)));
+    }
+
+    #[test]
+    fn what_was_seen_before_or_given_up_is_told_from_what_is_new() {
+        let mut ledger = Ledger::new();
+        ledger.note_arrival(N, ONE, RequestId(4), ms(0));
+        assert_eq!(ledger.check(N, ONE, RequestId(4)), Err(Stale::Repeated));
+        assert_eq!(ledger.check(N, ONE, RequestId(3)), Err(Stale::Repeated));
+        assert_eq!(ledger.check(N, ONE, RequestId(5)), Ok(()));
+        assert_eq!(ledger.check(N, TWO, RequestId(1)), Ok(()));
+        ledger.note_arrival(N, TWO, RequestId(1), ms(1));
+        assert_eq!(ledger.check(N, ONE, RequestId(5)), Err(Stale::EarlierIncarnation));
+        assert!(ledger.is_earlier(N, ONE) && !ledger.is_earlier(N, TWO));
+        assert!(!ledger.is_earlier(NodeId(2), ONE));
     }
 }

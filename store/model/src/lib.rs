@@ -5,13 +5,16 @@
 //!
 //! The story, in the order in which one would tell it: what things are called ([`names`], [`ids`], [`token`]); what is kept
 //! of them ([`records`], [`tables`], [`secrets`], [`backup`]); how a change is asked for ([`command`]) and carried out ([`apply`]); who may do what
-//! ([`rbac`], [`authority`]); who is let in ([`admission`]); and for how long a replica may say so ([`clock`], [`lease`],
-//! [`ledger`], [`receipt`]).
+//! ([`rbac`], [`authority`]); who is let in ([`admission`]); and for how long a replica may say so: the [`rules`], on a
+//! [`clock`], for the holder of a [`lease`], for the [`office`] that grants it with its [`ledger`], for the [`barrier`] behind a revoke and
+//! its [`receipt`], and for whoever comes to lead ([`campaign`]).
 
 pub mod admission;
 pub mod apply;
 pub mod authority;
 pub mod backup;
+pub mod barrier;
+pub mod campaign;
 pub mod clock;
 pub mod command;
 pub mod frame;
@@ -19,11 +22,13 @@ pub mod ids;
 pub mod lease;
 pub mod ledger;
 pub mod names;
+pub mod office;
 pub mod rbac;
 pub mod receipt;
 pub mod records;
 pub mod refusal;
 pub mod reply;
+pub mod rules;
 pub mod secrets;
 pub mod tables;
 pub mod timers;
