@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use crate::fresh::{self, READ_INDEX_WAIT};
 use crate::link::{Lane, Link};
 use crate::machine::Applied;
+use crate::members;
 use crate::node::Core;
 use crate::rpc::STANDING;
 
@@ -48,6 +49,8 @@ pub(crate) async fn run(core: Arc<Core>) {
     tracing::error!("this node was removed from the cluster: it admits nobody any more");
     core.removal.send_replace(Removal::Removed);
     while !is_out(&core).await {
+        // Whoever leads and may not grant leases any more must not keep the others loyal to it.
+        members::hand_over(&core).await;
         tokio::time::sleep(PAUSE).await;
     }
     tracing::info!("the others have gone on without this node");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_model::admission::EXPIRY_SKEW_MS;
 use mcp_model::barrier::has_to_wait;
 use mcp_model::command::{Envelope, Outcome};
 use mcp_model::ids::NodeId;
@@ -161,6 +162,7 @@ pub(crate) async fn lead(core: &Arc<Core>, bytes: Vec<u8>, wait: WaitFor, deadli
         return WriteAnswer::NotLeader;
     }
     let began = core.clock.reading();
+    let bytes = by_our_clock(core, bytes);
     let (answer, proposed) = oneshot::channel();
     if core.batches.try_send(Queued { bytes, answer }).is_err() {
         return WriteAnswer::Busy;
@@ -182,6 +184,26 @@ pub(crate) async fn lead(core: &Arc<Core>, bytes: Vec<u8>, wait: WaitFor, deadli
         // It is committed, but another office must say when it is in force.
         None => WriteAnswer::Unknown,
     }
+}
+
+/// The time that the cluster goes by is the leader's (rule 9). It never goes back, so a node whose clock is ahead must not move it.
+fn by_our_clock(core: &Core, bytes: Vec<u8>) -> Vec<u8> {
+    // Whatever came in was decoded at the door.
+    let Ok(envelope) = Envelope::decode(&bytes) else {
+        return bytes;
+    };
+    let now_ms = core.clock.wall_ms();
+    if envelope.now_ms.abs_diff(now_ms) <= EXPIRY_SKEW_MS {
+        return bytes;
+    }
+    let (said_ms, command) = (envelope.now_ms, envelope.command.kind());
+    tracing::warn!(
+        said_ms,
+        now_ms,
+        command,
+        "a command's time was refused: the node it came through has another clock"
+    );
+    Envelope { now_ms, ..envelope }.encode()
 }
 
 /// Gathers commands into entries and proposes them.

@@ -89,7 +89,7 @@ impl<R: Rules> LeaseGate<R> {
     /// have been without one, and behind, when it looked.
     pub fn vouches(&self, before: Option<Reading>, now: Reading) -> bool {
         let held = |deadline| !is_over(self.rules, deadline, now);
-        (before.is_some_and(held) || !self.rules.keep(Rule::LeaseIsOlderThanTheLook)) && self.holds(now)
+        before.is_some_and(held) && self.holds(now)
     }
 
     /// Until when the lease holds: read before a look-up, and by people and metrics.

@@ -19,3 +19,4 @@ pub mod model;
 pub mod process;
 #[cfg(feature = "harness")]
 pub mod random;
+pub mod sim;

@@ -290,6 +290,27 @@ async fn a_leader_steps_down_before_it_is_removed() {
     cluster.issue(through, 1).await;
 }
 
+/// Found by the simulation (its seed 160): the removed leader granted nothing any more, and its heartbeats kept the others loyal to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_leader_that_was_removed_does_not_keep_the_others_from_their_leases() {
+    let cluster = Cluster::of(3).await;
+    cluster.register_all().await;
+    let leader = cluster.leader().unwrap();
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    let receipt = cluster
+        .retire(others[0], cluster.sites[leader].id)
+        .await
+        .receipt
+        .unwrap();
+    assert!(receipt.effective(), "{receipt:?}");
+    cluster.stands(others[0], leader, Standing::Gone).await;
+    cluster
+        .until("another leads, and the others admit", |c| {
+            c.leader().is_some_and(|now| now != leader) && others.iter().all(|at| c.sites[*at].admits())
+        })
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nobody_is_let_go_whom_the_others_need_to_decide() {
     let mut cluster = Cluster::of(3).await;

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_model::clock::Clock;
 use mcp_model::command::{Actor, Reply};
 use mcp_model::ids::NodeId;
+use mcp_model::records::ClusterRecord;
+use mcp_model::tables;
 use mcp_raft::{Node, NodeOptions, WaitFor, WriteFailed};
 use mcp_store::log::RaftLog;
 use mcp_store::{Replica, ReplicaOptions};
@@ -213,4 +216,22 @@ async fn a_node_that_lags_behind_the_log_is_sent_a_snapshot_and_keeps_it_over_a_
     for at in 0..3 {
         check(&cluster, at);
     }
+}
+
+/// Rule 9: the time that the cluster goes by never goes back, so nobody but the leader may move it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_whose_clock_is_ten_minutes_off_does_not_move_the_clusters_time() {
+    let cluster = Cluster::of(3).await;
+    let now_ms = TestClock.wall_ms();
+    for (at, n) in (0..3usize).zip(7..) {
+        let mut ahead = envelope(Actor::User(ADMIN), issue(n));
+        ahead.now_ms = now_ms + 600_000;
+        let written = cluster.sites[at].node().write(&ahead, WaitFor::Committed, LIMIT).await;
+        assert!(matches!(written.unwrap().outcome.reply, Reply::TokenIssued { .. }));
+    }
+    let leader = cluster.leader().unwrap();
+    let record = cluster.sites[leader]
+        .replica()
+        .read(|t| tables::load::<ClusterRecord>(t, &[0]));
+    assert_eq!(record.unwrap().unwrap().time_ms, now_ms);
 }

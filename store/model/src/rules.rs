@@ -12,8 +12,6 @@ pub enum Rule {
     LeaseNeedsItsIndex,
     /// 8: a lease is over when either clock says so.
     LeaseEndsByTheFirstClock,
-    /// 3: a lease vouches only for what was looked up under it.
-    LeaseIsOlderThanTheLook,
     /// 3: a request is registered before its token is looked up, or a cut could miss it.
     RegisteredBeforeTheLook,
     /// 5: a state that goes back loses its lease first.
