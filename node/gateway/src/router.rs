@@ -83,6 +83,10 @@ fn name(segment: &str) -> Option<Name> {
             continue;
         }
         let digits = [bytes.next()?, bytes.next()?];
+        // A number may begin with a plus, a digit may not be one.
+        if !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
         decoded.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
     }
     Name::parse(&String::from_utf8(decoded).ok()?).ok()

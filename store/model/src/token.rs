@@ -44,7 +44,8 @@ impl TokenHash {
 
     /// The hash whose 64 hexadecimal digits are `text`.
     pub fn from_hex(text: &str) -> Option<TokenHash> {
-        if text.len() != 64 || !text.is_ascii() {
+        // A number may begin with a plus, a digit may not be one.
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
         let mut bytes = [0; 32];
