@@ -11,28 +11,21 @@ use crate::lease::RequestId;
 use crate::rules::{AllRules, Rule, Rules};
 use crate::timers::Timers;
 
-/// Earlier incarnations of a node that are remembered, to tell what they still say from what the node says now.
-const EARLIER_MAX: usize = 8;
+/// Incarnations of a node that are remembered, to tell what they still say from what the node says now.
+const INCARNATIONS_MAX: usize = 8;
 
 /// What is known of one node's renewals.
 #[derive(Debug)]
 struct Entry {
     arrived: Reading,
-    incarnation: Incarnation,
-    request: RequestId,
-    earlier: Vec<Incarnation>,
+    /// The last renewal of each incarnation. At the end that of which something was heard last.
+    seen: Vec<(Incarnation, RequestId)>,
 }
 
-/// Why a renewal is not granted, and does not count as one.
+/// A renewal says nothing new, so it is not granted and does not count as one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Stale {
-    /// The node has given that incarnation up since: nobody waits for the answer.
-    #[error("it is from an earlier incarnation")]
-    EarlierIncarnation,
-    /// It was seen before, or a later one was.
-    #[error("it was seen before, or a later one was")]
-    Repeated,
-}
+#[error("it was seen before, or a later one was")]
+pub struct Stale;
 
 /// Arrival times of renewals, one per node, and since when this process leads.
 #[derive(Debug, Default)]
@@ -72,12 +65,13 @@ impl<R: Rules> Ledger<R> {
         self.leading_since = None;
     }
 
-    /// Whether a renewal says nothing new: the node has gone on since it sent it.
+    /// Whether a renewal says nothing new. Incarnations have no order, so which of two is the one that runs is told by what comes next: a
+    /// renewal that was on its way for long must not shut out the node that has started again since. Whose it is not refuses the grant.
     pub fn check(&self, node: NodeId, incarnation: Incarnation, request: RequestId) -> Result<(), Stale> {
-        match self.arrivals.get(&node) {
-            Some(entry) if entry.earlier.contains(&incarnation) => Err(Stale::EarlierIncarnation),
-            Some(entry) if entry.incarnation == incarnation && request <= entry.request => Err(Stale::Repeated),
-            _ => Ok(()),
+        let seen = self.arrivals.get(&node).map_or(&[][..], |entry| &entry.seen);
+        match seen.iter().any(|(i, last)| *i == incarnation && request <= *last) {
+            true => Err(Stale),
+            false => Ok(()),
         }
     }
 
@@ -86,28 +80,23 @@ impl<R: Rules> Ledger<R> {
     pub fn note_arrival(&mut self, node: NodeId, incarnation: Incarnation, request: RequestId, now: Reading) {
         let entry = self.arrivals.entry(node).or_insert_with(|| Entry {
             arrived: now,
-            incarnation,
-            request,
-            earlier: Vec::new(),
+            seen: Vec::new(),
         });
         if self.rules.keep(Rule::LatestArrivalCounts) {
             entry.arrived = entry.arrived.max(now);
         }
-        if entry.incarnation == incarnation {
-            entry.request = entry.request.max(request);
-            return;
+        entry.seen.retain(|(i, _)| *i != incarnation);
+        if entry.seen.len() == INCARNATIONS_MAX {
+            entry.seen.remove(0);
         }
-        if entry.earlier.len() == EARLIER_MAX {
-            entry.earlier.remove(0);
-        }
-        entry.earlier.push(entry.incarnation);
-        (entry.incarnation, entry.request) = (incarnation, request);
+        entry.seen.push((incarnation, request));
     }
 
-    /// Whether `node` is known to have given this incarnation up.
+    /// Whether this process has heard of a later incarnation of `node` than this one.
     pub fn is_earlier(&self, node: NodeId, incarnation: Incarnation) -> bool {
-        let entry = self.arrivals.get(&node);
-        entry.is_some_and(|entry| entry.earlier.contains(&incarnation))
+        let seen = self.arrivals.get(&node).map_or(&[][..], |entry| &entry.seen);
+        let before = seen.split_last().map_or(&[][..], |(_, before)| before);
+        before.iter().any(|(i, _)| *i == incarnation)
     }
 
     /// Everybody who has asked this process for a lease and was not forgotten since.
@@ -214,13 +203,25 @@ mod tests {
     fn what_was_seen_before_or_given_up_is_told_from_what_is_new() {
         let mut ledger = Ledger::new();
         ledger.note_arrival(N, ONE, RequestId(4), ms(0));
-        assert_eq!(ledger.check(N, ONE, RequestId(4)), Err(Stale::Repeated));
-        assert_eq!(ledger.check(N, ONE, RequestId(3)), Err(Stale::Repeated));
+        assert_eq!(ledger.check(N, ONE, RequestId(4)), Err(Stale));
+        assert_eq!(ledger.check(N, ONE, RequestId(3)), Err(Stale));
         assert_eq!(ledger.check(N, ONE, RequestId(5)), Ok(()));
         assert_eq!(ledger.check(N, TWO, RequestId(1)), Ok(()));
         ledger.note_arrival(N, TWO, RequestId(1), ms(1));
-        assert_eq!(ledger.check(N, ONE, RequestId(5)), Err(Stale::EarlierIncarnation));
+        assert_eq!(ledger.check(N, ONE, RequestId(4)), Err(Stale));
         assert!(ledger.is_earlier(N, ONE) && !ledger.is_earlier(N, TWO));
         assert!(!ledger.is_earlier(NodeId(2), ONE));
+    }
+
+    /// Found by the simulation: the leader had started too and knew the run that had ended by its late renewal only, so it took the node
+    /// that ran for the earlier one and granted it nothing any more.
+    #[test]
+    fn a_late_renewal_of_an_ended_run_does_not_shut_out_the_one_that_runs() {
+        let mut ledger = Ledger::new();
+        ledger.note_arrival(N, TWO, RequestId(1), ms(0));
+        ledger.note_arrival(N, ONE, RequestId(90), ms(1));
+        assert_eq!(ledger.check(N, TWO, RequestId(2)), Ok(()));
+        ledger.note_arrival(N, TWO, RequestId(2), ms(2));
+        assert!(ledger.is_earlier(N, ONE) && !ledger.is_earlier(N, TWO));
     }
 }

@@ -317,7 +317,7 @@ mod tests {
         }
         office.renew(asker(5), ms(1_400), 1).unwrap();
         let again = office.renew(asker(5), ms(4_400), 2);
-        assert_eq!(again, Err(RenewalRefused::Stale(Stale::Repeated)));
+        assert_eq!(again, Err(RenewalRefused::Stale(Stale)));
         assert_eq!(
             office.ledger().last_possible_grant(N),
             Some(ms(1_400)),
