@@ -12,7 +12,7 @@ use mcp_model::records::Project;
 use mcp_model::rules::{Rule, Rules};
 use mcp_model::token::TokenHash;
 
-use crate::cuts::CutGuard;
+use crate::cuts::{CutGuard, Signal};
 use crate::live::Live;
 use crate::view::{Policy, TokenFacts, UserFacts};
 
@@ -38,6 +38,7 @@ pub struct Admitted {
     owner: Arc<UserFacts>,
     project: Arc<Project>,
     policy: Arc<Policy>,
+    at: (Reading, u64),
 }
 
 impl Registered {
@@ -87,7 +88,7 @@ impl Looked {
         if !live.rules().keep(Rule::RegisteredBeforeTheLook) {
             self.registered = Registered::new(live, self.registered.hash);
         }
-        let decided = self.judge(wall_ms, wants);
+        let decided = self.judge((now, wall_ms), wants);
         if !live.gate().vouches(before, now) {
             return Err(Denial::NoLease);
         }
@@ -98,7 +99,7 @@ impl Looked {
         })
     }
 
-    fn judge(self, wall_ms: u64, wants: impl FnOnce(&Project) -> bool) -> Result<Admitted, Denial> {
+    fn judge(self, at: (Reading, u64), wants: impl FnOnce(&Project) -> bool) -> Result<Admitted, Denial> {
         let Looked {
             registered,
             token,
@@ -106,7 +107,7 @@ impl Looked {
             ..
         } = self;
         let token = token.ok_or(Denial::UnknownToken)?;
-        if admission::expired(token.expires_ms(), wall_ms) {
+        if admission::expired(token.expires_ms(), at.1) {
             return Err(Denial::Expired);
         }
         let owner = policy
@@ -124,6 +125,7 @@ impl Looked {
             owner,
             project,
             policy,
+            at,
         })
     }
 }
@@ -134,7 +136,7 @@ impl Admitted {
     /// cut is asked to come back. The clock is read by `now` after the view.
     pub fn still<R: Rules>(&self, live: &Live<R>, now: impl FnOnce() -> Reading) -> Result<(), Denial> {
         let is_cut = self.is_cut();
-        let known = live.view().token(&self.registered.hash).is_some();
+        let known = live.view().knows(&self.registered.hash);
         if !live.gate().holds(now()) {
             return Err(Denial::NoLease);
         }
@@ -178,5 +180,20 @@ impl Admitted {
     /// Resolves when it is.
     pub async fn cut(&self) {
         self.registered.cut.cancelled().await;
+    }
+
+    /// When it was let in, by the clock that was compared with the lease.
+    pub fn at(&self) -> Reading {
+        self.at.0
+    }
+
+    /// The same in wall time, ms since 1970.
+    pub fn at_ms(&self) -> u64 {
+        self.at.1
+    }
+
+    /// The signal that ends it.
+    pub fn signal(&self) -> &Arc<Signal> {
+        self.registered.cut.signal()
     }
 }

@@ -7,20 +7,62 @@
 //! moment, so a replica confirms a change only when everything that it cut has *let go* of its place here (decision 31).
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use futures_util::task::AtomicWaker;
 use mcp_model::apply::Cut;
 use mcp_model::ids::Id;
 use mcp_model::token::TokenHash;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::view::{AuthView, HashBits};
 
 /// What is open, by token: a number and the signal that ends it.
-type Open = DashMap<TokenHash, Vec<(u64, CancellationToken)>, HashBits>;
+type Open = DashMap<TokenHash, Vec<(u64, Arc<Signal>)>, HashBits>;
+
+/// What ends one call or stream: raised once, by others, for the one task that carries it on. Small, because every call has one.
+#[derive(Default)]
+pub struct Signal {
+    raised: AtomicU8,
+    /// Of the task that looked last.
+    task: AtomicWaker,
+}
+
+impl Signal {
+    /// The token, or a right, was taken away.
+    pub const CUT: u8 = 1;
+    /// The caller no longer wants the answer.
+    pub const GIVEN_UP: u8 = 2;
+
+    /// Raises the signal for this reason, and wakes who waits for it.
+    pub fn raise(&self, reason: u8) {
+        self.raised.fetch_or(reason, Ordering::SeqCst);
+        self.task.wake();
+    }
+
+    /// The reasons for which it was raised; 0: it was not.
+    pub fn raised(&self) -> u8 {
+        self.raised.load(Ordering::SeqCst)
+    }
+
+    /// Ready once it is raised for one of these reasons. Only the task that polled last is woken.
+    pub fn poll_raised(&self, reasons: u8, cx: &mut Context<'_>) -> Poll<u8> {
+        let look = || match self.raised() & reasons {
+            0 => Poll::Pending,
+            raised => Poll::Ready(raised),
+        };
+        if look().is_pending() {
+            self.task.register(cx.waker());
+        }
+        // Once more: it may have been raised before the task was known.
+        look()
+    }
+}
 
 #[derive(Default)]
 struct Register {
@@ -37,12 +79,12 @@ impl Register {
     }
 
     /// Called with the entry locked, so that what is taken off meanwhile is either not seen here or taken off after.
-    fn cancel_all(&self, open: &[(u64, CancellationToken)]) -> usize {
+    fn cancel_all(&self, open: &[(u64, Arc<Signal>)]) -> usize {
         let mut lingering = self.lingering();
-        for (number, cut) in open {
-            if !cut.is_cancelled() {
+        for (number, signal) in open {
+            if signal.raised() & Signal::CUT == 0 {
                 lingering.insert(*number);
-                cut.cancel();
+                signal.raise(Signal::CUT);
             }
         }
         open.len()
@@ -61,20 +103,22 @@ pub struct CutGuard {
     register: Arc<Register>,
     hash: TokenHash,
     number: u64,
-    cut: CancellationToken,
+    signal: Arc<Signal>,
 }
 
 impl Cuts {
     /// Registers something that is to end when the token of this hash is taken away.
     pub fn register(&self, hash: TokenHash) -> CutGuard {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let cut = CancellationToken::new();
-        self.register.open.entry(hash).or_default().push((number, cut.clone()));
+        let signal = Arc::<Signal>::default();
+        let mut open = self.register.open.entry(hash).or_default();
+        open.push((number, Arc::clone(&signal)));
+        drop(open);
         CutGuard {
             register: Arc::clone(&self.register),
             hash,
             number,
-            cut,
+            signal,
         }
     }
 
@@ -144,29 +188,34 @@ impl Cuts {
 }
 
 impl CutGuard {
-    /// Resolves when the token is taken away.
+    /// Resolves when the token is taken away. One task may wait for it at a time.
     pub async fn cancelled(&self) {
-        self.cut.cancelled().await;
+        poll_fn(|cx| self.signal.poll_raised(Signal::CUT, cx)).await;
     }
 
     /// Whether the token was taken away.
     pub fn is_cut(&self) -> bool {
-        self.cut.is_cancelled()
+        self.signal.raised() & Signal::CUT != 0
     }
 
-    /// The signal itself, for those who wait elsewhere.
-    pub fn signal(&self) -> CancellationToken {
-        self.cut.clone()
+    /// The signal itself, for those who can raise it for another reason.
+    pub fn signal(&self) -> &Arc<Signal> {
+        &self.signal
     }
 }
 
 impl Drop for CutGuard {
     fn drop(&mut self) {
-        if let Some(mut entry) = self.register.open.get_mut(&self.hash) {
-            entry.retain(|(number, _)| *number != self.number);
+        if let Entry::Occupied(mut entry) = self.register.open.entry(self.hash) {
+            let open = entry.get_mut();
+            if let Some(at) = open.iter().position(|(number, _)| *number == self.number) {
+                open.swap_remove(at);
+            }
+            if open.is_empty() {
+                entry.remove();
+            }
         }
-        self.register.open.remove_if(&self.hash, |_, open| open.is_empty());
-        if self.cut.is_cancelled() {
+        if self.is_cut() {
             self.register.lingering().remove(&self.number);
             self.register.let_go.send_replace(());
         }
@@ -175,7 +224,19 @@ impl Drop for CutGuard {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+
     use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
 
     #[test]
     fn a_cut_ends_what_is_registered_and_a_dropped_guard_leaves_nothing() {
@@ -221,5 +282,22 @@ mod tests {
         cuts.all_let_go().await;
         drop(late);
         assert_eq!(cuts.excuse(), 0);
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_a_cut_and_only_for_what_is_waited_for() {
+        let cuts = Cuts::default();
+        let guard = cuts.register(TokenHash([1; 32]));
+        let woken = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        assert!(guard.signal().poll_raised(Signal::CUT, &mut cx).is_pending());
+        guard.signal().raise(Signal::GIVEN_UP);
+        assert!(guard.signal().poll_raised(Signal::CUT, &mut cx).is_pending() && !guard.is_cut());
+        let both = Signal::CUT | Signal::GIVEN_UP;
+        assert_eq!(guard.signal().poll_raised(both, &mut cx), Poll::Ready(Signal::GIVEN_UP));
+        assert_eq!(cuts.cut(&Cut::All, &AuthView::default()), 1);
+        assert_eq!(guard.signal().poll_raised(both, &mut cx), Poll::Ready(both));
+        assert_eq!(woken.0.load(Ordering::SeqCst), 2);
     }
 }

@@ -52,6 +52,13 @@ fn machine_of(stat: &str) -> Option<Machine> {
     })
 }
 
+/// Whether a process runs: one that is dead and not yet buried does not.
+pub fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
 /// Memory that a process has resident, in KiB.
 pub fn resident_kib(pid: u32) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -80,6 +87,7 @@ mod tests {
 
     #[test]
     fn this_process_has_memory() {
+        assert!(is_alive(std::process::id()) && !is_alive(u32::MAX));
         assert!(resident_kib(std::process::id()).unwrap() > 100);
     }
 }

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mcp_model::admission::{self, Access, Denial};
-use mcp_model::clock::Clock;
+use mcp_model::clock::{Clock, Reading};
 use mcp_model::rbac::{Resource, Verb};
 use mcp_model::records::Project;
 use mcp_model::token::TokenHash;
 use mcp_store::Replica;
 use mcp_store::admit::{Admitted, Registered};
+use mcp_store::cuts::Signal;
 use mcp_store::view::{Policy, TokenFacts, UserFacts};
 use tokio::sync::Semaphore;
 
@@ -120,7 +121,7 @@ impl Admission {
     /// Why a permit was cut: its token is gone, or this replica cannot decide; none if another right went and the token is
     /// still good.
     pub(crate) fn why_cut(&self, permit: &Permit) -> Option<Denial> {
-        let known = self.replica.view().token(&permit.hash()).is_some();
+        let known = self.replica.view().knows(&permit.hash());
         match (self.has_lease(), known) {
             (false, _) => Some(Denial::NoLease),
             (true, false) => Some(Denial::UnknownToken),
@@ -163,6 +164,21 @@ impl Permit {
 
     pub(crate) fn policy(&self) -> &Arc<Policy> {
         self.0.policy()
+    }
+
+    /// When it was admitted.
+    pub(crate) fn at(&self) -> Reading {
+        self.0.at()
+    }
+
+    /// When it was admitted, ms since 1970.
+    pub(crate) fn at_ms(&self) -> u64 {
+        self.0.at_ms()
+    }
+
+    /// What ends the call.
+    pub(crate) fn signal(&self) -> &Arc<Signal> {
+        self.0.signal()
     }
 
     /// Resolves when the token, or a right that it may have, is taken away.

@@ -2,22 +2,26 @@
 //! given up the moment its token is taken away or its caller leaves.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::response::Response;
 use bytes::Bytes;
 use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
 use futures_util::stream;
 use http::StatusCode;
 use mcp_model::ids::Id;
+use mcp_store::cuts::Signal;
+use mcp_store::view::HashBits;
 use mcp_wire::refusal::{Refusal, UPSTREAM_FAILED};
 use mcp_wire::splice::Supply;
 use mcp_wire::sse;
 use mcp_wire::upstream::{Effect, Frame, Frames, Outgoing, Upstream, UpstreamError};
 use mcp_wire::version::Era;
-use tokio_util::sync::CancellationToken;
 
 use crate::Inner;
 use crate::audit::{About, Running};
@@ -27,42 +31,56 @@ use crate::metrics::Metrics;
 use crate::protocol::Call;
 use crate::respond;
 
-/// Calls of legacy sessions that can be cancelled by a notification, by session and raw request id.
+/// The open calls of each session: raw request id, and the signal that ends the call.
+type Sessions = Arc<DashMap<Id, Vec<(Box<str>, Arc<Signal>)>, HashBits>>;
+
+/// Calls of legacy sessions, which a notification can cancel.
 #[derive(Default)]
 pub(crate) struct Cancellable {
-    calls: Arc<DashMap<(Id, String), CancellationToken>>,
+    sessions: Sessions,
 }
 
 /// Takes a call off the list when it ends.
 struct Listening {
-    calls: Arc<DashMap<(Id, String), CancellationToken>>,
-    key: (Id, String),
-    signal: CancellationToken,
+    sessions: Sessions,
+    session: Id,
+    signal: Arc<Signal>,
 }
 
 impl Cancellable {
     /// Cancels a call, if it runs on this node.
     pub(crate) fn cancel(&self, session: Id, request_id: &str) {
-        if let Some(signal) = self.calls.get(&(session, request_id.to_owned())) {
-            signal.cancel();
+        let Some(calls) = self.sessions.get(&session) else {
+            return;
+        };
+        // Of two calls with one id the later is meant.
+        if let Some((_, signal)) = calls.iter().rfind(|(id, _)| **id == *request_id) {
+            signal.raise(Signal::GIVEN_UP);
         }
     }
 
-    fn listen(&self, call: &Call) -> Option<Listening> {
-        let key = (call.session.as_ref()?.uuid, call.message.id()?.to_owned());
-        let signal = CancellationToken::new();
-        self.calls.insert(key.clone(), signal.clone());
+    fn listen(&self, call: &Call, signal: &Arc<Signal>) -> Option<Listening> {
+        let (session, id) = (call.session.as_ref()?.uuid, call.message.id()?);
+        let mut calls = self.sessions.entry(session).or_default();
+        calls.push((id.into(), signal.clone()));
+        drop(calls);
         Some(Listening {
-            calls: self.calls.clone(),
-            key,
-            signal,
+            sessions: self.sessions.clone(),
+            session,
+            signal: signal.clone(),
         })
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.calls.remove(&self.key);
+        let Entry::Occupied(mut calls) = self.sessions.entry(self.session) else {
+            return;
+        };
+        calls.get_mut().retain(|(_, signal)| !Arc::ptr_eq(signal, &self.signal));
+        if calls.get().is_empty() {
+            calls.remove();
+        }
     }
 }
 
@@ -79,7 +97,7 @@ struct Flight {
     target: Arc<Target>,
     running: Running,
     stage: Stage,
-    cancelled: Option<Listening>,
+    _cancellable: Option<Listening>,
     ended: bool,
 }
 
@@ -115,13 +133,15 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
         return respond::overloaded("this node cannot audit calls at the moment", retry_after_s);
     };
     let upstream = gateway.upstreams.get(&target.listed.server);
-    // A look before anything is begun.
-    if let Err(denial) = gateway.admission.still(&request.permit) {
+    // A look before anything is begun. Where nothing has to be, the look before the request leaves comes at once.
+    if !upstream.as_ref().is_ok_and(Upstream::is_open)
+        && let Err(denial) = gateway.admission.still(&request.permit)
+    {
         running.ends(denial.reason());
         return respond::denial(denial, retry_after_s);
     }
     Metrics::add(&gateway.metrics.calls);
-    let cancelled = gateway.cancellable.listen(call);
+    let cancellable = gateway.cancellable.listen(call, request.permit.signal());
     let target = Arc::new(target);
     let opening = open(gateway.clone(), upstream, request.clone(), target.clone());
     let stage = Stage::Opening(Box::pin(opening));
@@ -131,7 +151,7 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
         target,
         running,
         stage,
-        cancelled,
+        _cancellable: cancellable,
         ended: false,
     };
     flight.answer().await
@@ -146,7 +166,9 @@ async fn open(
     target: Arc<Target>,
 ) -> Result<Option<Frames>, UpstreamError> {
     let upstream = upstream?;
-    upstream.open().await?;
+    if !upstream.is_open() {
+        upstream.open().await?;
+    }
     if gateway.admission.still(&request.permit).is_err() {
         return Ok(None);
     }
@@ -176,11 +198,10 @@ impl Flight {
     /// The answer: one JSON body if the response comes first and soon, a stream otherwise.
     async fn answer(mut self) -> Response {
         let accepts = self.request.call.accepts;
-        let soon = Duration::from_millis(self.gateway.limits.first_frame_ms);
         let first = match (accepts.events, accepts.json) {
             (false, _) => Some(self.last_step().await),
             (true, false) => None,
-            (true, true) => tokio::time::timeout(soon, self.step()).await.ok(),
+            (true, true) => self.step_soon().await,
         };
         match first {
             Some(Step::Frame(Frame::Notification(bytes))) => {
@@ -212,6 +233,21 @@ impl Flight {
         respond::refusal(&refusal, self.request.call.message.id())
     }
 
+    /// What comes next, if it comes soon.
+    async fn step_soon(&mut self) -> Option<Step> {
+        let mut timer = self.gateway.first_frame.start();
+        let step = {
+            let mut step = pin!(self.step());
+            poll_fn(|cx| match step.as_mut().poll(cx) {
+                Poll::Ready(step) => Poll::Ready(Some(step)),
+                Poll::Pending => timer.as_mut().poll(cx).map(|()| None),
+            })
+            .await
+        };
+        self.gateway.first_frame.keep(timer);
+        step
+    }
+
     /// What comes next. May be dropped and called again without a loss.
     async fn step(&mut self) -> Step {
         if self.ended {
@@ -236,19 +272,14 @@ impl Flight {
     }
 
     async fn race(&mut self) -> Step {
-        let cancelled = async {
-            match &self.cancelled {
-                Some(listening) => listening.signal.cancelled().await,
-                None => std::future::pending().await,
-            }
-        };
-        let stage = &mut self.stage;
-        tokio::select! {
-            biased;
-            () = self.request.permit.cut() => Step::Cut,
-            () = cancelled => Step::Cancelled,
-            next = next_frame(stage) => next.unwrap_or_else(Step::Failed),
-        }
+        let signal = self.request.permit.signal();
+        let mut next = pin!(next_frame(&mut self.stage));
+        poll_fn(|cx| match signal.poll_raised(Signal::CUT | Signal::GIVEN_UP, cx) {
+            Poll::Ready(raised) if raised & Signal::CUT != 0 => Poll::Ready(Step::Cut),
+            Poll::Ready(_) => Poll::Ready(Step::Cancelled),
+            Poll::Pending => next.as_mut().poll(cx).map(|next| next.unwrap_or_else(Step::Failed)),
+        })
+        .await
     }
 
     /// For a client that takes no stream: the response, without what came before it.

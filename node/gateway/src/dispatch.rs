@@ -37,7 +37,7 @@ pub(crate) struct Request {
 
 /// Answers a message.
 pub(crate) async fn dispatch(gateway: Arc<Inner>, request: Arc<Request>, headers: &HeaderMap) -> Response {
-    gateway.uses.note(request.permit.token().id(), gateway.clock.wall_ms());
+    gateway.uses.note(request.permit.token().id(), request.permit.at_ms());
     let Some(method) = request.call.message.method() else {
         // The answer of a legacy client to a request that we never send.
         return respond::empty(StatusCode::ACCEPTED);

@@ -34,12 +34,14 @@ mod uses;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use mcp_model::clock::Clock;
 use mcp_model::ids::NodeId;
 use mcp_store::Replica;
 use mcp_store::seal::Seal;
+use mcp_wire::timers::Timers;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -120,6 +122,8 @@ pub(crate) struct Inner {
     pub(crate) rendered: Rendered,
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) cancellable: Cancellable,
+    /// Of calls that wait for their first frame.
+    pub(crate) first_frame: Timers,
     pub(crate) uses: Arc<TokenUses>,
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) allowed_origins: Vec<String>,
@@ -165,6 +169,7 @@ impl Gateway {
             rendered: Rendered::new(limits.rendered_max, limits.list_ttl_ms),
             upstreams: Arc::new(upstreams),
             cancellable: Cancellable::default(),
+            first_frame: Timers::new(Duration::from_millis(limits.first_frame_ms)),
             uses: Arc::default(),
             allowed_hosts: config.allowed_hosts,
             allowed_origins: config.allowed_origins,

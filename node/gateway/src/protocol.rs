@@ -32,7 +32,6 @@ impl Call {
         headers: &HeaderMap,
         permit: &Permit,
         sessions: &Sessions,
-        now_ms: u64,
     ) -> Result<Call, Refusal> {
         let accepts = Accepts::of(headers);
         if era_of(&message, headers) == Era::Modern {
@@ -60,7 +59,7 @@ impl Call {
                 accepts,
             });
         }
-        let session = session(headers, permit, sessions, now_ms)?;
+        let session = session(headers, permit, sessions)?;
         let revision = match &session {
             Some(session) => session.revision,
             None => legacy_revision(headers)?,
@@ -100,19 +99,15 @@ fn modern_notification(headers: &HeaderMap) -> Result<Revision, Refusal> {
 }
 
 /// The session that the header names, if it names one.
-pub(crate) fn session(
-    headers: &HeaderMap,
-    permit: &Permit,
-    sessions: &Sessions,
-    now_ms: u64,
-) -> Result<Option<Session>, Refusal> {
+pub(crate) fn session(headers: &HeaderMap, permit: &Permit, sessions: &Sessions) -> Result<Option<Session>, Refusal> {
     let Some(id) = headers.get(headers::SESSION_ID) else {
         return Ok(None);
     };
-    let opened = id
-        .to_str()
-        .ok()
-        .and_then(|id| sessions.open(id, permit.hash(), permit.project().id, now_ms).ok());
+    let opened = id.to_str().ok().and_then(|id| {
+        sessions
+            .open(id, permit.hash(), permit.project().id, permit.at_ms())
+            .ok()
+    });
     match opened {
         Some(session) => Ok(Some(session)),
         None => Err(Refusal::bad(SESSION_NOT_FOUND, "Session not found").with_status(http::StatusCode::NOT_FOUND)),

@@ -176,7 +176,7 @@ async fn post(
         .map_err(|refusal| (refusal, None))
         .and_then(|message| {
             let id = message.id().map(str::to_owned);
-            let call = Call::read(message, headers, &permit, &gateway.sessions, gateway.clock.wall_ms());
+            let call = Call::read(message, headers, &permit, &gateway.sessions);
             call.map_err(|refusal| (refusal, id))
         });
     match read {
@@ -204,7 +204,7 @@ fn open_stream(
     headers: &HeaderMap,
     room: OwnedSemaphorePermit,
 ) -> Response {
-    match protocol::session(headers, &permit, &gateway.sessions, gateway.clock.wall_ms()) {
+    match protocol::session(headers, &permit, &gateway.sessions) {
         Err(refusal) => respond::refusal(&refusal, None),
         Ok(None) => respond::method_not_allowed("POST"),
         Ok(Some(_)) if !Accepts::of(headers).events => respond::empty(StatusCode::NOT_ACCEPTABLE),
@@ -213,7 +213,7 @@ fn open_stream(
 }
 
 fn end_session(gateway: &Inner, permit: &Permit, headers: &HeaderMap) -> Response {
-    match protocol::session(headers, permit, &gateway.sessions, gateway.clock.wall_ms()) {
+    match protocol::session(headers, permit, &gateway.sessions) {
         Err(refusal) => respond::refusal(&refusal, None),
         Ok(None) => respond::method_not_allowed("POST"),
         Ok(Some(session)) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use mcp_model::ids::Id;
+use mcp_store::view::HashBits;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
@@ -12,7 +13,7 @@ use crate::cluster::Cluster;
 /// The uses since the last replication.
 #[derive(Default)]
 pub(crate) struct TokenUses {
-    seen: DashMap<Id, u64>,
+    seen: DashMap<Id, u64, HashBits>,
 }
 
 impl TokenUses {

@@ -180,7 +180,7 @@ pub async fn get(tls: Arc<ClientConfig>, url: &str, timeout_ms: u64) -> Result<(
     let pool = Pool::new(tls);
     let exchange = async {
         let answer = pool
-            .request(&target, request)
+            .request(&target, request, Duration::from_millis(timeout_ms))
             .await
             .map_err(|error| transport(&error))?;
         let status = answer.status();

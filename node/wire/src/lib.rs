@@ -26,6 +26,7 @@ pub mod decoders;
 
 mod connect;
 mod pool;
+pub mod timers;
 pub mod tls;
 
 pub mod client;

@@ -58,8 +58,14 @@ pub enum Kind {
     Response,
 }
 
-/// A part of the message: where it stands.
-type Span = Range<usize>;
+/// A part of the message: where it stands. In 32 bits, because there are many and messages are a few MiB at most.
+type Span = Range<u32>;
+
+/// The same as an index.
+fn at(span: &Span) -> Range<usize> {
+    let index = |at: u32| usize::try_from(at).unwrap_or(usize::MAX);
+    index(span.start)..index(span.end)
+}
 
 /// A JSON string: where it stands (quotes included), and its text if that differs from the bytes between the quotes.
 #[derive(Debug, Clone)]
@@ -242,51 +248,54 @@ impl Message {
         self.raw(self.spans.error.as_ref())
     }
 
-    pub(crate) fn id_span(&self) -> Option<Span> {
-        self.spans.id.clone()
+    pub(crate) fn id_span(&self) -> Option<Range<usize>> {
+        self.spans.id.as_ref().map(at)
     }
 
-    pub(crate) fn name_span(&self) -> Option<Span> {
-        self.spans.name.as_ref().map(|text| text.span.clone())
+    pub(crate) fn name_span(&self) -> Option<Range<usize>> {
+        self.spans.name.as_ref().map(|text| at(&text.span))
     }
 
-    pub(crate) fn uri_span(&self) -> Option<Span> {
-        self.spans.uri.as_ref().map(|text| text.span.clone())
+    pub(crate) fn uri_span(&self) -> Option<Range<usize>> {
+        self.spans.uri.as_ref().map(|text| at(&text.span))
     }
 
-    pub(crate) fn progress_token_span(&self) -> Option<Span> {
-        self.spans.progress_token.clone()
+    pub(crate) fn progress_token_span(&self) -> Option<Range<usize>> {
+        self.spans.progress_token.as_ref().map(at)
     }
 
-    pub(crate) fn progress_of_span(&self) -> Option<Span> {
-        self.spans.own_progress_token.clone()
+    pub(crate) fn progress_of_span(&self) -> Option<Range<usize>> {
+        self.spans.own_progress_token.as_ref().map(at)
     }
 
-    pub(crate) fn params_span(&self) -> Option<Span> {
-        self.spans.params.clone()
+    pub(crate) fn params_span(&self) -> Option<Range<usize>> {
+        self.spans.params.as_ref().map(at)
     }
 
-    pub(crate) fn meta_span(&self) -> Option<Span> {
-        self.spans.meta.clone()
+    pub(crate) fn meta_span(&self) -> Option<Range<usize>> {
+        self.spans.meta.as_ref().map(at)
     }
 
-    pub(crate) fn result_span(&self) -> Option<Span> {
-        self.spans.result.clone()
+    pub(crate) fn result_span(&self) -> Option<Range<usize>> {
+        self.spans.result.as_ref().map(at)
     }
 
-    pub(crate) fn error_span(&self) -> Option<Span> {
-        self.spans.error.clone()
+    pub(crate) fn error_span(&self) -> Option<Range<usize>> {
+        self.spans.error.as_ref().map(at)
     }
 
     fn raw(&self, span: Option<&Span>) -> Option<&str> {
-        std::str::from_utf8(&self.bytes[span?.clone()]).ok()
+        std::str::from_utf8(&self.bytes[at(span?)]).ok()
     }
 
     fn text<'a>(&'a self, text: Option<&'a Text>) -> Option<&'a str> {
         let text = text?;
         match &text.decoded {
             Some(decoded) => Some(decoded),
-            None => std::str::from_utf8(&self.bytes[text.span.start + 1..text.span.end - 1]).ok(),
+            None => {
+                let quoted = at(&text.span);
+                std::str::from_utf8(&self.bytes[quoted.start + 1..quoted.end - 1]).ok()
+            }
         }
     }
 }
@@ -374,7 +383,7 @@ impl<'a> Parts<'a> {
     fn span(&self, raw: Option<&'a RawValue>) -> Option<Span> {
         let raw = raw?.get();
         let start = raw.as_ptr() as usize - self.base.as_ptr() as usize;
-        Some(start..start + raw.len())
+        Some(u32::try_from(start).ok()?..u32::try_from(start + raw.len()).ok()?)
     }
 
     /// A string; none where the value is not one.

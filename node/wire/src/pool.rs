@@ -20,10 +20,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use rustls::ClientConfig;
+use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use crate::connect::{BoxError, Connector, Stream};
-use crate::limits;
+use crate::{limits, timers};
 
 /// Where a request goes: which connection, and what of its URL the server is told.
 #[derive(Debug, Clone)]
@@ -70,6 +71,9 @@ pub(crate) enum SendFailed {
     /// It was sent, at least in part.
     #[error("no answer")]
     Exchange(#[source] hyper::Error),
+    /// The limit passed.
+    #[error("no answer in time")]
+    Late,
 }
 
 /// Connections, by origin. Cheap to clone.
@@ -96,6 +100,18 @@ struct Link {
     sender: SendRequest<Full<Bytes>>,
     io: Pin<Box<http1::Connection<Stream, Full<Bytes>>>>,
     closed: bool,
+    /// When to give up what is waited for. One for the life of the connection: to put a timer off costs nothing, to register one
+    /// takes a lock that all of them share.
+    alarm: Pin<Box<Sleep>>,
+    /// Where it goes when it is idle.
+    origin: Origin,
+    home: Weak<Shared>,
+}
+
+/// Why there is no head of an answer.
+enum NoHead {
+    Failed(Box<TrySendError<Request<Full<Bytes>>>>),
+    Late,
 }
 
 impl Pool {
@@ -107,13 +123,15 @@ impl Pool {
         }))
     }
 
-    /// Sends a request and waits for the head of its answer. URI and `Host` are the target's. A connection that turns out to have
-    /// been closed meanwhile is replaced, as long as nothing of the request went into it.
+    /// Sends a request and waits for the head of its answer, no longer than `limit`. URI and `Host` are the target's. A connection
+    /// that turns out to have been closed meanwhile is replaced, as long as nothing of the request went into it.
     pub(crate) async fn request(
         &self,
         target: &Target,
         mut request: Request<Full<Bytes>>,
+        limit: Duration,
     ) -> Result<Response<Answer>, SendFailed> {
+        let until = timers::from_now(limit);
         *request.uri_mut() = target.path.clone();
         request
             .headers_mut()
@@ -124,13 +142,16 @@ impl Pool {
             let fresh = kept.is_none();
             let mut link = match kept {
                 Some(link) => link,
-                None => self.connect(target).await?,
+                None => tokio::time::timeout_at(until, self.connect(target))
+                    .await
+                    .unwrap_or(Err(SendFailed::Late))?,
             };
-            match link.exchange(request).await {
-                Ok(answer) => return Ok(answer.map(|incoming| self.answer(target, link, incoming))),
-                Err(mut failed) => match failed.take_message() {
+            match link.exchange(request, until).await {
+                Ok(answer) => return Ok(answer.map(|incoming| Answer::new(incoming, link))),
+                Err(NoHead::Late) => return Err(SendFailed::Late),
+                Err(NoHead::Failed(mut failed)) => match failed.take_message() {
                     Some(unsent) if !fresh => request = unsent,
-                    Some(_) | None => return Err(SendFailed::Exchange(failed.into_error())),
+                    Some(_) | None => return Err(SendFailed::Exchange((*failed).into_error())),
                 },
             }
         }
@@ -161,16 +182,10 @@ impl Pool {
             sender,
             io: Box::pin(io),
             closed: false,
-        })
-    }
-
-    fn answer(&self, target: &Target, link: Link, incoming: Incoming) -> Answer {
-        Answer {
-            incoming,
-            link: Some(link),
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
             origin: target.origin.clone(),
-            home: self.0.clone(),
-        }
+            home: Arc::downgrade(&self.0),
+        })
     }
 }
 
@@ -183,24 +198,19 @@ impl Shared {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(self: &Arc<Self>, origin: &Origin, link: Link) {
+    /// Keeps a connection for the next request. Says whether nobody closes yet what is idle for too long.
+    fn keep(&self, link: Link) -> bool {
         let mut idle = self.idle();
         let now = idle.tick;
-        match idle.by_origin.get_mut(origin) {
-            Some(links) if links.len() >= limits::POOL_IDLE_MAX => return,
+        match idle.by_origin.get_mut(&link.origin) {
+            Some(links) if links.len() >= limits::POOL_IDLE_MAX => return false,
             Some(links) => links.push_back((link, now)),
             None => {
-                idle.by_origin.insert(origin.clone(), VecDeque::from([(link, now)]));
+                idle.by_origin
+                    .insert(link.origin.clone(), VecDeque::from([(link, now)]));
             }
         }
-        if std::mem::replace(&mut idle.watched, true) {
-            return;
-        }
-        drop(idle);
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(close_idle(Arc::downgrade(self)))),
-            Err(_) => self.idle().watched = false,
-        }
+        !std::mem::replace(&mut idle.watched, true)
     }
 
     /// Closes what was idle for too long. Says whether anything is left.
@@ -239,17 +249,32 @@ impl Link {
         }
     }
 
-    async fn exchange(
-        &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
+    async fn exchange(&mut self, request: Request<Full<Bytes>>, until: Instant) -> Result<Response<Incoming>, NoHead> {
+        self.alarm.as_mut().reset(until);
         let mut answering = pin!(self.sender.try_send_request(request));
         poll_fn(|cx| {
             self.drive(cx);
             // The answer can only come out of the connection, which was just polled: nobody has to be woken for it.
-            answering.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            match answering.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(answered) => Poll::Ready(answered.map_err(|error| NoHead::Failed(Box::new(error)))),
+                Poll::Pending => self.alarm.as_mut().poll(cx).map(|()| Err(NoHead::Late)),
+            }
         })
         .await
+    }
+
+    /// Gives it back to the pool it came from.
+    fn go_home(self) {
+        let Some(home) = self.home.upgrade().filter(|_| !self.closed) else {
+            return;
+        };
+        if !home.keep(self) {
+            return;
+        }
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(close_idle(Arc::downgrade(&home)))),
+            Err(_) => home.idle().watched = false,
+        }
     }
 }
 
@@ -257,19 +282,70 @@ impl Link {
 pub(crate) struct Answer {
     incoming: Incoming,
     link: Option<Link>,
-    origin: Origin,
-    home: Arc<Shared>,
+    /// Whether the alarm is set for what is waited for now.
+    alarmed: bool,
+}
+
+/// Why the next piece of a body did not come.
+#[derive(Debug)]
+pub(crate) enum NoData {
+    Failed(hyper::Error),
+    /// The limit passed.
+    Late,
 }
 
 impl Answer {
+    fn new(incoming: Incoming, link: Link) -> Answer {
+        Answer {
+            incoming,
+            link: Some(link),
+            alarmed: false,
+        }
+    }
+
+    /// From now on it is the next message that is waited for.
+    pub(crate) fn begin_wait(&mut self) {
+        self.alarmed = false;
+    }
+
+    /// The next piece; none at the end. Waits no longer than `limit` from when nothing was there for the first time after
+    /// [`Answer::begin_wait`].
+    pub(crate) async fn next_data(&mut self, limit: Duration) -> Result<Option<Bytes>, NoData> {
+        poll_fn(|cx| {
+            loop {
+                let Poll::Ready(next) = Pin::new(&mut *self).poll_frame(cx) else {
+                    return self.poll_alarm(limit, cx).map(|()| Err(NoData::Late));
+                };
+                match next.map(|frame| frame.map(Frame::into_data)) {
+                    None => return Poll::Ready(Ok(None)),
+                    Some(Err(error)) => return Poll::Ready(Err(NoData::Failed(error))),
+                    Some(Ok(Ok(data))) => return Poll::Ready(Ok(Some(data))),
+                    // Trailers say nothing to us.
+                    Some(Ok(Err(_))) => {}
+                }
+            }
+        })
+        .await
+    }
+
+    fn poll_alarm(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(link) = &mut self.link else {
+            return Poll::Pending;
+        };
+        if !std::mem::replace(&mut self.alarmed, true) {
+            link.alarm.as_mut().reset(timers::from_now(limit));
+        }
+        link.alarm.as_mut().poll(cx)
+    }
+
     fn poll_incoming(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         // As above: what is not there yet comes by driving the connection.
         Pin::new(&mut self.incoming).poll_frame(&mut Context::from_waker(Waker::noop()))
     }
 
     fn give_back(&mut self) {
-        if let Some(link) = self.link.take().filter(|link| !link.closed) {
-            self.home.keep(&self.origin, link);
+        if let Some(link) = self.link.take() {
+            link.go_home();
         }
     }
 }
@@ -374,7 +450,7 @@ mod tests {
     async fn ask(pool: &Pool, target: &Target) -> Result<Response<Answer>, SendFailed> {
         let mut request = Request::new(Full::new(Bytes::from_static(b"{}")));
         *request.method_mut() = http::Method::POST;
-        pool.request(target, request).await
+        pool.request(target, request, Duration::from_secs(5)).await
     }
 
     async fn ask_and_read(pool: &Pool, target: &Target) -> Bytes {
@@ -426,7 +502,7 @@ mod tests {
                 if link.closed { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
-            pool.0.keep(&target.origin, link);
+            link.go_home();
         }
     }
 
@@ -468,6 +544,25 @@ mod tests {
         tokio::time::sleep(TICK * 6).await;
         assert!(pool.0.idle().by_origin.is_empty());
         assert!(!pool.0.idle().watched);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn neither_a_head_nor_a_body_is_waited_for_longer_than_was_said() {
+        let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", mute.local_addr().unwrap());
+        let target = Target::of(&url.parse().unwrap()).unwrap();
+        let mut request = Request::new(Full::new(Bytes::from_static(b"{}")));
+        *request.method_mut() = http::Method::POST;
+        let late = pool().request(&target, request, TICK).await;
+        assert!(matches!(late, Err(SendFailed::Late)));
+        let (target, _) = server(&[HALF, SHORT]).await;
+        let mut body = ask(&pool(), &target).await.unwrap().into_body();
+        assert_eq!(body.next_data(TICK).await.unwrap().unwrap(), "ok");
+        body.begin_wait();
+        let mut almost = pin!(tokio::time::sleep(TICK - Duration::from_millis(10)));
+        let early = tokio::select! { _ = body.next_data(TICK) => true, () = &mut almost => false };
+        assert!(!early);
+        assert!(matches!(body.next_data(TICK).await, Err(NoData::Late)));
     }
 
     #[test]

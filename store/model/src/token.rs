@@ -39,7 +39,11 @@ impl TokenHash {
 
     /// Compares in a time that does not depend on where the two differ.
     pub fn same_as(&self, other: &TokenHash) -> bool {
-        self.0.ct_eq(&other.0).into()
+        let mut differ = 0;
+        for (ours, theirs) in self.0.as_chunks::<8>().0.iter().zip(other.0.as_chunks::<8>().0) {
+            differ |= u64::from_ne_bytes(*ours) ^ u64::from_ne_bytes(*theirs);
+        }
+        differ.ct_eq(&0).into()
     }
 
     /// The hash whose 64 hexadecimal digits are `text`.
@@ -300,5 +304,10 @@ mod tests {
         assert_eq!(TokenHash::from_hex(&hash.to_string()), Some(hash));
         assert_eq!(TokenHash::from_hex("zz"), None);
         assert!(hash.same_as(&hash));
+        for at in 0..32 {
+            let mut other = hash;
+            other.0[at] ^= 1;
+            assert!(!hash.same_as(&other), "byte {at}");
+        }
     }
 }

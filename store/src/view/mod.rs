@@ -154,6 +154,11 @@ impl AuthView {
         self.tokens.get(hash)
     }
 
+    /// Whether there is an active token of this hash.
+    pub fn knows(&self, hash: &TokenHash) -> bool {
+        self.tokens.has(hash)
+    }
+
     /// How many active tokens there are.
     pub fn tokens(&self) -> usize {
         self.tokens.len()

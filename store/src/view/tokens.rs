@@ -108,6 +108,12 @@ impl Tokens {
         shard.find(bits(hash), |token| token.hash.same_as(hash)).cloned()
     }
 
+    /// Whether there is one of this hash.
+    pub(super) fn has(&self, hash: &TokenHash) -> bool {
+        let shard = self.read(hash);
+        shard.find(bits(hash), |token| token.hash.same_as(hash)).is_some()
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         let len =

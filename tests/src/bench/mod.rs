@@ -10,6 +10,7 @@ mod forwarder;
 mod generator;
 mod histogram;
 mod load;
+mod ready;
 mod revoke;
 mod sizes;
 mod table;
@@ -35,6 +36,8 @@ struct Plan {
     revokes: usize,
     writes_ms: u64,
     failovers: usize,
+    ready_tokens: usize,
+    readies: usize,
 }
 
 const FULL: Plan = Plan {
@@ -46,6 +49,8 @@ const FULL: Plan = Plan {
     revokes: 100,
     writes_ms: 5_000,
     failovers: 5,
+    ready_tokens: 10_000,
+    readies: 12,
 };
 const QUICK: Plan = Plan {
     rounds: 2,
@@ -56,14 +61,16 @@ const QUICK: Plan = Plan {
     revokes: 20,
     writes_ms: 1_000,
     failovers: 1,
+    ready_tokens: 1_000,
+    readies: 3,
 };
 
 const USAGE: &str = "usage: bench [--quick] [--only PART] [--dir DIR]\n\n  --quick      a short run: shows that it works, not how fast it is\n  \
-                     --only PART  calls, revoke, writes, failover or decide [default: all of them]\n  \
+                     --only PART  calls, revoke, writes, failover, ready or decide [default: all of them]\n  \
                      --dir DIR    where the cluster's files go, and so which disk is measured [default: a temporary directory]";
 
 /// The parts of a run, in their order.
-const PARTS: [&str; 5] = ["calls", "revoke", "writes", "failover", "decide"];
+const PARTS: [&str; 6] = ["calls", "revoke", "writes", "failover", "ready", "decide"];
 
 /// Runs the benchmark, or, started by it, one of its helpers.
 pub fn main() -> anyhow::Result<()> {
@@ -124,8 +131,11 @@ fn read(args: &[&str]) -> anyhow::Result<Order> {
 async fn run(order: &Order, dir: &Path) -> anyhow::Result<()> {
     let plan = &order.plan;
     sizes::machine(dir)?;
-    if order.only.as_deref() != Some("decide") {
+    if !matches!(order.only.as_deref(), Some("ready" | "decide")) {
         with_a_cluster(order, dir).await?;
+    }
+    if order.has("ready") {
+        ready::run(plan, &gateway_program()?, dir).await?;
     }
     if order.has("decide") {
         decide::run(plan, dir)?;

@@ -5,7 +5,6 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use ring::digest::SHA256;
-use serde::Serialize;
 
 use super::segment::AuditError;
 
@@ -73,16 +72,6 @@ pub(super) fn hex(bytes: &[u8; 32]) -> [u8; 64] {
         pair[1] = DIGITS[usize::from(byte & 15)];
     }
     text
-}
-
-/// A hash that is serialised as hexadecimal digits.
-pub(super) struct Hex(pub(super) [u8; 32]);
-
-impl Serialize for Hex {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let digits = hex(&self.0);
-        serializer.serialize_str(std::str::from_utf8(&digits).unwrap_or_default())
-    }
 }
 
 /// A line's hashed part and its hash.

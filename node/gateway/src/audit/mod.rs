@@ -5,6 +5,7 @@
 //! not done.
 
 mod chain;
+mod line;
 mod segment;
 
 use std::path::Path;
@@ -15,14 +16,13 @@ use std::time::Duration;
 use mcp_model::clock::{Clock, Reading};
 use mcp_model::ids::NodeId;
 use mcp_model::token::TokenHash;
-use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use self::chain::Hex;
 pub use self::chain::{Verified, verify};
 #[doc(hidden)]
 pub use self::chain::{last_seq_of, verify_text};
+use self::line::{Line, Members};
 pub use self::segment::AuditError;
 use self::segment::{Segments, When};
 use crate::admit::Permit;
@@ -44,45 +44,56 @@ pub(crate) struct Audit {
 }
 
 /// One record as it is written, after its time, node and number. Fields that do not apply are left out.
-#[derive(Serialize, Default)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default)]
 struct Record<'a> {
     kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session_id: Option<Shown<mcp_model::ids::Id>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<mcp_model::ids::Id>,
     request_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     project: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     tool: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     user_name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     token_name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token_sha: Option<Hex>,
+    token_sha: Option<[u8; 32]>,
     decision: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duration_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_us: Option<u64>,
     bytes: Option<u64>,
 }
 
-/// Something that is serialised as people write it.
-struct Shown<T>(T);
-
-impl<T: std::fmt::Display> Serialize for Shown<T> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+impl Members for Record<'_> {
+    fn write(&self, line: &mut Line<'_>) {
+        line.text("kind", self.kind);
+        line.number("start", self.start);
+        if let Some(id) = self.session_id {
+            line.shown("sessionId", id);
+        }
+        for (name, text) in [
+            ("requestId", self.request_id),
+            ("project", self.project),
+            ("server", self.server),
+            ("tool", self.tool),
+            ("method", self.method),
+            ("userName", self.user_name),
+            ("tokenName", self.token_name),
+        ] {
+            if let Some(text) = text {
+                line.text(name, text);
+            }
+        }
+        if let Some(hash) = &self.token_sha {
+            line.hex("tokenSha", hash);
+        }
+        line.text("decision", self.decision);
+        if let Some(reason) = self.reason {
+            line.text("reason", reason);
+        }
+        if let Some(us) = self.duration_us {
+            line.shown_bare("durationMs", format_args!("{}.{:03}", us / 1_000, us % 1_000));
+        }
+        line.number("bytes", self.bytes);
     }
 }
 
@@ -131,19 +142,18 @@ impl Audit {
         })
     }
 
-    /// Records that a call begins. Only then may it reach an upstream.
+    /// Records that a call begins, at the moment at which it was admitted. Only then may it reach an upstream.
     pub(crate) fn start(self: &Arc<Self>, permit: &Permit, about: About<'_>) -> Result<Running, AuditError> {
-        let began = self.clock.reading();
         let record = Record {
             kind: "start",
             decision: "allow",
             ..with(permit, about)
         };
-        let start = self.write(&record, When::Now)?;
+        let start = self.write(permit.at_ms(), &record, When::Now)?;
         Ok(Running {
             audit: self.clone(),
             start,
-            began,
+            began: permit.at(),
             bytes: 0,
             outcome: "abandoned",
         })
@@ -166,7 +176,7 @@ impl Audit {
             Metrics::add(&self.metrics.audit_denials_skipped);
             return;
         }
-        let token_sha = hash.map(|hash| Hex(hash.0));
+        let token_sha = hash.map(|hash| hash.0);
         let record = Record {
             kind: "refuse",
             decision: "deny",
@@ -180,7 +190,7 @@ impl Audit {
     }
 
     fn write_or_count(&self, record: Record<'_>, when: When) {
-        if let Err(error) = self.write(&record, when) {
+        if let Err(error) = self.write(self.clock.wall_ms(), &record, when) {
             tracing::error!(%error, "audit record not written");
         }
         if when == When::Soon {
@@ -188,8 +198,8 @@ impl Audit {
         }
     }
 
-    fn write(&self, record: &Record<'_>, when: When) -> Result<u64, AuditError> {
-        let written = self.segments.append(self.clock.wall_ms(), record, when);
+    fn write(&self, time_ms: u64, record: &Record<'_>, when: When) -> Result<u64, AuditError> {
+        let written = self.segments.append(time_ms, record, when);
         match &written {
             Ok(_) => Metrics::add(&self.metrics.audit_records),
             Err(_) => Metrics::add(&self.metrics.audit_failed),
@@ -252,7 +262,7 @@ impl Audit {
 
 fn with<'a>(permit: &'a Permit, about: About<'a>) -> Record<'a> {
     Record {
-        session_id: about.session.map(Shown),
+        session_id: about.session,
         request_id: about.request_id,
         project: Some(permit.project().name.as_str()),
         server: about.server,
@@ -260,7 +270,7 @@ fn with<'a>(permit: &'a Permit, about: About<'a>) -> Record<'a> {
         method: about.method,
         user_name: Some(&permit.owner().who),
         token_name: Some(&permit.token().name),
-        token_sha: Some(Hex(permit.hash().0)),
+        token_sha: Some(permit.hash().0),
         ..Record::default()
     }
 }
@@ -287,7 +297,7 @@ impl Drop for Running {
             start: Some(self.start),
             decision: "allow",
             reason: Some(self.outcome),
-            duration_ms: Some(f64::from(u32::try_from(took_us).unwrap_or(u32::MAX)) / 1_000.0),
+            duration_us: Some(took_us),
             bytes: Some(self.bytes),
             ..Record::default()
         };

@@ -6,9 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
-
 use super::chain::{CHAIN, chained, continue_in, files, hex, segment_path};
+use super::line::{self, Members};
 
 /// Room that a buffer of waiting records begins with.
 const BUFFER_BYTES: usize = 8 << 10;
@@ -123,15 +122,12 @@ impl Segments {
         })
     }
 
-    /// Chains a record to the last one and gives its number. `record` is serialised as an object of at least one member; what
-    /// every record begins with (`time`, `node`, `seq`) is put before it. When this returns, a record that was wanted
-    /// [`When::Now`] has left the process.
-    pub(super) fn append(&self, time_ms: u64, record: &impl Serialize, when: When) -> Result<u64, AuditError> {
-        let mut members = Vec::with_capacity(RECORD_BYTES);
-        serde_json::to_writer(&mut members, record).map_err(|error| AuditError::Failed(error.to_string()))?;
-        let members = members.strip_prefix(b"{").unwrap_or(&members);
-        let members = members.strip_suffix(b"}").unwrap_or(members);
-        let seq = self.line().push(time_ms, &self.node, members)?;
+    /// Chains a record to the last one and gives its number. What every record begins with (`time`, `node`, `seq`) is put before its
+    /// members. When this returns, a record that was wanted [`When::Now`] has left the process.
+    pub(super) fn append(&self, time_ms: u64, record: &impl Members, when: When) -> Result<u64, AuditError> {
+        let mut members = String::with_capacity(RECORD_BYTES);
+        record.write(&mut line::Line::after(&mut members));
+        let seq = self.line().push(time_ms, &self.node, members.as_bytes())?;
         match when {
             When::Now => self.write_up_to(seq).map(|()| seq),
             When::Soon => Ok(seq),
@@ -247,7 +243,7 @@ impl Line {
         self.refuse_failed()?;
         let (begin, seq) = (self.waiting.len(), self.seq);
         // Into a vector: nothing can go wrong.
-        write!(self.waiting, "{{\"time\":{time_ms}{node}{seq},")
+        write!(self.waiting, "{{\"time\":{time_ms}{node}{seq}")
             .map_err(|error| AuditError::Failed(error.to_string()))?;
         self.waiting.extend_from_slice(members);
         self.chain = chained(&self.chain, &self.waiting[begin..]);
@@ -295,12 +291,19 @@ mod tests {
     use super::*;
     use crate::audit::chain::verify;
 
+    /// A record of one member.
+    struct Tool<'a>(&'a str);
+
+    impl Members for Tool<'_> {
+        fn write(&self, line: &mut line::Line<'_>) {
+            line.text("tool", self.0);
+        }
+    }
+
     fn write(dir: &Path, count: u64) -> u64 {
         let segments = Segments::open(dir, "n", 500, 1 << 20).unwrap();
         for _ in 0..count {
-            segments
-                .append(7, &serde_json::json!({"tool": "x"}), When::Now)
-                .unwrap();
+            segments.append(7, &Tool("x"), When::Now).unwrap();
         }
         segments.line().seq
     }
@@ -338,9 +341,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let segments = Segments::open(dir.path(), "n", 500, 2_000).unwrap();
         for _ in 1..200 {
-            segments
-                .append(7, &serde_json::json!({"tool": "x"}), When::Now)
-                .unwrap();
+            segments.append(7, &Tool("x"), When::Now).unwrap();
         }
         let kept: u64 = files(dir.path())
             .unwrap()
@@ -358,7 +359,7 @@ mod tests {
         segments.fail("gone");
         for when in [When::Now, When::Soon] {
             assert!(matches!(
-                segments.append(7, &serde_json::json!({"tool": "x"}), when),
+                segments.append(7, &Tool("x"), when),
                 Err(AuditError::Failed(_))
             ));
         }
@@ -368,7 +369,7 @@ mod tests {
     fn after_a_failure_the_chain_goes_on_in_a_new_segment() {
         let dir = tempfile::tempdir().unwrap();
         let segments = Segments::open(dir.path(), "n", 1 << 20, 1 << 30).unwrap();
-        let append = |when| segments.append(7, &serde_json::json!({"tool": "x"}), when);
+        let append = |when| segments.append(7, &Tool("x"), when);
         append(When::Now).unwrap();
         assert!(!segments.retry().unwrap());
         // What waits when the disk fails is not lost.
@@ -396,9 +397,7 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..100 {
                         let mark = format!("{writer}-{round}");
-                        let seq = segments
-                            .append(7, &serde_json::json!({ "tool": mark }), When::Now)
-                            .unwrap();
+                        let seq = segments.append(7, &Tool(&mark), When::Now).unwrap();
                         let line = format!("\"seq\":{seq},\"tool\":\"{mark}\"");
                         let found = files(dir)
                             .unwrap()
@@ -448,9 +447,7 @@ mod tests {
             }
             std::fs::write(&path, &bytes).unwrap();
             let segments = Segments::open(dir.path(), "n", 500, 1 << 20).unwrap();
-            let seq = segments
-                .append(7, &serde_json::json!({"tool": "x"}), When::Now)
-                .unwrap();
+            let seq = segments.append(7, &Tool("x"), When::Now).unwrap();
             drop(segments);
             let aside = std::fs::read_dir(dir.path())
                 .unwrap()

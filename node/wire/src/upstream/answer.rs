@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
 
 use super::{CallLimits, Cause, UpstreamError};
 use crate::message::Message;
-use crate::pool::Answer;
+use crate::pool::{Answer, NoData};
 use crate::sse::{SseReader, TooLong};
 
 /// The messages of one HTTP answer.
@@ -32,19 +31,22 @@ impl Messages {
                 .pop_front()
                 .ok_or_else(|| UpstreamError::after(Cause::Closed("no response".into())));
         }
-        let idle = Duration::from_millis(limits.idle_ms);
-        let bytes = tokio::time::timeout(idle, self.next_bytes())
-            .await
-            .map_err(|_| UpstreamError::after(Cause::Deadline(limits.idle_ms)))??
+        if let Messages::Body { body, .. } | Messages::Events { body, .. } = self {
+            body.begin_wait();
+        }
+        let bytes = self
+            .next_bytes(limits.idle_ms)
+            .await?
             .ok_or_else(|| UpstreamError::after(Cause::Closed("the stream ended".into())))?;
         Message::read(bytes).map_err(|refusal| UpstreamError::rubbish(&refusal))
     }
 
-    async fn next_bytes(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+    /// Waits no longer than `idle_ms` for all of it.
+    async fn next_bytes(&mut self, idle_ms: u64) -> Result<Option<Bytes>, UpstreamError> {
         match self {
             Messages::Known(_) => Ok(None),
             Messages::Body { body, taken, bytes_max } => {
-                while let Some(data) = next_data(body).await? {
+                while let Some(data) = next_data(body, idle_ms).await? {
                     if taken.len() + data.len() > *bytes_max {
                         return Err(UpstreamError::after(Cause::TooMuch(*bytes_max)));
                     }
@@ -65,7 +67,7 @@ impl Messages {
                     // An empty event only carries an id to resume from.
                     Some(event) if event.name == "message" && !event.data.is_empty() => return Ok(Some(event.data)),
                     Some(_) => {}
-                    None => match next_data(body).await? {
+                    None => match next_data(body, idle_ms).await? {
                         Some(data) => reader.push(&data),
                         None => return Ok(None),
                     },
@@ -75,25 +77,24 @@ impl Messages {
     }
 }
 
-async fn next_data(body: &mut Answer) -> Result<Option<Bytes>, UpstreamError> {
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| UpstreamError::after(Cause::Closed(innermost(&error))))?;
-        if let Ok(data) = frame.into_data() {
-            return Ok(Some(data));
-        }
-    }
-    Ok(None)
+async fn next_data(body: &mut Answer, idle_ms: u64) -> Result<Option<Bytes>, UpstreamError> {
+    body.next_data(Duration::from_millis(idle_ms)).await.map_err(|error| {
+        UpstreamError::after(match error {
+            NoData::Failed(error) => Cause::Closed(innermost(&error)),
+            NoData::Late => Cause::Deadline(idle_ms),
+        })
+    })
 }
 
-/// The whole body, if it is within the limit.
-pub(super) async fn collect(body: Answer, bytes_max: usize) -> Result<Bytes, UpstreamError> {
+/// The whole body, if it is within the limits.
+pub(super) async fn collect(body: Answer, bytes_max: usize, idle_ms: u64) -> Result<Bytes, UpstreamError> {
     let mut messages = Messages::Body {
         body,
         taken: BytesMut::new(),
         bytes_max,
     };
     messages
-        .next_bytes()
+        .next_bytes(idle_ms)
         .await?
         .ok_or_else(|| UpstreamError::after(Cause::Closed("no body".into())))
 }

@@ -1,17 +1,20 @@
 //! What comes back from one call: notifications in their order, then the response, each under the caller's own id and
 //! token.
 
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::http::HttpFrames;
 use super::live::StdioFrames;
 use super::{CallLimits, Cause, Outgoing, UpstreamError};
 use crate::message::{Kind, Message};
 use crate::splice::{Backward, Supply};
+use crate::timers;
 
 /// One message of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +38,9 @@ pub struct Frames {
     supply: Supply,
     logs: bool,
     limits: CallLimits,
-    total: Pin<Box<Sleep>>,
+    until: Instant,
+    /// Ends the call then. Few calls have to wait for anything once there are frames: made when one does.
+    total: Option<Pin<Box<Sleep>>>,
     finished: bool,
 }
 
@@ -53,7 +58,8 @@ impl Frames {
             supply: outgoing.supply,
             logs: outgoing.logs,
             limits,
-            total: Box::pin(tokio::time::sleep(Duration::from_millis(limits.total_ms))),
+            until: timers::from_now(Duration::from_millis(limits.total_ms)),
+            total: None,
             finished: false,
         }
     }
@@ -70,20 +76,26 @@ impl Frames {
     }
 
     async fn next_message(&mut self) -> Result<Message, UpstreamError> {
-        let idle = Duration::from_millis(self.limits.idle_ms);
-        let next = async {
-            match &mut self.source {
+        let CallLimits { idle_ms, total_ms, .. } = self.limits;
+        let late = |limit_ms| Err(UpstreamError::after(Cause::Deadline(limit_ms)));
+        let (source, total, until) = (&mut self.source, &mut self.total, self.until);
+        let mut next = pin!(async {
+            match source {
+                // It looks after the silence itself.
                 Source::Http(http) => http.next().await,
-                Source::Stdio(stdio) => stdio.next().await,
+                Source::Stdio(stdio) => tokio::time::timeout(Duration::from_millis(idle_ms), stdio.next())
+                    .await
+                    .unwrap_or_else(|_| late(idle_ms)),
             }
-        };
-        tokio::select! {
-            biased;
-            next = tokio::time::timeout(idle, next) => {
-                next.unwrap_or_else(|_| Err(UpstreamError::after(Cause::Deadline(self.limits.idle_ms))))
+        });
+        poll_fn(|cx| {
+            if let Poll::Ready(next) = next.as_mut().poll(cx) {
+                return Poll::Ready(next);
             }
-            () = &mut self.total => Err(UpstreamError::after(Cause::Deadline(self.limits.total_ms))),
-        }
+            let total = total.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+            total.as_mut().poll(cx).map(|()| late(total_ms))
+        })
+        .await
     }
 
     fn frame(&mut self, message: &Message) -> Option<Frame> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ::http::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION};
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http_body_util::Full;
 use rustls::ClientConfig;
@@ -62,7 +63,7 @@ impl std::fmt::Debug for HttpConfig {
 /// The connection to one HTTP upstream.
 pub(super) struct HttpLink {
     wire: Arc<Wire>,
-    session: RwLock<Option<Arc<Session>>>,
+    session: ArcSwapOption<Session>,
     opening: Mutex<()>,
     state: RwLock<State>,
 }
@@ -94,7 +95,7 @@ impl HttpLink {
         };
         HttpLink {
             wire: Arc::new(wire),
-            session: RwLock::new(None),
+            session: ArcSwapOption::empty(),
             opening: Mutex::new(()),
             state: RwLock::new(State::Idle),
         }
@@ -113,7 +114,12 @@ impl HttpLink {
     }
 
     fn session(&self) -> Option<Arc<Session>> {
-        self.session.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.session.load_full()
+    }
+
+    /// Whether a session is open.
+    pub(super) fn is_open(&self) -> bool {
+        self.session.load().is_some()
     }
 
     /// The open session; one caller opens it, the others wait for that.
@@ -143,17 +149,14 @@ impl HttpLink {
             opened: Arc::new(opened),
             headers,
         });
-        *self.session.write().unwrap_or_else(PoisonError::into_inner) = Some(session.clone());
+        self.session.store(Some(session.clone()));
         self.set_state(State::Running);
         Ok(session)
     }
 
     /// Forgets a session that the upstream no longer knows, unless a newer one is in use already.
     fn forget(&self, gone: &Arc<Session>) {
-        let mut session = self.session.write().unwrap_or_else(PoisonError::into_inner);
-        if session.as_ref().is_some_and(|current| Arc::ptr_eq(current, gone)) {
-            *session = None;
-        }
+        self.session.compare_and_swap(gone, None);
     }
 
     pub(super) async fn call(&self, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
@@ -172,15 +175,15 @@ impl HttpLink {
     }
 
     pub(super) async fn close(&self) {
-        let session = self.session.write().unwrap_or_else(PoisonError::into_inner).take();
+        let session = self.session.swap(None);
         self.set_state(State::Stopped);
         let Some(session) = session.filter(|session| session.opened.session_id.is_some()) else {
             return;
         };
         let Some(target) = &self.wire.target else { return };
         let request = request(Method::DELETE, &session.headers, Bytes::new());
-        let leaving = self.wire.pool.request(target, request);
-        if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(limits::LEAVE_MS), leaving).await {
+        let limit = Duration::from_millis(limits::LEAVE_MS);
+        if let Err(error) = self.wire.pool.request(target, request, limit).await {
             tracing::debug!(%error, "upstream session not ended");
         }
     }
@@ -251,11 +254,9 @@ impl Wire {
         let mut target = Cow::Borrowed(self.target.as_ref().ok_or_else(no_host)?);
         for _ in 0..=limits::REDIRECTS_MAX {
             let idle = self.config.limits.idle_ms;
-            let sending = self.pool.request(&target, request(Method::POST, headers, body.clone()));
-            let answer = tokio::time::timeout(Duration::from_millis(idle), sending)
-                .await
-                .map_err(|_| UpstreamError::after(Cause::Deadline(idle)))?
-                .map_err(|error| sending_failed(&error))?;
+            let request = request(Method::POST, headers, body.clone());
+            let answer = self.pool.request(&target, request, Duration::from_millis(idle)).await;
+            let answer = answer.map_err(|error| sending_failed(&error, idle))?;
             match redirect(&self.config.url, &answer)? {
                 None => return Ok(answer),
                 Some(elsewhere) => target = Cow::Owned(Target::of(&elsewhere).ok_or_else(no_host)?),
@@ -297,11 +298,7 @@ impl Wire {
         if status == StatusCode::NOT_FOUND && has_session {
             return Err(UpstreamError::before(Cause::SessionGone));
         }
-        let idle = Duration::from_millis(self.config.limits.idle_ms);
-        let body = tokio::time::timeout(idle, collect(answer.into_body(), bytes_max))
-            .await
-            .ok()
-            .and_then(Result::ok);
+        let body = collect(answer.into_body(), bytes_max, self.config.limits.idle_ms).await;
         self.refused(status, body.unwrap_or_default(), id, has_session)
     }
 
@@ -419,11 +416,12 @@ fn redirect(from: &Uri, answer: &Response<Answer>) -> Result<Option<Uri>, Upstre
     Uri::from_parts(parts).map(Some).map_err(|_| refused("no location"))
 }
 
-fn sending_failed(error: &SendFailed) -> UpstreamError {
+fn sending_failed(error: &SendFailed, limit_ms: u64) -> UpstreamError {
     let why = innermost(error);
     match error {
         SendFailed::Connect(_) => UpstreamError::before(Cause::Connect(why)),
         SendFailed::Exchange(_) => UpstreamError::after(Cause::Closed(why)),
+        SendFailed::Late => UpstreamError::after(Cause::Deadline(limit_ms)),
     }
 }
 

@@ -215,6 +215,14 @@ impl Upstream {
         }
     }
 
+    /// Whether nothing has to be begun before a request can be sent: no connection, no session, no process.
+    pub fn is_open(&self) -> bool {
+        match &self.link {
+            Link::Http(link) => link.is_open(),
+            Link::Stdio(_) => false,
+        }
+    }
+
     /// Sends a request and gives back what comes: notifications, then the response. Dropping the frames cancels the
     /// call at the upstream.
     ///
