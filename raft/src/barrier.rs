@@ -12,6 +12,7 @@ use mcp_model::receipt::{Receipt, ReplicaReceipt};
 use mcp_store::Replica;
 
 use crate::link::Lane;
+use crate::members;
 use crate::node::Core;
 use crate::rpc::{CONFIRM, Confirm};
 use crate::types::Stored;
@@ -37,18 +38,30 @@ pub(crate) async fn wait(core: &Arc<Core>, index: u64, term: u64, deadline: Dura
     Some(barrier::receipt(index, join_all(lines).await))
 }
 
-/// Members of the applied and of the appended configuration, learners included, and whoever was removed. `None`: the state
-/// cannot be read, so nobody can say.
+/// Members of the applied and of the appended configuration, learners included, whoever was removed, and whoever is enrolled: a
+/// node that was let go because it lost its log is a member no more, though it was none the less granted a lease if it had been taken back
+/// before. `None`: the state cannot be read, or is on its way back to where it was, so nobody can say.
 fn may_hold_a_lease(core: &Core) -> Option<Holders> {
+    let incarnation = core.replica.gate().incarnation();
     let applied = core.membership.borrow().clone();
     let appended = core.metrics.borrow().membership_config.clone();
     let of = |config: &Stored| -> BTreeSet<NodeId> { config.nodes().map(|(id, _)| NodeId(*id)).collect() };
     let voters = applied.voter_ids().chain(appended.voter_ids()).map(NodeId).collect();
     let everybody = &of(&applied) | &of(&appended);
+    let enrolled = members::enrolled(core)?;
+    let absent = enrolled.keys().copied().filter(|node| !everybody.contains(node));
+    let removed = core.retired()?.into_iter().chain(absent).collect();
+    // The memberships never go back, and the state does while a disk is mended or a snapshot comes in. Records of an older state know
+    // nothing of a removal that the memberships are already without.
+    let (at, reached) = (core.replica.auth_index(), core.replica.reached());
+    if at < reached || core.replica.gate().incarnation() != incarnation {
+        tracing::warn!(at, reached, "the state is on its way back: nobody can say now who may hold a lease");
+        return None;
+    }
     Some(Holders {
         learners: &everybody - &voters,
         voters,
-        removed: core.retired()?.into_iter().collect(),
+        removed,
     })
 }
 

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, watch};
 use tokio_rustls::TlsConnector;
 
-use crate::rpc::{BODY_BYTES_MAX, CLUSTER_HEADER, FROM_HEADER, HEAD_BYTES_HEADER, TO_HEADER};
+use crate::rpc::{BODY_BYTES_MAX, CLUSTER_HEADER, FROM_HEADER, HEAD_BYTES_HEADER, LEASE_HEADER, TO_HEADER};
 use crate::tls::{PeerTls, peer_name};
 
 /// How long a connection may take. On a network that lives it takes a round trip or two.
@@ -53,6 +53,9 @@ fn why(status: &StatusCode) -> String {
         StatusCode::MISDIRECTED_REQUEST => {
             "it belongs to another cluster, or is another node than this one takes it for".to_owned()
         }
+        StatusCode::PRECONDITION_FAILED => "its timers.lease_ms, margin_ms or rho_ppm is not what it is here: they must be the same on every \
+             node, so stop all of them to change one"
+            .to_owned(),
         StatusCode::GONE => "it says that this node was removed from the cluster".to_owned(),
         other => other.to_string(),
     }
@@ -83,6 +86,8 @@ pub(crate) struct Badge {
     pub(crate) cluster: String,
     pub(crate) me: NodeId,
     pub(crate) tls: PeerTls,
+    /// On which timers this node's leases rest. Peers answer only who has the same.
+    pub(crate) lease: String,
     /// Set when a peer says that this node was removed: a reason to ask whether it was.
     pub(crate) turned_away: watch::Sender<bool>,
 }
@@ -158,6 +163,7 @@ impl Link {
             .method(Method::POST)
             .uri(format!("https://{}{path}", peer_name(self.to)))
             .header(CLUSTER_HEADER, &self.badge.cluster)
+            .header(LEASE_HEADER, &self.badge.lease)
             .header(FROM_HEADER, self.badge.me.to_string())
             .header(TO_HEADER, self.to.to_string())
     }

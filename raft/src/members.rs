@@ -90,15 +90,16 @@ pub(crate) async fn run(core: Arc<Core>) {
 }
 
 fn decided(core: &Core) -> Option<Decided> {
-    let enrolled = core
-        .replica
-        .read(|t| tables::list::<Enrolment>(t, None, NODES_MAX))
-        .ok()?;
-    let retired: Vec<NodeId> = core.retired()?;
     Some(Decided {
-        enrolled: enrolled.into_iter().map(|e| (e.node, e)).collect(),
-        retired: retired.into_iter().collect(),
+        enrolled: enrolled(core)?,
+        retired: core.retired()?.into_iter().collect(),
     })
+}
+
+/// Whoever is to be a member. `None`: the state cannot be read.
+pub(crate) fn enrolled(core: &Core) -> Option<BTreeMap<NodeId, Enrolment>> {
+    let read = core.replica.read(|t| tables::list::<Enrolment>(t, None, NODES_MAX));
+    Some(read.ok()?.into_iter().map(|e| (e.node, e)).collect())
 }
 
 /// What is to be done next, and whether something has to wait for a node.

@@ -74,6 +74,7 @@ impl Node {
             cluster: options.cluster.clone(),
             me: options.me,
             tls: tls.clone(),
+            lease: options.timers.lease_terms(),
             turned_away: watch::Sender::new(false),
         });
         let config = config(&options)?;
@@ -106,6 +107,7 @@ impl Node {
             disk: options.disk,
             free_bytes: options.free_bytes,
             readmitting: tokio::sync::Mutex::new(()),
+            stranger_lease: AtomicBool::new(false),
             wrong: Mutex::default(),
             fit: AtomicBool::new(true),
             renewing: AtomicBool::new(true),

@@ -156,6 +156,8 @@ impl LogLost {
             cluster,
             me: self.opening.me,
             tls,
+            // It holds no lease, and asks for none before it is a node again.
+            lease: String::new(),
             turned_away: watch::Sender::new(false),
         };
         let links: Vec<Link> = self

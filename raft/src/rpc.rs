@@ -12,6 +12,8 @@ use crate::types::LogId;
 
 /// Header: the cluster that the caller means.
 pub(crate) const CLUSTER_HEADER: &str = "mcp-cluster";
+/// Header: on which timers the caller's leases rest.
+pub(crate) const LEASE_HEADER: &str = "mcp-lease";
 /// Header: the node that the caller means.
 pub(crate) const TO_HEADER: &str = "mcp-to";
 /// Header: the node that the caller says it is; its certificate must say so too.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -154,6 +155,7 @@ fn caller(core: &Core, cert: &CertificateDer<'_>, request: &Request<Incoming>) -
     if !tls::names(cert, from) {
         return Err(StatusCode::FORBIDDEN);
     }
+    has_our_lease(core, from, header(LEASE_HEADER), request.uri().path())?;
     match core.was_removed(from) {
         Some(false) => Ok(from),
         // Whoever was removed may ask about that, and nothing else.
@@ -161,6 +163,25 @@ fn caller(core: &Core, cert: &CertificateDer<'_>, request: &Request<Incoming>) -
         Some(true) => Err(StatusCode::GONE),
         None => Err(StatusCode::SERVICE_UNAVAILABLE),
     }
+}
+
+/// A leader waits for as long as a lease can last by its own timers, and an earlier leader may have granted by others. So nodes whose
+/// leases last differently do not speak to each other, but for what has nothing to do with leases.
+fn has_our_lease(core: &Core, from: NodeId, theirs: &str, path: &str) -> Result<(), StatusCode> {
+    let ours = core.timers.lease_terms();
+    if theirs == ours || matches!(path, READMIT | STANDING) {
+        return Ok(());
+    }
+    if core.stranger_lease.swap(true, Ordering::Relaxed) {
+        tracing::debug!(%from, theirs, ours, "a node with other timers was turned away");
+    } else {
+        tracing::error!(
+            %from, theirs, ours,
+            "a node with other timers is turned away: timers.lease_ms, margin_ms and rho_ppm must be the same on every node; stop all of \
+             them to change one"
+        );
+    }
+    Err(StatusCode::PRECONDITION_FAILED)
 }
 
 async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Result<Bytes, StatusCode> {

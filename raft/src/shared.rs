@@ -78,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) free_bytes: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
     /// Held while a node that lost its log is let go or taken back.
     pub(crate) readmitting: tokio::sync::Mutex<()>,
+    /// Whether a node with other timers has come, which is said once.
+    pub(crate) stranger_lease: AtomicBool,
     /// What is wrong with this node's stores, in words for people.
     pub(crate) wrong: Mutex<Vec<String>>,
     pub(crate) fit: AtomicBool,

@@ -39,6 +39,8 @@ pub const RESTART_FIRST_MS: u64 = 200;
 pub const RESTART_MAX_MS: u64 = 30_000;
 /// A stdio upstream that ran this long starts again without a wait, in milliseconds.
 pub const RESTART_FORGIVEN_MS: u64 = 10_000;
+/// How long what a stdio upstream said last is read after it has left, in milliseconds.
+pub const LAST_WORDS_MS: u64 = 200;
 /// How long a stdio upstream may take to leave after its stdin was closed, in milliseconds.
 pub const LEAVE_MS: u64 = 2_000;
 /// Pages of one list.

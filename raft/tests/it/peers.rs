@@ -26,9 +26,14 @@ const RENEW: &str = "/peer/renew";
 /// How the answer that grants nothing begins: the second kind of an index.
 const NOT_LEADER: &[u8] = &[1];
 
+/// On which timers the leases of the default configuration rest.
+const LEASE: &str = "2000 ms, margin 100 ms, 1000 ppm";
+
 /// What a message says about itself.
 struct Says {
     cluster: &'static str,
+    /// On which timers its leases rest.
+    lease: &'static str,
     from: NodeId,
     to: NodeId,
 }
@@ -54,6 +59,7 @@ async fn send(
         tokio::spawn(connection);
         let request = Request::post(format!("https://{}{path}", tls::peer_name(expects)))
             .header("mcp-cluster", says.cluster)
+            .header("mcp-lease", says.lease)
             .header("mcp-from", says.from.to_string())
             .header("mcp-to", says.to.to_string())
             .body(Full::new(Bytes::from(body)))
@@ -73,6 +79,7 @@ async fn a_peer_is_who_its_certificate_says_and_means_this_cluster_and_this_node
     let foreign = Ca::new();
     let right = || Says {
         cluster: "test",
+        lease: LEASE,
         from: peer,
         to: site.id,
     };
@@ -90,6 +97,13 @@ async fn a_peer_is_who_its_certificate_says_and_means_this_cluster_and_this_node
                 ..right()
             },
             StatusCode::MISDIRECTED_REQUEST,
+        ),
+        (
+            Says {
+                lease: "3000 ms, margin 100 ms, 1000 ppm",
+                ..right()
+            },
+            StatusCode::PRECONDITION_FAILED,
         ),
         (
             Says {
@@ -142,6 +156,7 @@ async fn a_command_that_nobody_can_read_never_reaches_the_log() {
     let site = &cluster.sites[leader];
     let says = Says {
         cluster: "test",
+        lease: LEASE,
         from,
         to: site.id,
     };
@@ -167,6 +182,7 @@ async fn a_confirmation_claims_no_more_than_the_view_shows() {
     let from = NodeId(2);
     let says = Says {
         cluster: "test",
+        lease: LEASE,
         from,
         to: site.id,
     };
@@ -195,6 +211,7 @@ async fn a_stranger_with_a_good_certificate_is_granted_no_lease() {
         let site = &cluster.sites[to];
         let says = Says {
             cluster: "test",
+            lease: LEASE,
             from,
             to: site.id,
         };
@@ -214,6 +231,7 @@ async fn an_expired_certificate_is_turned_away_and_a_renewed_one_is_not() {
     let (site, peer) = (&cluster.sites[0], NodeId(2));
     let says = Says {
         cluster: "test",
+        lease: LEASE,
         from: peer,
         to: site.id,
     };
@@ -337,6 +355,7 @@ async fn silence_keeps_no_peer_out() {
     site.node().open_door(Arc::new(Echo));
     let says = Says {
         cluster: "test",
+        lease: LEASE,
         from: peer,
         to: site.id,
     };

@@ -24,7 +24,8 @@ pub struct Holders {
     pub voters: BTreeSet<NodeId>,
     /// Learners of either.
     pub learners: BTreeSet<NodeId>,
-    /// Whoever was removed.
+    /// Whoever was removed, and whoever is enrolled without being a member: a node that lost its log is let go and taken back, and
+    /// whether a lease of its last membership is still running, only the ledger says.
     pub removed: BTreeSet<NodeId>,
 }
 

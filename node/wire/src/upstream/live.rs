@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::handshake::Opened;
 use super::http::{answer_to_server, cancelled, is_list_change};
@@ -30,7 +31,7 @@ pub(super) struct Live {
     stdin: Mutex<Option<mpsc::Sender<Bytes>>>,
     waiting: Mutex<HashMap<u64, Lane>>,
     opened: OnceLock<Arc<Opened>>,
-    tasks: [AbortHandle; 2],
+    writing: AbortHandle,
 }
 
 /// Where the messages of one call go.
@@ -47,25 +48,25 @@ struct Backlog {
 
 impl Live {
     /// Takes the pipes of a child that was just started, and begins to read them. The handle ends with the reason when the
-    /// child's output does. `stderr` is told every line.
+    /// child's output does, the other one when its stderr is at its end. `stderr` is told every line.
     pub(super) fn begin(
         pipes: Pipes,
         stderr: impl Fn(String) + Send + 'static,
         changes: watch::Sender<u64>,
         line_bytes_max: usize,
-    ) -> (Arc<Live>, JoinHandle<String>) {
+    ) -> (Arc<Live>, JoinHandle<String>, AbortOnDropHandle<()>) {
         let (stdin, queue) = mpsc::channel(limits::STDIN_QUEUE_MAX);
         let writing = tokio::spawn(write_lines(pipes.stdin, queue));
-        let keeping = tokio::spawn(keep_stderr(pipes.stderr, stderr));
+        let keeping = AbortOnDropHandle::new(tokio::spawn(keep_stderr(pipes.stderr, stderr)));
         let live = Arc::new(Live {
             stdin: Mutex::new(Some(stdin)),
             waiting: Mutex::default(),
             opened: OnceLock::new(),
-            tasks: [writing.abort_handle(), keeping.abort_handle()],
+            writing: writing.abort_handle(),
         });
         let lines = LineReader::new(pipes.stdout, line_bytes_max);
         let reading = tokio::spawn(live.clone().read_lines(lines, changes));
-        (live, reading)
+        (live, reading, keeping)
     }
 
     /// Notes what the opening exchange said.
@@ -164,7 +165,7 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
+        self.writing.abort();
     }
 }
 

@@ -237,7 +237,7 @@ impl Shared {
         };
         let (keeper, bytes_max) = (self.clone(), self.config.limits.answer_bytes_max);
         let keep = move |line| keeper.keep_line(line);
-        let (live, mut reading) = Live::begin(pipes, keep, self.changes.clone(), bytes_max);
+        let (live, mut reading, keeping) = Live::begin(pipes, keep, self.changes.clone(), bytes_max);
         let reader = reading.abort_handle();
         let opening = Opening {
             shared: self,
@@ -270,6 +270,8 @@ impl Shared {
             was_running
         });
         let status = leave(&mut child).await;
+        // What it said last is still in the pipe, and a grandchild may hold that open for ever.
+        let _kept = tokio::time::timeout(Duration::from_millis(limits::LAST_WORDS_MS), keeping).await;
         // A grandchild may hold the pipe open for ever.
         reader.abort();
         if let Some(last) = lock(&self.stderr).back() {
