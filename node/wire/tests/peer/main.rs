@@ -25,8 +25,8 @@ struct Seen {
 fn main() {
     let mode = std::env::args().nth(1).unwrap_or_else(|| "legacy".to_owned());
     let rest: Vec<String> = std::env::args().skip(2).collect();
-    eprintln!("starting in mode {mode} {}", rest.join(" "));
     eprintln!("pid {}", std::process::id());
+    eprintln!("starting in mode {mode} {}", rest.join(" "));
     if mode == "crash" {
         std::process::exit(1);
     }
