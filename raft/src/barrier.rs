@@ -55,7 +55,11 @@ fn may_hold_a_lease(core: &Core) -> Option<Holders> {
     // nothing of a removal that the memberships are already without.
     let (at, reached) = (core.replica.auth_index(), core.replica.reached());
     if at < reached || core.replica.gate().incarnation() != incarnation {
-        tracing::warn!(at, reached, "the state is on its way back: nobody can say now who may hold a lease");
+        tracing::warn!(
+            at,
+            reached,
+            "the state is on its way back: nobody can say now who may hold a lease"
+        );
         return None;
     }
     Some(Holders {

@@ -53,9 +53,11 @@ fn why(status: &StatusCode) -> String {
         StatusCode::MISDIRECTED_REQUEST => {
             "it belongs to another cluster, or is another node than this one takes it for".to_owned()
         }
-        StatusCode::PRECONDITION_FAILED => "its timers.lease_ms, margin_ms or rho_ppm is not what it is here: they must be the same on every \
+        StatusCode::PRECONDITION_FAILED => {
+            "its timers.lease_ms, margin_ms or rho_ppm is not what it is here: they must be the same on every \
              node, so stop all of them to change one"
-            .to_owned(),
+                .to_owned()
+        }
         StatusCode::GONE => "it says that this node was removed from the cluster".to_owned(),
         other => other.to_string(),
     }

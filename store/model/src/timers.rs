@@ -84,7 +84,10 @@ impl Timers {
     /// That on which a leader's wait for somebody else's lease rests, in words. It must be the same on every node: a leader waits by its own
     /// timers for leases that an earlier leader may have granted.
     pub fn lease_terms(&self) -> String {
-        format!("{} ms, margin {} ms, {} ppm", self.lease_ms, self.margin_ms, self.rho_ppm)
+        format!(
+            "{} ms, margin {} ms, {} ppm",
+            self.lease_ms, self.margin_ms, self.rho_ppm
+        )
     }
 
     /// `W = L(1 + 2 rho) + m`, rounded up: after this long nobody can still hold a lease that was asked for before.
