@@ -32,6 +32,8 @@ pub(crate) enum Fault {
     Removal,
     Addition,
     UnfinishedAddition,
+    /// The end of that: the leader is away for as long as it takes to elect another.
+    LeaderOvertaken,
 }
 
 const KINDS: [Fault; 19] = [
@@ -168,6 +170,12 @@ impl World {
                     self.crash(leader, false);
                 }
             }
+            Fault::LeaderOvertaken => {
+                if let Some(leader) = self.leader_slot() {
+                    let down = 500 * MS + self.below(700 * MS);
+                    self.crash_for(leader, false, down);
+                }
+            }
             Fault::Slew => {
                 let now = self.now;
                 let ppm = i64::try_from(self.below(166_000)).unwrap_or(0) - 83_000;
@@ -211,6 +219,10 @@ impl World {
             0 => 20 * MS + self.below(200 * MS),
             _ => 200 * MS + self.below(2_500 * MS),
         };
+        self.crash_for(at, reboot, down);
+    }
+
+    fn crash_for(&mut self, at: usize, reboot: bool, down: u64) {
         let now = self.now;
         let machine = &mut self.machines[at];
         if machine.process.take().is_none() {
@@ -288,13 +300,22 @@ impl World {
     fn add_and_lose(&mut self) {
         let Some(leader) = self.leader_slot() else { return };
         let Some(new) = self.add_one() else { return };
-        let until = self.now + 2_000 * MS;
+        let soon = 250 * MS + self.below(500 * MS);
+        let until = self.now + soon;
         for at in (0..self.machines.len()).filter(|at| *at != leader && *at != new) {
             self.machines[at].slow_disk_until = until;
         }
         let number = self.faults.planned.len();
-        self.faults.planned.push(Fault::CrashOfTheLeader);
-        let soon = 250 * MS + self.below(500 * MS);
+        self.faults.planned.push(Fault::LeaderOvertaken);
+        // Somebody is revoked when nobody leads: it is the first thing that the next leader does.
+        let living = (super::story::REVOKES..self.story.tokens.len()).skip(3);
+        if let Some(token) = living
+            .into_iter()
+            .find(|t| self.story.tokens[*t].revoke_asked.is_none())
+        {
+            let then = self.now + soon + self.below(300 * MS);
+            self.at(then, Event::Story(Beat::Begin(Deed::Revoke(token))));
+        }
         self.at(self.now + soon, Event::Fault(number));
     }
 }

@@ -62,6 +62,7 @@ impl World {
             voted_at: Default::default(),
             leaving: false,
             tick: now,
+            observed: now,
             next_id: 0,
             last_published: (incarnation, disk.at),
             renewing: None,
@@ -99,10 +100,11 @@ impl World {
         let machine = &mut self.machines[at];
         let (term, last) = (machine.disk.term, machine.disk.last().1);
         let process = machine.process.as_mut().expect("it was looked at before");
+        let before = std::mem::replace(&mut process.observed, now);
         if process.role != Role::Leader {
             return process.office.follow();
         }
-        let mut reading = if early { process.heard } else { now };
+        let mut reading = if early { before } else { now };
         if kept {
             match machine.disk.office {
                 Some((led, since)) if led == term => reading = since,

@@ -255,6 +255,8 @@ pub(crate) struct Process {
     pub(crate) voted_at: Reading,
     pub(crate) leaving: bool,
     pub(crate) tick: Reading,
+    /// When it last looked whether it leads.
+    pub(crate) observed: Reading,
     pub(crate) next_id: u64,
     pub(crate) last_published: (Incarnation, u64),
     pub(crate) renewing: Option<RequestId>,

@@ -268,14 +268,16 @@ fn all_mutants() -> anyhow::Result<()> {
             }
             None => {
                 println!("NOT CAUGHT in {} seeds  {words} [{}]", sums.seeds, mutant.name());
-                missed.push(words);
+                if !Mutant::UNREACHED.contains(&mutant) {
+                    missed.push(words);
+                }
             }
         }
     }
     if !missed.is_empty() {
         bail!("not noticed: {}", missed.join("; "));
     }
-    println!("all {} mutants were noticed", Mutant::ALL.len());
+    println!("every mutant was noticed of which that is demanded");
     Ok(())
 }
 
