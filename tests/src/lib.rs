@@ -19,4 +19,5 @@ pub mod model;
 pub mod process;
 #[cfg(feature = "harness")]
 pub mod random;
+#[cfg(feature = "harness")]
 pub mod sim;
