@@ -43,7 +43,7 @@ async def run(at_hand):
             await asyncio.to_thread(completes, shell, env)
     with checks.check("fish completes commands and live names"):
         await asyncio.to_thread(fish_completes, env)
-    await asyncio.to_thread(cluster.mcpctl, "delete", "project", PROJECT, "--yes")
+    await asyncio.to_thread(cluster.mcpctl, "delete", "project", PROJECT)
 
 
 class Terminal:
