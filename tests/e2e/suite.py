@@ -48,7 +48,7 @@ async def main(cache, tools, talk, pids, http_url):
         for phase in phases:
             if phase is failover:
                 with checks.check("three rounds of revoke-loop: a paused replica refuses when it resumes"):
-                    await asyncio.to_thread(revoke_loop, tools)
+                    await asyncio.to_thread(revoke_loop, tools, cluster)
             await phase.run(at_hand)
     except BaseException as error:
         checks.failed += 1
@@ -59,8 +59,10 @@ async def main(cache, tools, talk, pids, http_url):
     return 1 if checks.failed else 0
 
 
-def revoke_loop(tools):
-    env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+def revoke_loop(tools, cluster):
+    # A phase may have started a node again.
+    pids = ",".join(str(node.pid) for node in cluster.nodes)
+    env = {**os.environ, "MCPNODE_PIDS": pids, "PATH": f"{tools}:{os.environ['PATH']}"}
     done = subprocess.run([HERE / "revoke-loop", "--rounds", "3"], env=env, capture_output=True, text=True, timeout=180)
     print("\n".join(f"# {line}" for line in done.stdout.splitlines()))
     assert done.returncode == 0, done.stderr[-2000:]
