@@ -53,13 +53,8 @@ fn may_hold_a_lease(core: &Core) -> Option<Holders> {
     let removed = core.retired()?.into_iter().chain(absent).collect();
     // The memberships never go back, and the state does while a disk is mended or a snapshot comes in. Records of an older state know
     // nothing of a removal that the memberships are already without.
-    let (at, reached) = (core.replica.auth_index(), core.replica.reached());
-    if at < reached || core.replica.gate().incarnation() != incarnation {
-        tracing::warn!(
-            at,
-            reached,
-            "the state is on its way back: nobody can say now who may hold a lease"
-        );
+    if core.replica.live().is_behind() || core.replica.gate().incarnation() != incarnation {
+        tracing::warn!("the state is on its way back: nobody can say now who may hold a lease");
         return None;
     }
     Some(Holders {

@@ -70,11 +70,12 @@ impl Node {
         )?;
         let membership = machine.membership();
         replica.belongs_to(options.me)?;
+        let lease = options.timers.lease_terms();
         let links = Links::new(Badge {
             cluster: options.cluster.clone(),
             me: options.me,
             tls: tls.clone(),
-            lease: options.timers.lease_terms(),
+            lease: lease.clone(),
             turned_away: watch::Sender::new(false),
         });
         let config = config(&options)?;
@@ -107,6 +108,7 @@ impl Node {
             disk: options.disk,
             free_bytes: options.free_bytes,
             readmitting: tokio::sync::Mutex::new(()),
+            lease,
             stranger_lease: AtomicBool::new(false),
             wrong: Mutex::default(),
             fit: AtomicBool::new(true),

@@ -168,7 +168,7 @@ fn caller(core: &Core, cert: &CertificateDer<'_>, request: &Request<Incoming>) -
 /// A leader waits for as long as a lease can last by its own timers, and an earlier leader may have granted by others. So nodes whose
 /// leases last differently do not speak to each other, but for what has nothing to do with leases.
 fn has_our_lease(core: &Core, from: NodeId, theirs: &str, path: &str) -> Result<(), StatusCode> {
-    let ours = core.timers.lease_terms();
+    let ours = core.lease.as_str();
     if theirs == ours || matches!(path, READMIT | STANDING) {
         return Ok(());
     }

@@ -78,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) free_bytes: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
     /// Held while a node that lost its log is let go or taken back.
     pub(crate) readmitting: tokio::sync::Mutex<()>,
+    /// On which timers leases rest here.
+    pub(crate) lease: String,
     /// Whether a node with other timers has come, which is said once.
     pub(crate) stranger_lease: AtomicBool,
     /// What is wrong with this node's stores, in words for people.

@@ -126,6 +126,14 @@ impl<R: Rules> Live<R> {
         self.reached.load(Ordering::Acquire)
     }
 
+    /// Whether the state is older than what was published before, because it has gone back and is not there again. What is being
+    /// published at this moment does not count.
+    pub fn is_behind(&self) -> bool {
+        // In this order, which is not that of `publish`.
+        let reached = self.reached();
+        self.auth_index() < reached
+    }
+
     /// The steps that a change takes, in the order in which they are taken.
     pub fn stages(&self) -> [Stage; 4] {
         match self.rules.keep(Rule::PublishedLast) {
@@ -164,8 +172,9 @@ impl<R: Rules> Live<R> {
 
     /// Tells others, and the lease, where the view is.
     pub fn publish(&self, index: u64) {
-        self.reached.fetch_max(index, Ordering::AcqRel);
         self.auth_index.store(index, Ordering::Release);
+        // Only then, or somebody might take this change for a state that has gone back.
+        self.reached.fetch_max(index, Ordering::AcqRel);
         self.published.send_replace(index);
         self.gate.applied(index);
     }
@@ -186,5 +195,33 @@ impl<R: Rules> Live<R> {
     /// Ends everything that is open.
     pub fn cut_all(&self) {
         self.cuts.cut(&Cut::All, &self.view);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_state_is_behind_when_it_went_back_and_not_while_it_goes_on() {
+        const CHANGES: u64 = 200_000;
+        let live = Arc::new(Live::new(Incarnation(1), 2_000, 0));
+        let publishing = Arc::clone(&live);
+        let changes = std::thread::spawn(move || (1..=CHANGES).for_each(|index| publishing.publish(index)));
+        while live.auth_index() < CHANGES {
+            assert!(
+                !live.is_behind(),
+                "a change that is being published looks like a way back"
+            );
+        }
+        changes.join().unwrap();
+        live.go_back(Incarnation(2));
+        assert!(live.is_behind());
+        live.publish(CHANGES - 1);
+        assert!(live.is_behind());
+        live.publish(CHANGES);
+        assert!(!live.is_behind());
     }
 }

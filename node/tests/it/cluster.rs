@@ -18,6 +18,20 @@ pub(crate) fn founded(root: &Path, name: &str) -> (Machine, String) {
     (machine, session)
 }
 
+/// Three machines that vote, the founding one first, and the administrator's session.
+pub(crate) fn three_voters(root: &Path) -> ([Machine; 3], String) {
+    let (one, session) = founded(root, "node-1");
+    let token_file = root.join("join.token");
+    let [mut two, mut three] = ["node-2", "node-3"].map(|name| Machine::new(root, name));
+    for machine in [&mut two, &mut three] {
+        one.join_token(&session, &json!({}), &token_file);
+        machine.join_and_run(&one.peers_at(), &token_file);
+        machine.ready();
+    }
+    voters(&one, &session, &["node-1", "node-2", "node-3"]);
+    ([one, two, three], session)
+}
+
 /// Something to call, and a token that may.
 pub(crate) fn demo(machine: &Machine, session: &str) -> String {
     let server = json!({"name": "demo", "transport": "stdio", "command": mcpnode(), "args": ["demo-server"]});
@@ -45,15 +59,7 @@ pub(crate) fn voters(machine: &Machine, session: &str, names: &[&str]) {
 #[test]
 fn one_machine_becomes_three_and_one_of_them_is_replaced() {
     let root = tempfile::tempdir().unwrap();
-    let (mut one, session) = founded(root.path(), "node-1");
-    let token_file = root.path().join("join.token");
-    let [mut two, mut three] = ["node-2", "node-3"].map(|name| Machine::new(root.path(), name));
-    for machine in [&mut two, &mut three] {
-        one.join_token(&session, &json!({}), &token_file);
-        machine.join_and_run(&one.peers_at(), &token_file);
-        machine.ready();
-    }
-    voters(&one, &session, &["node-1", "node-2", "node-3"]);
+    let ([mut one, mut two, mut three], session) = three_voters(root.path());
     for file in ["node.json", "data.key", "peer.pem", "listener.pem", "mcpnode.toml"] {
         assert!(is_private(&two.dir.join(file)), "{file}");
     }
@@ -81,6 +87,7 @@ fn one_machine_becomes_three_and_one_of_them_is_replaced() {
 
     // The machine is wiped, and comes back as another node.
     std::fs::remove_dir_all(&two.dir).unwrap();
+    let token_file = root.path().join("join.token");
     three.join_token(&session, &json!({"ttl": "10m"}), &token_file);
     two.join_and_run(&three.peers_at(), &token_file);
     two.ready();
@@ -416,15 +423,7 @@ fn every_fault_of_a_configuration_is_told_with_its_origin() {
 #[test]
 fn a_paused_node_that_is_removed_admits_nobody_when_it_wakes() {
     let root = tempfile::tempdir().unwrap();
-    let (one, session) = founded(root.path(), "node-1");
-    let token_file = root.path().join("join.token");
-    let [mut two, mut three] = ["node-2", "node-3"].map(|name| Machine::new(root.path(), name));
-    for machine in [&mut two, &mut three] {
-        one.join_token(&session, &json!({}), &token_file);
-        machine.join_and_run(&one.peers_at(), &token_file);
-        machine.ready();
-    }
-    voters(&one, &session, &["node-1", "node-2", "node-3"]);
+    let ([one, mut two, _three], session) = three_voters(root.path());
     let token = demo(&one, &session);
     until("the call goes through", || two.echo(&token) == 200);
     kill(two.pid(), Signal::SIGSTOP).unwrap();
@@ -443,15 +442,7 @@ fn a_paused_node_that_is_removed_admits_nobody_when_it_wakes() {
 #[test]
 fn a_node_whose_log_was_damaged_is_let_go_and_taken_back_as_what_it_was() {
     let root = tempfile::tempdir().unwrap();
-    let (one, session) = founded(root.path(), "node-1");
-    let token_file = root.path().join("join.token");
-    let [mut two, mut three] = ["node-2", "node-3"].map(|name| Machine::new(root.path(), name));
-    for machine in [&mut two, &mut three] {
-        one.join_token(&session, &json!({}), &token_file);
-        machine.join_and_run(&one.peers_at(), &token_file);
-        machine.ready();
-    }
-    voters(&one, &session, &["node-1", "node-2", "node-3"]);
+    let ([one, mut two, three], session) = three_voters(root.path());
     let token = demo(&one, &session);
     two.stop();
     let log = two.dir.join("raft-log.redb");
@@ -468,15 +459,7 @@ fn a_node_whose_log_was_damaged_is_let_go_and_taken_back_as_what_it_was() {
 #[test]
 fn a_leader_is_removed_through_itself_and_another_one_has_led_before() {
     let root = tempfile::tempdir().unwrap();
-    let (mut one, session) = founded(root.path(), "node-1");
-    let token_file = root.path().join("join.token");
-    let [mut two, mut three] = ["node-2", "node-3"].map(|name| Machine::new(root.path(), name));
-    for machine in [&mut two, &mut three] {
-        one.join_token(&session, &json!({}), &token_file);
-        machine.join_and_run(&one.peers_at(), &token_file);
-        machine.ready();
-    }
-    voters(&one, &session, &["node-1", "node-2", "node-3"]);
+    let ([mut one, two, three], session) = three_voters(root.path());
     let token = demo(&one, &session);
     let status = one.must("GET", "cluster/status", &session, &Value::Null);
     assert_eq!(status["leader"], status["node"], "the first one leads");

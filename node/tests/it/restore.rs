@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use mcp_model::backup::Check;
 use serde_json::{Value, json};
 
-use super::cluster::{demo, founded, mint, voters};
+use super::cluster::{demo, mint, three_voters};
 use super::machines::{Machine, ask};
 use super::until;
 
@@ -56,15 +56,7 @@ fn says(machine: &Machine, token: &str) -> u16 {
 #[test]
 fn a_revoked_token_stays_refused_on_every_node_after_a_restore() {
     let root = tempfile::tempdir().unwrap();
-    let (one, session) = founded(root.path(), "node-1");
-    let token_file = root.path().join("join.token");
-    let [mut two, mut three] = ["node-2", "node-3"].map(|name| Machine::new(root.path(), name));
-    for machine in [&mut two, &mut three] {
-        one.join_token(&session, &json!({}), &token_file);
-        machine.join_and_run(&one.peers_at(), &token_file);
-        machine.ready();
-    }
-    voters(&one, &session, &["node-1", "node-2", "node-3"]);
+    let ([one, two, three], session) = three_voters(root.path());
     let all = [&one, &two, &three];
     let (revoked, deleted, stays) = (
         demo(&one, &session),

@@ -4,7 +4,7 @@
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
-use super::cluster::{founded, voters};
+use super::cluster::three_voters;
 use super::machines::{Machine, PASSWORD};
 use super::{mcpnode, until};
 
@@ -97,15 +97,7 @@ fn works(machine: &Machine, n: usize, token: &str) -> bool {
 #[test]
 fn every_restriction_waits_for_a_frozen_replica_and_is_in_force_when_it_wakes() {
     let root = tempfile::tempdir().unwrap();
-    let (one, session) = founded(root.path(), "node-1");
-    let token_file = root.path().join("join.token");
-    let [mut two, mut three] = ["node-2", "node-3"].map(|name| Machine::new(root.path(), name));
-    for machine in [&mut two, &mut three] {
-        one.join_token(&session, &json!({}), &token_file);
-        machine.join_and_run(&one.peers_at(), &token_file);
-        machine.ready();
-    }
-    voters(&one, &session, &["node-1", "node-2", "node-3"]);
+    let ([one, mut two, three], session) = three_voters(root.path());
     for (n, Row(what, method, path, body)) in rows().into_iter().enumerate() {
         let by_group = what.starts_with("group");
         let (token, id) = set_up(&one, &session, n, by_group);
