@@ -5,7 +5,7 @@
 //!
 //! In the order in which one would tell it: [`types`] are what travels; [`logs`] and [`machine`] connect openraft to the
 //! store; [`tls`], [`link`], [`rpc`], [`server`] and [`network`] are how peers talk, [`lobby`] where whoever connects waits, [`strangers`] what is
-//! said of others, and [`door`] where they may ask to be let in; [`office`] is what this process knows of its own leadership, [`reach`] what it
+//! said of others, and [`door`] where they may ask to be let in; [`messenger`] carries what the data planes of two nodes say to each other; [`office`] is what this process knows of its own leadership, [`reach`] what it
 //! knows of the others; [`campaign`] is how it comes to lead; [`rounds`] and [`renew`] how leases are granted and held, [`fresh`] how
 //! a node reads what was acknowledged;
 //! [`write`] how commands get into the log; [`barrier`] when a revoke may be called effective; [`members`] makes the membership
@@ -31,6 +31,7 @@ mod logs;
 mod machine;
 mod members;
 mod mender;
+mod messenger;
 mod network;
 mod node;
 mod office;
@@ -54,6 +55,7 @@ pub use disk::DiskLimits;
 pub use door::{Answering, Doorkeeper, JOIN_PATH};
 pub use lobby::address_block;
 pub use members::Standing;
+pub use messenger::{Hearing, Listener, MESSAGE_BYTES_MAX, Unheard};
 pub use node::Node;
 pub use outside::{Begun, KEPT_ENTRIES, Member, MemberStatus, NodeOptions, SNAPSHOT_ENTRIES, StartError, Status};
 pub use readmit::Returning;

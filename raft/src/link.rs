@@ -1,4 +1,4 @@
-//! A connection to one peer: two lanes of HTTP/2 over mutual TLS, so that a snapshot never delays a lease.
+//! A connection to one peer: three lanes of HTTP/2 over mutual TLS, so that a snapshot never delays a lease.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -80,6 +80,8 @@ pub(crate) enum Lane {
     Fast,
     /// Snapshots, catching up, and writes on their way to the leader.
     Bulk,
+    /// What clients cause: it must not delay what the cluster lives on.
+    Calls,
 }
 
 /// Who we are and whom we may talk to.
@@ -101,6 +103,7 @@ pub(crate) struct Link {
     address: String,
     fast: Slot,
     bulk: Slot,
+    calls: Slot,
 }
 
 /// One lane: its connection, and how often in a row it did not answer in time.
@@ -118,6 +121,7 @@ impl Link {
             address,
             fast: Slot::default(),
             bulk: Slot::default(),
+            calls: Slot::default(),
         }
     }
 
@@ -222,6 +226,7 @@ impl Link {
         match lane {
             Lane::Fast => &self.fast,
             Lane::Bulk => &self.bulk,
+            Lane::Calls => &self.calls,
         }
     }
 

@@ -21,6 +21,7 @@ use crate::logs::Logs;
 use crate::machine::Machine;
 use crate::members::{self, Standing};
 use crate::mender::Mender;
+use crate::messenger::{self, Listener, Unheard};
 use crate::network::Links;
 use crate::office::Office;
 use crate::outside::{Begun, Member, MemberStatus, NodeOptions, StartError, Status};
@@ -102,6 +103,7 @@ impl Node {
             lobby: Lobby::default(),
             guests: Room::new(door::GUESTS_MAX, door::GUESTS_SHARE),
             doorkeeper: OnceLock::new(),
+            listener: OnceLock::new(),
             removal: watch::Sender::new(Removal::No),
             links,
             mender,
@@ -135,6 +137,25 @@ impl Node {
     pub fn open_door(&self, keeper: Arc<dyn Doorkeeper>) {
         // A door that is open stays as it is.
         self.core.doorkeeper.get_or_init(|| keeper);
+    }
+
+    /// Hands what other members tell this node to the data plane.
+    pub fn listen(&self, listener: Arc<dyn Listener>) {
+        // Who listens already goes on.
+        self.core.listener.get_or_init(|| listener);
+    }
+
+    /// Tells another member something and waits for its answer, no longer than `wait`.
+    pub async fn tell(&self, to: NodeId, message: Vec<u8>, wait: Duration) -> Result<Vec<u8>, Unheard> {
+        Box::pin(messenger::tell(&self.core, to, message, wait)).await
+    }
+
+    /// Everybody in the configuration but this node.
+    pub fn others(&self) -> Vec<NodeId> {
+        let me = self.core.me;
+        let membership = self.core.membership.borrow();
+        let all = membership.membership().nodes().map(|(id, _)| NodeId(*id));
+        all.filter(|id| *id != me).collect()
     }
 
     /// Puts another certificate of the same authority in the place of this node's, for connections from now on.

@@ -36,6 +36,7 @@ pub(crate) const RESIGN: &str = "/peer/resign";
 pub(crate) const WRITE: &str = "/peer/write";
 pub(crate) const READMIT: &str = "/peer/readmit";
 pub(crate) const STANDING: &str = "/peer/standing";
+pub(crate) const TELL: &str = "/peer/tell";
 
 /// What a node says of itself before somebody campaigns.
 pub(crate) type PeerState = mcp_model::campaign::PeerState<LogId>;

@@ -28,7 +28,7 @@ use crate::lobby::{Seat, ShownOut};
 use crate::node::Core;
 use crate::rpc::*;
 use crate::types::{Peer, SnapshotFile, TypeConfig, Vote};
-use crate::{barrier, campaign, door, members, readmit, removal, renew, rounds, tls, write};
+use crate::{barrier, campaign, door, members, messenger, readmit, removal, renew, rounds, tls, write};
 
 /// How long a peer may take to prove who it is.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
@@ -187,7 +187,7 @@ fn has_our_lease(core: &Core, from: NodeId, theirs: &str, path: &str) -> Result<
 async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Result<Bytes, StatusCode> {
     let path = request.uri().path();
     // Whoever follows a leader that this node does not know yet must be heard; what changes something is for members.
-    if matches!(path, CAMPAIGN | RESIGN | READ_INDEX | WRITE) && !core.is_member(from) {
+    if matches!(path, CAMPAIGN | RESIGN | READ_INDEX | WRITE | TELL) && !core.is_member(from) {
         return Err(StatusCode::FORBIDDEN);
     }
     match path {
@@ -213,6 +213,7 @@ async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Re
         RESIGN => written(&members::resign(core).await),
         READMIT => written(&readmit::answer(core, from, read(request).await?).await),
         STANDING => written(&removal::answer(core, from).await),
+        TELL => written(&messenger::hear(core, from, read(request).await?).await?),
         READ_INDEX => written(&rounds::join(core).await),
         CONFIRM => written(&confirm(core, read(request).await?).await),
         WRITE => {

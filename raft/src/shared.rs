@@ -19,6 +19,7 @@ use crate::link::Link;
 use crate::lobby::{Lobby, Room};
 use crate::logs::Logs;
 use crate::mender::Mender;
+use crate::messenger::Listener;
 use crate::network::Links;
 use crate::office::Office;
 use crate::reach::Reach;
@@ -70,6 +71,7 @@ pub(crate) struct Core {
     /// Places for machines that ask to be let in.
     pub(crate) guests: Arc<Room>,
     pub(crate) doorkeeper: OnceLock<Arc<dyn Doorkeeper>>,
+    pub(crate) listener: OnceLock<Arc<dyn Listener>>,
     /// How far this node's removal has come.
     pub(crate) removal: watch::Sender<Removal>,
     pub(crate) links: Links,

@@ -10,7 +10,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mcp_model::ids::{Incarnation, NodeId};
 use mcp_model::lease::RequestId;
-use mcp_raft::{Answering, Doorkeeper, WaitFor, tls};
+use mcp_raft::{Answering, Doorkeeper, Hearing, Listener, MESSAGE_BYTES_MAX, Unheard, WaitFor, tls};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncReadExt;
@@ -416,4 +416,42 @@ async fn guests_that_do_not_ask_keep_nobody_from_the_door() {
     let mut first = silent_guests.remove(0);
     let ended = tokio::time::timeout(LIMIT, first.read(&mut [0])).await;
     assert!(ended.is_ok(), "the oldest has made room");
+}
+
+/// Says who spoke and what was said.
+struct Ears;
+
+impl Listener for Ears {
+    fn hear(&self, from: NodeId, message: Bytes) -> Hearing<'_> {
+        Box::pin(async move { format!("{from} said {}", String::from_utf8_lossy(&message)).into_bytes() })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn members_tell_each_other_what_is_not_consensus_business_and_nobody_else_is_heard() {
+    let cluster = Cluster::of(2).await;
+    let [here, there] = &cluster.sites[..] else {
+        panic!("two sites")
+    };
+    assert_eq!(here.node().others(), [there.id]);
+    let tell = |message: Vec<u8>| here.node().tell(there.id, message, LIMIT);
+    assert_eq!(tell(b"hi".to_vec()).await, Err(Unheard(there.id)), "nobody listens yet");
+    there.node().listen(Arc::new(Ears));
+    let said = format!("{} said hi", here.id).into_bytes();
+    assert_eq!(tell(b"hi".to_vec()).await, Ok(said));
+    assert!(tell(vec![b'x'; MESSAGE_BYTES_MAX]).await.is_ok());
+    assert_eq!(tell(vec![b'x'; MESSAGE_BYTES_MAX + 1]).await, Err(Unheard(there.id)));
+    let nobody = NodeId(77);
+    assert_eq!(here.node().tell(nobody, Vec::new(), LIMIT).await, Err(Unheard(nobody)));
+    // A certificate of the cluster is not enough: who speaks must be a member.
+    let says = Says {
+        cluster: "test",
+        lease: LEASE,
+        from: nobody,
+        to: there.id,
+    };
+    let client = cluster.ca.client(Some((&cluster.ca, nobody)));
+    let body = postcard::to_stdvec(&b"hi".to_vec()).unwrap();
+    let refused = send(client, there.listen(), there.id, &says, "/peer/tell", body).await;
+    assert_eq!(refused.map(|(status, _)| status), Ok(StatusCode::FORBIDDEN));
 }
