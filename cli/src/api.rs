@@ -1,7 +1,7 @@
 //! Talks to the API: to the first node that can answer. A write carries one idempotency key through all its tries, so that
 //! trying the next node never does a thing twice.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mcp_api::Problem;
@@ -39,7 +39,7 @@ pub(crate) const SEE_CONFIG: &str = "mcpctl config view";
 pub(crate) struct Api {
     nodes: Vec<Node>,
     /// The node that answered last: the next request begins there, not at one that was found dead a moment ago.
-    first: Cell<usize>,
+    first: AtomicUsize,
     session: Option<Zeroizing<String>>,
 }
 
@@ -104,7 +104,7 @@ impl Api {
         let nodes = settings.servers.iter().map(node).collect::<Result<_, Failure>>()?;
         Ok(Api {
             nodes,
-            first: Cell::new(0),
+            first: AtomicUsize::new(0),
             session: settings.session.clone(),
         })
     }
@@ -243,12 +243,12 @@ impl Api {
         let mut lost = None;
         loop {
             let mut misses = Vec::new();
-            let first = self.first.get();
+            let first = self.first.load(Ordering::Relaxed);
             for at in (first..self.nodes.len()).chain(0..first) {
                 let node = &self.nodes[at];
                 match self.ask(node, ask).await {
                     Ok((status, bytes)) => {
-                        self.first.set(at);
+                        self.first.store(at, Ordering::Relaxed);
                         return read(ask.what, status, &bytes);
                     }
                     Err(miss) => misses.push((node.url.as_str(), miss)),
@@ -445,7 +445,7 @@ pub(crate) fn random_key() -> Result<String, Failure> {
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
-fn is_loopback(url: &str) -> bool {
+pub(crate) fn is_loopback(url: &str) -> bool {
     let url: Option<Url> = url.parse().ok();
     url.is_some_and(|url| match url.host_str() {
         Some("localhost") => true,

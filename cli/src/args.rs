@@ -6,6 +6,7 @@ mod backup;
 mod cluster;
 mod config;
 mod create;
+mod mcp;
 mod objects;
 mod test;
 
@@ -28,6 +29,7 @@ pub(crate) use create::{
     Create, CreateGroup, CreateProject, CreateRbac, CreateSecret, CreateServer, CreateServiceAccount, CreateSession,
     CreateToken, CreateUser,
 };
+pub(crate) use mcp::{CallArgs, CallOutput, GatewayArgs, Mcp, StdioArgs};
 pub(crate) use objects::{DescribeArgs, EditArgs, ExplainArgs, GetArgs, RemoveArgs, RotateArgs, WaitArgs};
 pub(crate) use test::{Report, Test, TestMcpArgs};
 
@@ -47,7 +49,8 @@ pub(crate) use test::{Report, Test, TestMcpArgs};
         MCPCTL_SERVER, MCPCTL_CACERT, MCPCTL_CONTEXT  as --api, --cacert, --context\n  \
         MCPCTL_SESSION                                the session, instead of the one that login keeps\n  \
         MCPCTL_PROJECT, MCPCTL_OUTPUT                 as -p, -o\n  \
-        MCPCTL_TOKEN                                  the token for test mcp\n\n\
+        MCPCTL_TOKEN                                  the token for test mcp, mcp stdio, call\n  \
+        MCPCTL_GATEWAY                                as --server of mcp stdio, call\n\n\
         Exit codes:\n  \
         0 done, 1 error, 2 usage, 3 not found, 4 not logged in or not allowed, 5 no leader (nothing was changed),\n  \
         6 outcome unknown, or committed but not yet effective everywhere (safe to repeat), 124 a wait timed out"
@@ -194,6 +197,17 @@ pub(crate) enum Command {
     /// List the kinds of objects, with their names and verbs
     #[command(after_help = "Examples:\n  mcpctl api-resources\n  mcpctl api-resources -o name")]
     ApiResources(OutputArg),
+    /// Call a tool through the gateway
+    #[command(after_help = "Examples:\n  \
+        MCPCTL_TOKEN=$TOK mcpctl call time__get_current_time --args '{\"timezone\":\"Europe/Warsaw\"}'\n  \
+        mcpctl call -p demo git__git_log --args - -o json < arguments.json\n\n\
+        Exit codes:\n  \
+        0 done, 1 the tool or its server failed, 2 usage, 3 no such tool, 4 the token is not taken or may not call it,\n  \
+        5 no node took it (nothing was done), 6 it may have been done, 124 no result in time")]
+    Call(CallArgs),
+    /// Speak MCP: bridge a client on standard input and output
+    #[command(subcommand)]
+    Mcp(Mcp),
     /// Check an MCP endpoint
     #[command(subcommand)]
     Test(Test),

@@ -13,11 +13,12 @@ use crate::{api, manifest, test_mcp, wait};
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const ALL: [Decoder; 4] = [
+pub const ALL: [Decoder; 5] = [
     ("documents", documents),
     ("config", config),
     ("template", template),
     ("answer", answer),
+    ("gateway", gateway),
 ];
 
 /// Documents of `apply`: what is described is described the same when it is written out and read again.
@@ -57,6 +58,11 @@ fn template(bytes: &[u8]) {
         assert_eq!(kind.plural().parse(), Ok(kind));
     }
     let _target = Target::parse(template, &[]).is_ok();
+}
+
+/// What a gateway sends to a client.
+fn gateway(bytes: &[u8]) {
+    crate::mcp::decode(bytes);
 }
 
 /// What a node, or whoever listens there, answers.

@@ -28,6 +28,7 @@ mod join_tokens;
 mod jsonpath;
 mod kinds;
 mod manifest;
+mod mcp;
 mod out;
 mod password;
 mod receipts;
@@ -44,7 +45,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 
-use crate::args::{Auth, Cli, Command, Test};
+use crate::args::{Auth, Cli, Command, Mcp, Test};
 use crate::failure::{Exit, Failure};
 
 /// The program.
@@ -56,7 +57,12 @@ pub fn main() -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(Box::pin(run(cli))),
+        Ok(runtime) => {
+            let done = runtime.block_on(Box::pin(run(cli)));
+            // A read of standard input that nobody waits for any more ends with the program.
+            runtime.shutdown_background();
+            done
+        }
         Err(error) => Err(Failure::new("cannot start", error.to_string()).next("ulimit -a")),
     };
     let exit = done.unwrap_or_else(|failure| {
@@ -86,6 +92,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Rotate(args) => rotate::rotate(global, args).await,
         Command::Explain(args) => explain::explain(args),
         Command::ApiResources(args) => explain::api_resources(args),
+        Command::Mcp(Mcp::Stdio(args)) => mcp::stdio::stdio(global, args).await,
+        Command::Call(args) => mcp::call::call(global, args).await,
         Command::Test(Test::Mcp(args)) => test_mcp::test_mcp(global, args).await,
         Command::Cluster(what) => cluster::cluster(global, what).await,
         Command::Backup(what) => backup::backup(global, what).await,

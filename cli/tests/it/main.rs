@@ -5,11 +5,13 @@
 #[allow(dead_code, reason = "shared with the tests of the API, which use other parts of it")]
 mod node;
 
+mod gateways;
 mod mcp_server;
 mod world;
 
 mod apply;
 mod backup;
+mod bridge;
 mod cluster;
 mod contexts;
 mod help;

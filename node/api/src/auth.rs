@@ -126,4 +126,7 @@ pub struct Introspection {
     pub sha: String,
     /// When it ends; nothing: never.
     pub expires_at: Option<String>,
+    /// URLs of the gateways of all nodes: where it is taken.
+    #[serde(default)]
+    pub gateways: Vec<String>,
 }

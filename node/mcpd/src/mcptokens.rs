@@ -14,7 +14,7 @@ use mcp_model::command::{Command, Reply, TokenGrant};
 use mcp_model::ids::Id;
 use mcp_model::names::Name;
 use mcp_model::rbac::{Resource, Role, RoleBinding, Verb};
-use mcp_model::records::{McpToken, RbacDefinition, TokenStatus};
+use mcp_model::records::{McpToken, NodeRecord, RbacDefinition, TokenStatus};
 use mcp_model::tables::{self, Table, Tables};
 use mcp_model::token::PlainToken;
 use zeroize::Zeroizing;
@@ -80,13 +80,23 @@ pub(crate) async fn introspect(it: Admitted) -> Result<Answer, Fault> {
             "introspection takes the token itself as the bearer, not a session",
         ));
     };
+    let (id, project) = (it.call.api.writer.cluster_status().node, project.clone());
+    let nodes = it
+        .call
+        .api
+        .read(|t| tables::list::<NodeRecord>(t, None, limits::NODES_MAX))
+        .await?;
+    // The gateway of the node that answers comes first: it is known to be there.
+    let (own, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.id == id);
+    let gateways = own.into_iter().chain(others).map(|node| node.gateway_url);
     Ok(Answer::ok(&Introspection {
         active: true,
         id: token.id.to_string(),
         name: token.name.to_string(),
-        project: project.clone(),
+        project,
         sha: token.hash.to_string(),
         expires_at: token.expires_ms.map(show_time),
+        gateways: gateways.filter(|url| !url.is_empty()).collect(),
     }))
 }
 

@@ -16,7 +16,7 @@ pub mod mirrored;
 pub mod refusal;
 pub mod splice;
 
-mod lines;
+pub mod lines;
 pub mod sse;
 
 pub mod hidden;

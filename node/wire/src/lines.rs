@@ -5,7 +5,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Why no line could be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LineFault {
+pub enum LineFault {
     /// The pipe failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -15,7 +15,8 @@ pub(crate) enum LineFault {
 }
 
 /// Reads lines.
-pub(crate) struct LineReader<R> {
+#[derive(Debug)]
+pub struct LineReader<R> {
     pipe: R,
     buffer: BytesMut,
     scanned: usize,
@@ -23,7 +24,8 @@ pub(crate) struct LineReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> LineReader<R> {
-    pub(crate) fn new(pipe: R, bytes_max: usize) -> LineReader<R> {
+    /// A reader of `pipe` that refuses lines longer than this.
+    pub fn new(pipe: R, bytes_max: usize) -> LineReader<R> {
         LineReader {
             pipe,
             buffer: BytesMut::with_capacity(8 << 10),
@@ -33,7 +35,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
     }
 
     /// The next line without its end (`\n` or `\r\n`); none at the end of the pipe. A last line without an end counts.
-    pub(crate) async fn next_line(&mut self) -> Result<Option<Bytes>, LineFault> {
+    pub async fn next_line(&mut self) -> Result<Option<Bytes>, LineFault> {
         loop {
             if let Some(found) = memchr::memchr(b'\n', &self.buffer[self.scanned..]) {
                 let end = self.scanned + found;
@@ -63,7 +65,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
     }
 
     /// The next line, cut to the limit instead of refused: for text that nobody parses.
-    pub(crate) async fn next_cut_line(&mut self) -> Result<Option<Bytes>, std::io::Error> {
+    pub async fn next_cut_line(&mut self) -> Result<Option<Bytes>, std::io::Error> {
         let mut kept: Option<BytesMut> = None;
         loop {
             let end = memchr::memchr(b'\n', &self.buffer);

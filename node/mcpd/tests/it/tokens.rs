@@ -25,6 +25,12 @@ async fn a_token_is_shown_once_introspects_itself_and_is_refused_once_revoked() 
 
     let bearer = Client::anybody(&node).bearer(&plain);
     let own = bearer.get("mcptokens/introspect").await.is(200);
+    let gateways = [
+        "http://127.0.0.1:3201",
+        "http://127.0.0.1:3202",
+        "http://127.0.0.1:3203",
+    ];
+    assert_eq!(own.body["gateways"], serde_json::json!(gateways), "where it is taken");
     assert_eq!((own.text("name"), own.text("project")), ("ci".into(), "demo".into()));
     assert_eq!(own.text("sha"), mcp_model::token::TokenHash::of(&plain).to_string());
     admin
