@@ -14,6 +14,8 @@ pub mod cluster;
 pub mod connection;
 #[cfg(feature = "harness")]
 pub mod crash;
+#[cfg(feature = "fixture")]
+pub mod fixture;
 pub mod model;
 #[cfg(feature = "harness")]
 pub mod process;
