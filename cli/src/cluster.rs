@@ -43,6 +43,7 @@ async fn status(global: &Global, args: &OutputArg) -> Result<Exit, Failure> {
                 ("Term", body.term.to_string()),
                 ("Index", body.applied_index.clone()),
                 ("Decides", decides(&body.members)),
+                ("States", states(&body)),
             ]);
             out::line("");
             let row = |m: &MemberBody| {
@@ -60,6 +61,31 @@ async fn status(global: &Global, args: &OutputArg) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// Whether the replicas have the same state.
+fn states(body: &ClusterBody) -> String {
+    let Some(compared) = &body.compared else {
+        return "not compared yet".to_owned();
+    };
+    let index = &compared.index;
+    let differ: Vec<&str> = body
+        .members
+        .iter()
+        .filter(|m| m.state == "differs")
+        .map(called)
+        .collect();
+    if !differ.is_empty() {
+        return format!(
+            "{} HAS ANOTHER STATE (at index {index}), and admits nobody",
+            differ.join(", ")
+        );
+    }
+    match compared.state.as_str() {
+        "agrees" => format!("alike at index {index}"),
+        "disputed" => format!("THEY DIFFER at index {index}, and none has a majority"),
+        _ => format!("unknown: too few have answered at index {index}"),
+    }
 }
 
 /// Whether the voters that answer are enough, and how many more may fail.
@@ -170,7 +196,46 @@ async fn remove(global: &Global, args: &RemoveNodeArgs) -> Result<Exit, Failure>
 
 #[cfg(test)]
 mod tests {
+    use mcp_api::nodes::ComparedBody;
+
     use super::*;
+
+    #[test]
+    fn it_is_told_who_has_another_state() {
+        let member = |name: &str, state: &str| MemberBody {
+            id: String::new(),
+            name: Some(name.to_owned()),
+            role: "voter".to_owned(),
+            state: state.to_owned(),
+            matched_index: None,
+        };
+        let body = |state: &str, second: &str| ClusterBody {
+            cluster_id: None,
+            node: String::new(),
+            leader: None,
+            term: 1,
+            applied_index: "9".to_owned(),
+            lease: true,
+            compared: Some(ComparedBody {
+                index: "7".to_owned(),
+                rows: 3,
+                state: state.to_owned(),
+            }),
+            members: vec![member("node-1", "leader"), member("node-2", second)],
+        };
+        assert_eq!(states(&body("agrees", "follower")), "alike at index 7");
+        assert_eq!(
+            states(&body("agrees", "differs")),
+            "node-2 HAS ANOTHER STATE (at index 7), and admits nobody"
+        );
+        assert!(states(&body("disputed", "follower")).starts_with("THEY DIFFER at index 7"));
+        assert!(states(&body("open", "follower")).starts_with("unknown"));
+        let none = ClusterBody {
+            compared: None,
+            ..body("open", "follower")
+        };
+        assert_eq!(states(&none), "not compared yet");
+    }
 
     #[test]
     fn it_is_told_whether_the_cluster_can_decide() {

@@ -81,6 +81,24 @@ impl Exported {
             "Whether a store error has shut this node",
             u64::from(vitals.replica.gate().why_shut().is_some()),
         );
+        gauge(
+            "state_doubted",
+            "Whether this node admits nobody because its state is not what the other replicas have, or nobody can say",
+            u64::from(vitals.replica.gate().why_doubted().is_some()),
+        );
+        if let Some(compared) = vitals.node.compared() {
+            gauge(
+                "state_compared_index",
+                "Log index at which the replicas' states were compared last",
+                compared.index,
+            );
+            let differ = compared.members.values().filter(|alike| !**alike).count();
+            gauge(
+                "state_differing_nodes",
+                "Nodes whose state was not what most replicas have when they were compared last",
+                count(differ),
+            );
+        }
         if let Some(free) = vitals.free_bytes() {
             gauge("disk_free_bytes", "Free space where the data is", free);
         }

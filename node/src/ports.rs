@@ -8,7 +8,7 @@ use mcp_model::clock::Clock;
 use mcp_model::command::{Actor, Command, Envelope};
 use mcp_model::ids::{CommandId, Id, NodeId};
 use mcp_model::records::ToolList;
-use mcp_raft::{Node, Standing, WaitFor, WriteFailed};
+use mcp_raft::{Likeness, Node, Standing, WaitFor, WriteFailed};
 use mcpd::{ClusterStatus, MemberRole, Pending, Writer};
 use tokio::sync::Semaphore;
 
@@ -125,7 +125,7 @@ impl Writer for ApiPort {
     }
 
     fn cluster_status(&self) -> ClusterStatus {
-        let status = self.node.status();
+        let (status, compared) = (self.node.status(), self.node.compared());
         let members = status.members.iter().map(|member| mcpd::Member {
             id: member.id,
             role: if member.voter {
@@ -135,13 +135,29 @@ impl Writer for ApiPort {
             },
             reachable: self.node.is_reachable(member.id),
             matched_index: member.matched,
+            alike: compared.as_ref().and_then(|c| c.members.get(&member.id).copied()),
         });
         ClusterStatus {
             node: status.me,
             leader: status.leader,
             term: status.term,
             members: members.collect(),
+            compared: compared.as_ref().map(|compared| mcpd::Compared {
+                index: compared.index,
+                rows: compared.rows,
+                state: likeness(compared.likeness),
+            }),
         }
+    }
+}
+
+/// How a state stands to the others', in a word for people and programs.
+pub(crate) fn likeness(likeness: Likeness) -> &'static str {
+    match likeness {
+        Likeness::Agrees => "agrees",
+        Likeness::Differs => "differs",
+        Likeness::Disputed => "disputed",
+        Likeness::Open => "open",
     }
 }
 

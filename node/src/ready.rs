@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::certificates;
 use crate::metrics::Exported;
 use crate::places::Places;
+use crate::ports::likeness;
 
 /// What `/readyz` and `/metrics` look at.
 pub(crate) struct Vitals {
@@ -50,6 +51,8 @@ impl Vitals {
     /// Why it is not ready, in words for people.
     fn reasons(&self) -> Vec<String> {
         let mut reasons = self.node.what_is_wrong();
+        let doubted = self.replica.gate().why_doubted();
+        reasons.extend(doubted.filter(|why| !reasons.contains(why)));
         if self.draining.load(Ordering::Acquire) {
             reasons.push("this node is stopping".to_owned());
         }
@@ -91,6 +94,11 @@ impl Vitals {
             "draining": self.draining.load(Ordering::Acquire),
             "lease": { "leftMs": self.lease_left_ms() },
             "store": { "ok": shut.is_none(), "reason": shut, "durableIndex": self.replica.durable_index() },
+            "state": self.node.compared().map(|compared| json!({
+                "comparedIndex": compared.index,
+                "rows": compared.rows,
+                "verdict": likeness(compared.likeness),
+            })),
             "leader": { "node": status.leader.map(|id| id.to_string()), "term": status.term, "self": self.node.leads() },
             "apply": { "index": status.auth_index, "lastLog": status.last_log, "lag": status.last_log.saturating_sub(status.auth_index) },
             "disk": {

@@ -113,6 +113,7 @@ impl Started {
             timers,
             snapshot_entries: config.log.snapshot_entries,
             kept_entries: config.log.kept_entries,
+            compare_every: mcp_raft::COMPARE_EVERY,
             snapshots: config.data_dir.join(mcp_raft::recover::SNAPSHOTS),
             disk: config.disk,
             free_bytes: {

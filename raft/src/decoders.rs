@@ -6,10 +6,12 @@ use openraft::error::{Fatal, Infallible, RaftError};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use serde::de::DeserializeOwned;
 
+use crate::doubt::Doubt;
 use crate::machine::Applied;
 use crate::readmit::{Lost, Readmit, Readmitted};
 use crate::rpc::{Confirm, Index, PeerState, Renewal, Write, WriteAnswer};
 use crate::types::{Entry, LogId, Peer, TypeConfig, Vote};
+use mcp_model::agreement::StateDigest;
 use mcp_model::barrier::Confirmed;
 
 /// A decoder with its name.
@@ -39,6 +41,7 @@ fn peer(bytes: &[u8]) {
     postcard::<WriteAnswer>(bytes);
     postcard::<Readmit>(bytes);
     postcard::<Readmitted>(bytes);
+    postcard::<Option<StateDigest>>(bytes);
 }
 
 /// What consensus keeps in log and state.
@@ -53,6 +56,7 @@ fn stored(bytes: &[u8]) {
 fn lost(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let _read = Lost::read(&text, std::path::PathBuf::new());
+    let _read = Doubt::read(&text);
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! [`write`] how commands get into the log; [`barrier`] when a revoke may be called effective; [`members`] makes the membership
 //! what was decided, and [`removal`] is how a node goes that was taken out; [`outside`] is what a node is handed and says of itself; [`shared`] is what its tasks share, [`node`] puts all of it together, and
 //! [`watchdog`] looks after the disk as [`disk`] judges it, [`mender`] brings the state back after a disk has refused it;
+//! [`compare`] looks whether all replicas have the same state, and [`doubt`] is what a node notes that has another;
 //! [`recover`] and [`readmit`] are what a node does that starts with damaged stores.
 
 #![allow(
@@ -20,10 +21,12 @@
 
 mod barrier;
 mod campaign;
+mod compare;
 #[doc(hidden)]
 pub mod decoders;
 mod disk;
 mod door;
+mod doubt;
 mod fresh;
 mod link;
 mod lobby;
@@ -57,7 +60,10 @@ pub use lobby::address_block;
 pub use members::Standing;
 pub use messenger::{Hearing, Listener, MESSAGE_BYTES_MAX, Unheard};
 pub use node::Node;
-pub use outside::{Begun, KEPT_ENTRIES, Member, MemberStatus, NodeOptions, SNAPSHOT_ENTRIES, StartError, Status};
+pub use outside::{
+    Begun, COMPARE_EVERY, Compared, KEPT_ENTRIES, Likeness, Member, MemberStatus, NodeOptions, SNAPSHOT_ENTRIES,
+    StartError, Status,
+};
 pub use readmit::Returning;
 pub use removal::Removal;
 pub use rpc::WaitFor;

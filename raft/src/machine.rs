@@ -15,6 +15,7 @@ use openraft::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::compare::{self, Compare};
 use crate::mender::{Mender, blocking};
 use crate::outside::Member;
 use crate::types::{Batch, Entry, LogId, Outcomes, Peer, SnapshotFile, StorageError, Stored, TypeConfig};
@@ -88,6 +89,7 @@ type Current = Arc<Mutex<Option<(Meta, PathBuf)>>>;
 pub(crate) struct Machine {
     replica: Arc<Replica>,
     mender: Arc<Mender>,
+    compare: Arc<Compare>,
     applied: Applied,
     membership: watch::Sender<Stored>,
     committed: watch::Receiver<Result<u64, String>>,
@@ -108,6 +110,7 @@ impl Machine {
     pub(crate) fn open(
         replica: Arc<Replica>,
         mender: Arc<Mender>,
+        compare: Arc<Compare>,
         committed: watch::Receiver<Result<u64, String>>,
         purged: u64,
         dir: &Path,
@@ -120,6 +123,7 @@ impl Machine {
             applied,
             replica,
             mender,
+            compare,
             committed,
             dir: dir.to_owned(),
             current: Arc::new(Mutex::new(current)),
@@ -130,6 +134,29 @@ impl Machine {
     /// The membership that was last applied.
     pub(crate) fn membership(&self) -> watch::Receiver<Stored> {
         self.membership.subscribe()
+    }
+
+    async fn carry_out(&mut self, entries: Vec<Entry>) -> Result<Vec<Outcomes>, StorageError> {
+        let mut applied = self.applied.clone();
+        let batch = applied.take_up(entries);
+        let Some(last) = batch.last().map(|entry| entry.index) else {
+            return Ok(Vec::new());
+        };
+        // Rule 7: what this node may confirm it must know again after a crash.
+        let durable = self
+            .committed
+            .wait_for(|committed| committed.as_ref().map_or(true, |at| *at >= last))
+            .await
+            .map(|committed| committed.clone());
+        let durable = durable.map_err(|error| StorageIOError::write_state_machine(&error))?;
+        durable.map_err(|why| StorageIOError::write_state_machine(&LogError::Failed(why)))?;
+        let (batch, mark) = (Arc::new(batch), applied.encode());
+        let outcomes = self.until_taken(move |replica| replica.apply(&batch, &mark)).await?;
+        if applied.membership != self.applied.membership {
+            self.membership.send_replace(applied.membership.clone());
+        }
+        self.applied = applied;
+        Ok(outcomes.into_iter().map(Outcomes).collect())
     }
 
     /// Tries until the disk has taken it: to consensus it is a disk that takes very long. Fails if the state is damaged.
@@ -172,26 +199,20 @@ impl RaftStateMachine<TypeConfig> for Machine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut applied = self.applied.clone();
-        let batch = applied.take_up(entries);
-        let Some(last) = batch.last().map(|entry| entry.index) else {
-            return Ok(Vec::new());
-        };
-        // Rule 7: what this node may confirm it must know again after a crash.
-        let durable = self
-            .committed
-            .wait_for(|committed| committed.as_ref().map_or(true, |at| *at >= last))
-            .await
-            .map(|committed| committed.clone());
-        let durable = durable.map_err(|error| StorageIOError::write_state_machine(&error))?;
-        durable.map_err(|why| StorageIOError::write_state_machine(&LogError::Failed(why)))?;
-        let (batch, mark) = (Arc::new(batch), applied.encode());
-        let outcomes = self.until_taken(move |replica| replica.apply(&batch, &mark)).await?;
-        if applied.membership != self.applied.membership {
-            self.membership.send_replace(applied.membership.clone());
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        let mut outcomes = Vec::with_capacity(entries.len());
+        let mut stretch = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let point = compare::is_point(&entry);
+            stretch.push(entry);
+            if point {
+                // The state is held as of this entry, so nothing behind it is carried out with it.
+                outcomes.extend(self.carry_out(std::mem::take(&mut stretch)).await?);
+                self.compare.hold(&self.replica);
+            }
         }
-        self.applied = applied;
-        Ok(outcomes.into_iter().map(Outcomes).collect())
+        outcomes.extend(self.carry_out(stretch).await?);
+        Ok(outcomes)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {

@@ -14,7 +14,9 @@ use openraft::{Config, SnapshotPolicy};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
+use crate::compare::{self, Compare};
 use crate::door::{self, Doorkeeper};
+use crate::doubt::Doubt;
 use crate::link::{Badge, Lane};
 use crate::lobby::{Lobby, Room};
 use crate::logs::Logs;
@@ -24,7 +26,7 @@ use crate::mender::Mender;
 use crate::messenger::{self, Listener, Unheard};
 use crate::network::Links;
 use crate::office::Office;
-use crate::outside::{Begun, Member, MemberStatus, NodeOptions, StartError, Status};
+use crate::outside::{Begun, Compared, Member, MemberStatus, NodeOptions, StartError, Status};
 use crate::reach::Reach;
 use crate::readmit::{self, Returning};
 use crate::removal::{self, Removal};
@@ -62,9 +64,14 @@ impl Node {
         options.timers.check()?;
         let logs = Logs::new(log, Arc::clone(&replica))?;
         let mender = Arc::new(Mender::new(Arc::clone(&replica), logs.clone()));
+        let compare = Arc::<Compare>::default();
+        if let Some(doubt) = Doubt::load(replica.dir()) {
+            replica.doubt(doubt.why());
+        }
         let machine = Machine::open(
             Arc::clone(&replica),
             Arc::clone(&mender),
+            Arc::clone(&compare),
             logs.committed(),
             logs.purged_index()?,
             &options.snapshots,
@@ -107,6 +114,7 @@ impl Node {
             removal: watch::Sender::new(Removal::No),
             links,
             mender,
+            compare,
             disk: options.disk,
             free_bytes: options.free_bytes,
             readmitting: tokio::sync::Mutex::new(()),
@@ -130,6 +138,9 @@ impl Node {
         core.spawn(reach::run(Arc::clone(&core)));
         core.spawn(members::run(Arc::clone(&core)));
         core.spawn(removal::run(Arc::clone(&core)));
+        core.spawn(compare::run(Arc::clone(&core)));
+        core.spawn(compare::place(Arc::clone(&core), options.compare_every));
+        core.spawn(compare::insist(Arc::clone(&core)));
         Ok(Node { core })
     }
 
@@ -286,6 +297,11 @@ impl Node {
     /// What is wrong with this node's stores, in words for people. Nothing: it may lead and be ready.
     pub fn what_is_wrong(&self) -> Vec<String> {
         self.core.wrong.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the last comparison of this node's state with the others' has shown. `None`: there was none yet.
+    pub fn compared(&self) -> Option<Compared> {
+        self.core.compare.told()
     }
 
     /// A node that lost its log asks to be taken back until it is, as `myself`.

@@ -1,7 +1,9 @@
 //! What others hand to a node and what it says of itself: no openraft in it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcp_model::ids::NodeId;
 use mcp_model::timers::{Timers, TimersUnfit};
@@ -14,6 +16,9 @@ use crate::disk::DiskLimits;
 pub const SNAPSHOT_ENTRIES: u64 = 10_000;
 /// Entries that stay behind a snapshot for those who lag, as a rule.
 pub const KEPT_ENTRIES: u64 = 1_000;
+/// How often replicas compare their states, as a rule.
+pub const COMPARE_EVERY: Duration = Duration::from_secs(5 * 60);
+
 /// What a node needs to start.
 pub struct NodeOptions {
     /// Names the cluster in every message.
@@ -26,6 +31,8 @@ pub struct NodeOptions {
     pub snapshot_entries: u64,
     /// Entries that stay behind a snapshot for those who lag: [`KEPT_ENTRIES`] but in tests.
     pub kept_entries: u64,
+    /// How often replicas compare their states: [`COMPARE_EVERY`] but in tests.
+    pub compare_every: Duration,
     /// Where snapshots go.
     pub snapshots: PathBuf,
     /// When the disk is no longer good enough to lead and to be ready.
@@ -110,4 +117,30 @@ pub struct MemberStatus {
     pub voter: bool,
     /// Index up to which the leader knows its log to match. Known on the leader only.
     pub matched: Option<u64>,
+}
+
+/// How a state stands to that of the other replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Likeness {
+    /// Most replicas have the same.
+    Agrees,
+    /// Most replicas have another.
+    Differs,
+    /// Replicas differ, and no state has a majority.
+    Disputed,
+    /// Too few have answered.
+    Open,
+}
+
+/// What the last comparison of states has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// At which index of the log.
+    pub index: u64,
+    /// Rows of this node's state there.
+    pub rows: u64,
+    /// How this node's state stands.
+    pub likeness: Likeness,
+    /// Who has what most have, of those who have answered. Empty if no state has a majority.
+    pub members: BTreeMap<NodeId, bool>,
 }

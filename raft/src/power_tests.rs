@@ -80,7 +80,15 @@ impl Life {
         let log = RaftLog::open_faulty(faults, &dir.join(LOG_FILE), Arc::new(|| 0)).ok()?;
         let logs = Logs::new(log, Arc::clone(&replica)).ok()?;
         let mender = Arc::new(Mender::new(Arc::clone(&replica), logs.clone()));
-        let machine = Machine::open(replica, mender, logs.committed(), 0, &dir.join(SNAPSHOTS)).ok()?;
+        let machine = Machine::open(
+            replica,
+            mender,
+            Arc::default(),
+            logs.committed(),
+            0,
+            &dir.join(SNAPSHOTS),
+        )
+        .ok()?;
         Some(Life {
             logs,
             machine,
@@ -167,7 +175,15 @@ async fn donated(dir: &Path) -> Donated {
     let log = RaftLog::open_or_create(&dir.join(LOG_FILE), Arc::new(|| 0)).unwrap();
     let logs = Logs::new(log, Arc::clone(&replica)).unwrap();
     let mender = Arc::new(Mender::new(Arc::clone(&replica), logs.clone()));
-    let mut machine = Machine::open(replica, mender, logs.committed(), 0, &dir.join(SNAPSHOTS)).unwrap();
+    let mut machine = Machine::open(
+        replica,
+        mender,
+        Arc::default(),
+        logs.committed(),
+        0,
+        &dir.join(SNAPSHOTS),
+    )
+    .unwrap();
     let mut logs = logs;
     logs.save_committed(Some(id(2, INSTALLED))).await.unwrap();
     machine.apply(entries(2, 1..=INSTALLED)).await.unwrap();

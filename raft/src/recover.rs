@@ -4,7 +4,8 @@
 //! ever applied. A damaged *log* cannot be rebuilt by the node alone. It held promises: a vote that must not be given twice, and
 //! entries that others count on. A node without its log is therefore dead to its peers until the cluster has let it go, by a
 //! change of the membership that is decided without it, and comes back as a newcomer does: see [`crate::readmit`]. Nothing is
-//! deleted: what is damaged is renamed.
+//! deleted: what is damaged is renamed. A state that is whole and not what the others have (see [`crate::compare`]) is dealt with like one that
+//! is damaged; if what it is rebuilt to is not what they have either, the node keeps nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use mcp_model::ids::NodeId;
 use mcp_store::log::{LogError, RaftLog, Ticks};
 use mcp_store::{Replica, ReplicaOptions, StoreError, set_aside, snapshot};
 
+use crate::doubt::Doubt;
 use crate::machine::Applied;
 use crate::outside::Member;
 use crate::readmit::{Lost, Returning};
@@ -118,6 +120,10 @@ impl OpenError {
 /// Opens the stores, and sets aside what is damaged if that can be made good.
 pub fn open(opening: Opening) -> Result<Opened, OpenError> {
     remove_unfinished(&opening.dir);
+    let doubt = Doubt::load(&opening.dir);
+    if doubt == Some(Doubt::Again) {
+        return with_nothing_of_its_own(opening);
+    }
     let lost = Lost::load(&opening.dir);
     if let Some(Lost::NotLetGo(why)) = &lost {
         return without_log(opening, why.clone());
@@ -128,7 +134,14 @@ pub fn open(opening: Opening) -> Result<Opened, OpenError> {
         Err(error) => return Err(error.into()),
     };
     let purged = log.purged()?.map_or(0, |purged| purged.index);
-    let opened = open_state(&opening, opening.had_data).and_then(|replica| {
+    let opened = if doubt == Some(Doubt::Differs) {
+        Err(StoreError::Corrupt(
+            "it differed from that of the other replicas".to_owned(),
+        ))
+    } else {
+        open_state(&opening, opening.had_data)
+    };
+    let opened = opened.and_then(|replica| {
         if replica.auth_index() >= purged {
             return Ok(replica);
         }
@@ -142,9 +155,17 @@ pub fn open(opening: Opening) -> Result<Opened, OpenError> {
         Err(error @ (StoreError::Corrupt(_) | StoreError::Missing { what: "empty", .. })) => {
             let why = error.to_string();
             match rebuild_state(&opening, purged, &why)? {
-                Some(replica) => replica,
+                Some(replica) => {
+                    if doubt == Some(Doubt::Differs) {
+                        note(&opening, Doubt::Rebuilt)?;
+                    }
+                    replica
+                }
                 None => {
                     log.close();
+                    if doubt == Some(Doubt::Differs) {
+                        return with_nothing_of_its_own(opening);
+                    }
                     return without_log(opening, format!("{why}, and there is no whole snapshot"));
                 }
             }
@@ -275,6 +296,49 @@ fn without_log(opening: Opening, why: String) -> Result<Opened, OpenError> {
         others,
         why,
     })))
+}
+
+/// Takes leave of log, state and snapshots: the state differed from that of the others, and what the node could make it from led to the same
+/// once more, or is not there. Until all is set aside the note stays as it is, so that this begins again if it is interrupted.
+fn with_nothing_of_its_own(opening: Opening) -> Result<Opened, OpenError> {
+    let why =
+        "its state differed from that of the other replicas, and what it had itself did not make it right".to_owned();
+    let kept = open_state(&opening, true).and_then(|replica| Ok(Applied::of(&replica)?.members()));
+    if let Err(error @ (StoreError::Io(_) | StoreError::InUse)) = kept {
+        return Err(error.into());
+    }
+    let others = others(
+        opening.me,
+        opening.known.iter().cloned().chain(kept.unwrap_or_default()),
+    );
+    let path = opening.dir.join(mcp_store::replica::STATE_FILE);
+    if others.is_empty() {
+        return Err(OpenError::Alone { path, why });
+    }
+    let lost = Lost::NotLetGo(why.clone()).save(&opening.dir);
+    lost.map_err(|source| OpenError::Aside { path, source })?;
+    for file in [LOG_FILE, ACKED_FILE, mcp_store::replica::STATE_FILE, SNAPSHOTS] {
+        put_away(&opening, file)?;
+    }
+    let replica = state_from(&opening, None)?;
+    note(&opening, Doubt::Rebuilt)?;
+    tracing::error!(
+        why,
+        "this node takes no part until the others have let it go, and gets everything from them"
+    );
+    Ok(Opened::LogLost(Box::new(LogLost {
+        opening,
+        replica,
+        others,
+        why,
+    })))
+}
+
+fn note(opening: &Opening, doubt: Doubt) -> Result<(), OpenError> {
+    let path = opening.dir.clone();
+    doubt
+        .save(&opening.dir)
+        .map_err(|source| OpenError::Aside { path, source })
 }
 
 fn others(me: NodeId, known: impl Iterator<Item = Member>) -> Vec<Member> {

@@ -35,6 +35,10 @@ pub(crate) const CONFIRM: &str = "/peer/confirm";
 pub(crate) const RESIGN: &str = "/peer/resign";
 pub(crate) const WRITE: &str = "/peer/write";
 pub(crate) const READMIT: &str = "/peer/readmit";
+/// What a state hashes to at an index.
+pub(crate) const DIGEST: &str = "/peer/digest";
+/// Asks the leader for an index at which states are compared.
+pub(crate) const COMPARE: &str = "/peer/compare";
 pub(crate) const STANDING: &str = "/peer/standing";
 pub(crate) const TELL: &str = "/peer/tell";
 

@@ -187,7 +187,7 @@ fn has_our_lease(core: &Core, from: NodeId, theirs: &str, path: &str) -> Result<
 async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Result<Bytes, StatusCode> {
     let path = request.uri().path();
     // Whoever follows a leader that this node does not know yet must be heard; what changes something is for members.
-    if matches!(path, CAMPAIGN | RESIGN | READ_INDEX | WRITE | TELL) && !core.is_member(from) {
+    if matches!(path, CAMPAIGN | RESIGN | READ_INDEX | WRITE | TELL | DIGEST | COMPARE) && !core.is_member(from) {
         return Err(StatusCode::FORBIDDEN);
     }
     match path {
@@ -216,6 +216,11 @@ async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Re
         TELL => written(&messenger::hear(core, from, read(request).await?).await?),
         READ_INDEX => written(&rounds::join(core).await),
         CONFIRM => written(&confirm(core, read(request).await?).await),
+        DIGEST => written(&core.compare.digest_at(read(request).await?)),
+        COMPARE => {
+            core.compare.ask();
+            written(&())
+        }
         WRITE => {
             let asked: Write = read(request).await?;
             // Every replica carries out what stands in the log, and stops at what it cannot read.

@@ -13,6 +13,7 @@ use mcp_model::timers::Timers;
 use mcp_store::Replica;
 use tokio::sync::{mpsc, watch};
 
+use crate::compare::Compare;
 use crate::disk::DiskLimits;
 use crate::door::Doorkeeper;
 use crate::link::Link;
@@ -76,6 +77,7 @@ pub(crate) struct Core {
     pub(crate) removal: watch::Sender<Removal>,
     pub(crate) links: Links,
     pub(crate) mender: Arc<Mender>,
+    pub(crate) compare: Arc<Compare>,
     pub(crate) disk: DiskLimits,
     pub(crate) free_bytes: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
     /// Held while a node that lost its log is let go or taken back.
@@ -194,6 +196,14 @@ impl Core {
     /// Whether this node still asks for leases: not once it has begun to stop.
     pub(crate) fn is_renewing(&self) -> bool {
         self.renewing.load(Ordering::Acquire)
+    }
+
+    /// Why this node must not lead, as far as its stores are known. A state of which nobody can say whether it is right does not keep it from
+    /// that, or there might be nobody to have it compared.
+    pub(crate) fn why_unfit(&self) -> Option<String> {
+        let gate = self.replica.gate();
+        let why = gate.why_shut()?;
+        (self.compare.differs() || gate.why_doubted().as_ref() != Some(&why)).then_some(why)
     }
 
     /// Notes what is wrong with this node's stores. Anything at all, and it does not lead.

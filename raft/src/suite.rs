@@ -29,7 +29,15 @@ impl StoreBuilder<TypeConfig, Logs, Machine, TempDir> for Fresh {
         // The suite applies without committing first, which consensus never does.
         let committed = tokio::sync::watch::Sender::new(Ok(u64::MAX)).subscribe();
         let mender = Arc::new(Mender::new(Arc::clone(&replica), logs.clone()));
-        let machine = Machine::open(replica, mender, committed, 0, &dir.path().join("snapshots")).unwrap();
+        let machine = Machine::open(
+            replica,
+            mender,
+            Arc::default(),
+            committed,
+            0,
+            &dir.path().join("snapshots"),
+        )
+        .unwrap();
         Ok((dir, logs, machine))
     }
 }

@@ -42,7 +42,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             let core = Arc::clone(&core);
             mending = Some(tokio::spawn(async move { core.mender.mend().await }));
         }
-        let mut wrong: Vec<String> = core.replica.gate().why_shut().into_iter().collect();
+        let mut wrong: Vec<String> = core.why_unfit().into_iter().collect();
         let health = core.logs.store().health();
         wrong.extend(judge.look(&core.disk, &health, (core.free_bytes)(), core.clock.reading()));
         // The log's refusal is known to both.

@@ -32,6 +32,8 @@ struct Shut {
     state: Option<String>,
     /// Until the disk takes the raft log again.
     log: Option<String>,
+    /// Until the state is known to be what the other replicas have. It goes on meanwhile, and so does consensus.
+    doubted: Option<String>,
 }
 
 /// Which store the disk refuses for the time being.
@@ -52,7 +54,8 @@ impl Shut {
     }
 
     fn why(&self) -> Option<&String> {
-        self.lasting.as_ref().or(self.state.as_ref()).or(self.log.as_ref())
+        let stores = self.lasting.as_ref().or(self.state.as_ref()).or(self.log.as_ref());
+        stores.or(self.doubted.as_ref())
     }
 }
 
@@ -184,6 +187,24 @@ impl<R: Rules> LeaseGate<R> {
         self.shut.store(Arc::new(shut));
     }
 
+    /// Closes the gate until [`LeaseGate::believe`]. For a state that is not what the other replicas have.
+    pub fn doubt(&self, reason: &str) {
+        self.close(|shut| shut.doubted = Some(reason.to_owned()));
+    }
+
+    /// The state is what the others have. What else shuts the gate stays; and the gate opens only by a new lease.
+    pub fn believe(&self) {
+        let _holder = self.holder();
+        let mut shut = Shut::clone(&self.shut.load());
+        shut.doubted = None;
+        self.shut.store(Arc::new(shut));
+    }
+
+    /// Why the state is doubted, if it is.
+    pub fn why_doubted(&self) -> Option<String> {
+        self.shut.load().doubted.clone()
+    }
+
     fn close(&self, note: impl FnOnce(&mut Shut)) {
         let mut holder = self.holder();
         let mut shut = Shut::clone(&self.shut.load());
@@ -313,6 +334,27 @@ mod tests {
         );
         assert!(gate.begin(Reading::both_ms(22)).is_none());
         assert_eq!(gate.why_shut(), None, "its state goes on");
+    }
+
+    #[test]
+    fn a_doubted_state_admits_nobody_and_goes_on() {
+        let gate = LeaseGate::new(ONE, 2_000);
+        let (incarnation, request) = gate.begin(Reading::both_ms(10)).unwrap();
+        gate.granted(incarnation, request, 0, || 0);
+        let (_, under_way) = gate.begin(Reading::both_ms(11)).unwrap();
+        gate.doubt("it differs");
+        assert!(!gate.holds(Reading::both_ms(12)) && gate.begin(Reading::both_ms(12)).is_none());
+        assert_eq!(gate.why_shut().as_deref(), Some("it differs"));
+        assert_eq!((gate.why_state_shut(), gate.why_shut_for_good()), (None, None));
+        gate.believe();
+        gate.granted(incarnation, under_way, 0, || 0);
+        assert!(
+            !gate.holds(Reading::both_ms(13)),
+            "a renewal from before must not open it"
+        );
+        let (_, request) = gate.begin(Reading::both_ms(14)).unwrap();
+        gate.granted(incarnation, request, 0, || 0);
+        assert!(gate.holds(Reading::both_ms(15)));
     }
 
     #[test]

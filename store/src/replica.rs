@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::backup::{Backup, Taker};
 use crate::cuts::Cuts;
+use crate::digest::Pinned;
 use crate::disk::{Disk, replace_by_copy};
 use crate::error::StoreError;
 use crate::gate::{LeaseGate, Refused};
@@ -249,6 +250,28 @@ impl Replica {
         snapshot::write(&txn, file)
     }
 
+    /// Puts a value where it does not belong, with a checksum that fits: what no damage does, and a fault of ours might.
+    #[cfg(any(test, feature = "faults"))]
+    #[doc(hidden)]
+    pub fn alter(&self, table: mcp_model::tables::Table, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
+        use mcp_model::tables::TablesMut;
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut txn = self.db.load().begin_write()?;
+        txn.set_durability(Durability::None)?;
+        let mut rows = Rows::new(txn.open_table(STATE)?);
+        rows.put(table, key, value);
+        rows.check()?;
+        drop(rows);
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// The state as it is now, to be hashed while everything goes on.
+    pub fn pin(&self) -> Result<Pinned, StoreError> {
+        let txn = self.db.load().begin_read()?;
+        Ok(Pinned::of(txn, self.auth_index()))
+    }
+
     /// The state as it is now, to be written down while everything goes on.
     pub fn backup(&self, taker: Taker) -> Result<Backup, StoreError> {
         let txn = self.db.load().begin_read()?;
@@ -324,6 +347,14 @@ impl Replica {
         }
         self.live.cut_all();
         tracing::error!(%error, "store failed: this node admits nobody");
+    }
+
+    /// Stops admission because the state is not what the other replicas have, or nobody can say whether it is. The state goes on
+    /// all the same, and so does this node's voice: its log is none the worse.
+    pub fn doubt(&self, why: &str) {
+        self.live.gate().doubt(why);
+        self.live.cut_all();
+        tracing::error!(why, "the state is doubted: this node admits nobody");
     }
 
     /// Stops admission because the disk refuses the raft log: what is agreed cannot be kept here.

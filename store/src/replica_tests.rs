@@ -206,3 +206,67 @@ fn a_hanging_flush_of_the_state_keeps_nobody_from_reading() {
     flushing.join().unwrap().unwrap();
     assert_eq!(replica.durable_index(), 1);
 }
+
+fn digest(replica: &Replica) -> mcp_model::agreement::StateDigest {
+    replica.pin().unwrap().digest(|| {}).unwrap()
+}
+
+#[test]
+fn a_state_hashes_to_what_is_in_it_however_it_came_there() {
+    let dirs = [(); 3].map(|()| quick_dir());
+    let [one_by_one, at_once, from_snapshot] = dirs.each_ref().map(|dir| open_on(Disk::Real, dir.path()));
+    for index in 1..=LAST {
+        one_by_one.apply(&[entry(index)], &mark(index)).unwrap();
+    }
+    let all: Vec<ApplyEntry> = (1..=LAST).map(entry).collect();
+    at_once.apply(&all, b"another mark").unwrap();
+    at_once.flush().unwrap();
+    let file = dirs[0].path().join("a.snap");
+    one_by_one.write_snapshot(&file).unwrap();
+    from_snapshot.install_snapshot(&file).unwrap();
+    let said = digest(&one_by_one);
+    assert_eq!(said.index, LAST);
+    assert_eq!(digest(&at_once), said, "one entry at a time, or all at once");
+    assert_eq!(digest(&from_snapshot), said, "from the log, or from a snapshot");
+    drop(at_once);
+    assert_eq!(digest(&open_on(Disk::Real, dirs[1].path())), said, "after a restart");
+    // What is pinned stays as it was.
+    let pinned = one_by_one.pin().unwrap();
+    one_by_one.apply(&[entry(LAST + 1)], &mark(LAST + 1)).unwrap();
+    assert_eq!(pinned.digest(|| {}).unwrap(), said);
+    assert_eq!(
+        digest(&one_by_one).differs_in(&said),
+        ["Cluster", "Projects", "ProjectNames", "Audit", "Replies", "ReplyOrder"]
+    );
+}
+
+#[test]
+fn a_row_of_any_table_that_is_altered_or_too_many_shows_in_that_table() {
+    use mcp_model::tables::Table;
+    let dir = quick_dir();
+    let replica = open_on(Disk::Real, dir.path());
+    replica.apply(&[entry(1)], &mark(1)).unwrap();
+    for table in Table::ALL {
+        let before = digest(&replica);
+        replica.alter(table, b"some key", b"a value".to_vec()).unwrap();
+        let more = digest(&replica);
+        assert_eq!(more.differs_in(&before), [format!("{table:?}")], "a row more");
+        assert_eq!(more.rows(), before.rows() + 1);
+        replica.alter(table, b"some key", b"b value".to_vec()).unwrap();
+        let other = digest(&replica);
+        assert_eq!(other.differs_in(&more), [format!("{table:?}")], "another value");
+        assert_eq!(other.rows(), more.rows());
+    }
+}
+
+#[test]
+fn a_state_that_went_back_is_not_hashed_for_what_it_was() {
+    let dir = quick_dir();
+    let replica = open_on(Disk::Real, dir.path());
+    replica.apply(&[entry(1)], &mark(1)).unwrap();
+    let file = dir.path().join("a.snap");
+    replica.write_snapshot(&file).unwrap();
+    replica.apply(&[entry(2)], &mark(2)).unwrap();
+    replica.live().go_back(mcp_model::ids::Incarnation(7));
+    assert!(replica.pin().unwrap().digest(|| {}).is_err());
+}

@@ -19,7 +19,8 @@ pub struct NodeBody {
     pub gateway_url: String,
     /// `voter`, `learner` or `unknown`.
     pub role: String,
-    /// `leader`, `follower`, `learner`, `unreachable` or `unknown`, as the answering node sees it.
+    /// `leader`, `follower`, `learner`, `unreachable`, `differs` (its state is not what most replicas have) or `unknown`, as the answering node
+    /// sees it.
     pub state: String,
     /// When it was registered.
     pub created_at: String,
@@ -43,8 +44,24 @@ pub struct ClusterBody {
     pub applied_index: String,
     /// Whether it holds a lease, and so may admit requests.
     pub lease: bool,
+    /// How the states of the replicas compared last. Absent until they were compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<ComparedBody>,
     /// The members.
     pub members: Vec<MemberBody>,
+}
+
+/// A comparison of the states of all replicas at one index of the log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ComparedBody {
+    /// The log index, as a decimal string.
+    pub index: String,
+    /// Rows of the answering node's state there.
+    pub rows: u64,
+    /// How the answering node's state stands: `agrees` with most replicas, `differs` from most, `disputed` (replicas differ and no state has a
+    /// majority) or `open` (too few have answered).
+    pub state: String,
 }
 
 /// A member of the cluster.
@@ -58,7 +75,7 @@ pub struct MemberBody {
     pub name: Option<String>,
     /// `voter` or `learner`.
     pub role: String,
-    /// `leader`, `follower`, `learner`, `unreachable` or `unknown`.
+    /// `leader`, `follower`, `learner`, `unreachable`, `differs` (its state is not what most replicas have) or `unknown`.
     pub state: String,
     /// How far its log is known to agree with the leader's, as a decimal string; only the leader knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -269,11 +269,13 @@ mod tests {
             role: MemberRole::Voter,
             reachable: Some(*answers),
             matched_index: None,
+            alike: None,
         };
         let status = ClusterStatus {
             node: NodeId(1),
             leader: None,
             term: 1,
+            compared: None,
             members: voters.iter().map(member).collect(),
         };
         refuse_lost_quorum(&status, &enrolment(node), "removing").is_err()

@@ -80,12 +80,13 @@ impl Fault {
         Fault::new(Code::NotFound, format!("{kind} {name:?} does not exist")).hint(format!("run: mcpctl {list}"))
     }
 
-    pub(crate) fn no_lease() -> Fault {
-        Fault::new(
-            Code::NoLease,
-            "this node holds no lease, so it cannot vouch for what it knows",
-        )
-        .hint("try again in a moment, or ask another node")
+    /// `shut`: why the node admits nobody, if it is more than that.
+    pub(crate) fn no_lease(shut: Option<String>) -> Fault {
+        let Some(why) = shut else {
+            let detail = "this node holds no lease, so it cannot vouch for what it knows";
+            return Fault::new(Code::NoLease, detail).hint("try again in a moment, or ask another node");
+        };
+        Fault::new(Code::NoLease, format!("this node admits nobody: {why}")).hint("ask another node")
     }
 
     pub(crate) fn into_response(self, request_id: &str) -> Response {

@@ -43,5 +43,5 @@ mod sessions;
 mod tools;
 mod users;
 
-pub use port::{ClusterStatus, Member, MemberRole, Pending, Standing, WaitFor, WriteFailed, Writer, Written};
+pub use port::{ClusterStatus, Compared, Member, MemberRole, Pending, Standing, WaitFor, WriteFailed, Writer, Written};
 pub use router::{Options, Parts, router};

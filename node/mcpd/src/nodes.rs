@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mcp_api::nodes::{ClusterBody, MemberBody, NodeBody};
+use mcp_api::nodes::{ClusterBody, ComparedBody, MemberBody, NodeBody};
 use mcp_api::show_time;
 use mcp_api::version::VersionBody;
 use mcp_model::ids::NodeId;
@@ -72,6 +72,11 @@ pub(crate) async fn status(it: Admitted) -> Result<Answer, Fault> {
         term: status.term,
         applied_index: api.replica.auth_index().to_string(),
         lease: api.replica.gate().holds(api.clock.reading()),
+        compared: status.compared.as_ref().map(|compared| ComparedBody {
+            index: compared.index.to_string(),
+            rows: compared.rows,
+            state: compared.state.to_owned(),
+        }),
         members: status.members.iter().map(member).collect(),
     }))
 }
@@ -107,11 +112,12 @@ fn role(member: &Member) -> &'static str {
 }
 
 fn state(member: &Member, status: &ClusterStatus) -> &'static str {
-    if status.leader == Some(member.id) {
+    if status.leader == Some(member.id) && member.alike != Some(false) {
         return "leader";
     }
     match (member.reachable, member.role) {
         (Some(false), _) => "unreachable",
+        _ if member.alike == Some(false) => "differs",
         (None, _) if member.id != status.node => "unknown",
         (_, MemberRole::Voter) => "follower",
         (_, MemberRole::Learner) => "learner",

@@ -67,6 +67,19 @@ pub struct Member {
     pub reachable: Option<bool>,
     /// How far its log agrees with the leader's; `None`: this node does not lead.
     pub matched_index: Option<u64>,
+    /// Whether its state is what most replicas have; `None`: nobody can tell.
+    pub alike: Option<bool>,
+}
+
+/// How the states of the replicas compared last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Compared {
+    /// The log index.
+    pub index: u64,
+    /// Rows of this node's state.
+    pub rows: u64,
+    /// How this node's state stands: `agrees`, `differs`, `disputed` or `open`.
+    pub state: &'static str,
 }
 
 /// The cluster as this node sees it.
@@ -78,6 +91,8 @@ pub struct ClusterStatus {
     pub leader: Option<NodeId>,
     /// The term it is in.
     pub term: u64,
+    /// How states compared last; `None`: not yet.
+    pub compared: Option<Compared>,
     /// The members of the configuration it knows.
     pub members: Vec<Member>,
 }

@@ -36,7 +36,7 @@ impl Api {
         if self.replica.gate().vouches(lease.0, self.clock.reading()) {
             return Ok(());
         }
-        Err(Fault::no_lease())
+        Err(Fault::no_lease(self.replica.gate().why_shut()))
     }
 
     /// Waits until this node has applied `index`, for `limit` at most.

@@ -208,15 +208,23 @@ pub(crate) struct Cluster {
     pub(crate) sites: Vec<Site>,
     /// Whether the nodes have noted outside of their stores who the others are.
     pub(crate) noted: bool,
+    /// How often the nodes compare their states.
+    compare_every: Duration,
 }
 
 impl Cluster {
     /// A cluster of `n` nodes that has a leader, an administrator and the project `demo`.
     pub(crate) async fn of(n: u64) -> Cluster {
+        Cluster::comparing(n, mcp_raft::COMPARE_EVERY).await
+    }
+
+    /// The same of nodes that compare their states that often.
+    pub(crate) async fn comparing(n: u64, every: Duration) -> Cluster {
         let mut cluster = Cluster {
             ca: Ca::new(),
             sites: Vec::new(),
             noted: true,
+            compare_every: every,
         };
         for id in 1..=n {
             cluster.add(id).await;
@@ -252,6 +260,15 @@ impl Cluster {
             running: None,
         });
         self.start(self.sites.len() - 1).await;
+    }
+
+    /// Starts every node once more, to compare states that often.
+    pub(crate) async fn compare_from_now_on(&mut self, every: Duration) {
+        self.compare_every = every;
+        for at in 0..self.sites.len() {
+            self.stop(at).await;
+            self.start(at).await;
+        }
     }
 
     fn members(&self) -> Vec<Member> {
@@ -302,6 +319,7 @@ impl Cluster {
             timers: Timers::default(),
             snapshot_entries: 100,
             kept_entries: 10,
+            compare_every: self.compare_every,
             snapshots: dir.join("snapshots"),
             disk: DiskLimits::default(),
             free_bytes: Arc::new(move || Some(free_bytes.load(Ordering::Relaxed))),

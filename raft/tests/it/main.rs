@@ -10,4 +10,5 @@ mod leases;
 mod members;
 mod peers;
 mod regressions;
+mod states;
 mod writes;

@@ -146,6 +146,7 @@ async fn a_stranger_begins_a_cluster_of_its_own() {
         timers: Default::default(),
         snapshot_entries: 100,
         kept_entries: 10,
+        compare_every: mcp_raft::COMPARE_EVERY,
         snapshots: dir.path().join("snapshots"),
         disk: Default::default(),
         free_bytes: Arc::new(|| None),

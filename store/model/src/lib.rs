@@ -7,9 +7,10 @@
 //! of them ([`records`], [`tables`], [`secrets`], [`backup`]); how a change is asked for ([`command`]) and carried out ([`apply`]); who may do what
 //! ([`rbac`], [`authority`]); who is let in ([`admission`]); and for how long a replica may say so: the [`rules`], on a
 //! [`clock`], for the holder of a [`lease`], for the [`office`] that grants it with its [`ledger`], for the [`barrier`] behind a revoke and
-//! its [`receipt`], and for whoever comes to lead ([`campaign`]).
+//! its [`receipt`], and for whoever comes to lead ([`campaign`]); and whether replicas have arrived at the same state at all ([`agreement`]).
 
 pub mod admission;
+pub mod agreement;
 pub mod apply;
 pub mod authority;
 pub mod backup;

@@ -13,7 +13,8 @@ use mcp_model::records::{NodeRecord, Origin};
 use mcp_model::token::PlainSession;
 use mcp_store::{ApplyEntry, Replica, ReplicaOptions};
 use mcpd::{
-    ClusterStatus, Member, MemberRole, Options, Parts, Pending, Standing, WaitFor, WriteFailed, Writer, Written,
+    ClusterStatus, Compared, Member, MemberRole, Options, Parts, Pending, Standing, WaitFor, WriteFailed, Writer,
+    Written,
 };
 
 pub(crate) const ADMIN: &str = "admin@test.com";
@@ -160,11 +161,17 @@ impl Writer for DirectWriter {
             role: MemberRole::Voter,
             reachable: Some(id != 3),
             matched_index: Some(7),
+            alike: Some(id != 2),
         };
         ClusterStatus {
             node: NodeId(1),
             leader: Some(NodeId(1)),
             term: 4,
+            compared: Some(Compared {
+                index: 6,
+                rows: 40,
+                state: "agrees",
+            }),
             members: [1, 2, 3].map(member).to_vec(),
         }
     }

@@ -305,13 +305,17 @@ async fn nodes_are_shown_as_the_answering_one_sees_them() {
         .iter()
         .map(|n| n["state"].as_str().unwrap())
         .collect();
-    assert_eq!(states, ["leader", "follower", "unreachable"]);
+    assert_eq!(states, ["leader", "differs", "unreachable"]);
     let one = admin.get("nodes/node-2").await.is(200);
     assert_eq!(one.body, admin.get("nodes/0000000000000002").await.is(200).body);
     let status = admin.get("cluster/status").await.is(200);
     assert_eq!(
         (status.body["lease"].as_bool(), status.body["term"].as_u64()),
         (Some(true), Some(4))
+    );
+    assert_eq!(
+        status.body["compared"],
+        json!({"index": "6", "rows": 40, "state": "agrees"})
     );
     assert_eq!(admin.get("version").await.is(200).text("api"), "v1");
 }

@@ -1,0 +1,313 @@
+//! Compares this replica's state with that of the others, at indexes on which all agree.
+//!
+//! An entry without a command is such an index: whoever leads puts one into the log now and then, every replica holds its state as of that
+//! entry, hashes it beside its work, and asks the others what they have. Each judges for itself, by
+//! [`mcp_model::agreement`]; nobody has to believe the leader, whose state may be the wrong one. A version that knows nothing of this carries
+//! such an entry out, as nothing, and does not answer.
+//!
+//! A replica whose state is not that of the majority admits nobody any more and leads no more. It goes on otherwise: its log is
+//! none the worse, and the others may need its voice. What happens to its state when it starts again stands in [`crate::doubt`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use mcp_model::agreement::{self, StateDigest, Verdict};
+use mcp_model::ids::NodeId;
+use mcp_store::{Pinned, Replica, StoreError};
+use openraft::EntryPayload;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+use crate::doubt::Doubt;
+use crate::link::Lane;
+use crate::node::Core;
+use crate::outside::{Compared, Likeness};
+use crate::rpc::{COMPARE, DIGEST};
+use crate::types::{Batch, Entry};
+
+/// Whoever comes to lead does not wait for longer than this.
+const FIRST: Duration = Duration::from_secs(10);
+/// How often a node that is in doubt asks for a comparison, and the least time between two.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// How long an answer of a peer may take.
+const ANSWER_WAIT: Duration = Duration::from_millis(500);
+/// The pause before those are asked again who have not hashed their state yet.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long the others are waited for. Until then nobody says that there is no majority.
+const OTHERS_WAIT_MS: u64 = 30_000;
+/// How long an entry may take to be committed and applied.
+const COMMIT_WAIT: Duration = Duration::from_secs(5);
+/// After each stretch of rows the hash makes room for others: it may take long, requests may not.
+const REST: Duration = Duration::from_millis(2);
+/// Digests that are kept for those who ask.
+const KEPT: usize = 4;
+
+/// What one node knows of its own state and the others'.
+#[derive(Default)]
+pub(crate) struct Compare {
+    /// The newest state that is to be hashed. An older one that nobody has come to is not waited for.
+    pinned: Mutex<Option<Pinned>>,
+    came: Notify,
+    /// The last index at which a state was held.
+    marked: watch::Sender<u64>,
+    known: Mutex<VecDeque<StateDigest>>,
+    asked: Notify,
+    /// Whether this process is not to be believed any more.
+    for_good: AtomicBool,
+    told: Mutex<Option<Compared>>,
+}
+
+/// Whether replicas hold their state as of this entry.
+pub(crate) fn is_point(entry: &Entry) -> bool {
+    matches!(&entry.payload, EntryPayload::Normal(Batch(commands)) if commands.is_empty())
+}
+
+impl Compare {
+    /// Holds the state as it is now: behind an entry without a command.
+    pub(crate) fn hold(&self, replica: &Replica) {
+        match replica.pin() {
+            Ok(pinned) => {
+                let index = pinned.index();
+                *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = Some(pinned);
+                self.marked.send_replace(index);
+                self.came.notify_one();
+            }
+            Err(error) => tracing::warn!(%error, "the state cannot be compared this time"),
+        }
+    }
+
+    fn take(&self) -> Option<Pinned> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn has_newer(&self) -> bool {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn keep(&self, digest: StateDigest) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.push_back(digest);
+        while known.len() > KEPT {
+            known.pop_front();
+        }
+    }
+
+    /// What this node's state hashed to at an index, if it knows that still.
+    pub(crate) fn digest_at(&self, index: u64) -> Option<StateDigest> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|digest| digest.index == index).cloned()
+    }
+
+    /// Somebody wants to be compared.
+    pub(crate) fn ask(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Whether the majority has another state than this node. A doubt of another kind may pass.
+    pub(crate) fn differs(&self) -> bool {
+        self.for_good.load(Ordering::Acquire)
+    }
+
+    /// What the last comparison has shown.
+    pub(crate) fn told(&self) -> Option<Compared> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn tell(&self, compared: Compared) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(compared);
+    }
+}
+
+/// Puts entries without a command into the log, while this node leads.
+pub(crate) async fn place(core: Arc<Core>, every: Duration) {
+    let mut marked = core.compare.marked.subscribe();
+    let first = FIRST.min(every);
+    let mut pause = first;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            Ok(()) = marked.changed() => {
+                pause = every;
+                continue;
+            }
+            () = core.compare.asked.notified() => {}
+        }
+        pause = first;
+        if core.office.term().is_some() && core.is_fit() {
+            let placed = timeout(COMMIT_WAIT, core.raft.client_write(Batch::default())).await;
+            if !matches!(placed, Ok(Ok(_))) {
+                tracing::debug!("no entry to compare at could be placed");
+            }
+            // However many ask.
+            tokio::time::sleep(ASK_EVERY.min(every)).await;
+        }
+    }
+}
+
+/// Asks whoever leads for a comparison, while this node's state is in doubt and that may pass.
+pub(crate) async fn insist(core: Arc<Core>) {
+    loop {
+        tokio::time::sleep(ASK_EVERY).await;
+        if core.replica.gate().why_doubted().is_none() || core.compare.differs() {
+            continue;
+        }
+        match core.leader() {
+            Some(leader) if leader == core.me => core.compare.ask(),
+            Some(leader) => {
+                let Some(link) = core.link(leader) else { continue };
+                // Asked again in a moment.
+                let _asked: Result<(), _> = link.call(Lane::Fast, COMPARE, &(), ANSWER_WAIT).await;
+            }
+            None => {}
+        }
+    }
+}
+
+/// Hashes what is held, and judges it.
+pub(crate) async fn run(core: Arc<Core>) {
+    loop {
+        let Some(pinned) = core.compare.take() else {
+            core.compare.came.notified().await;
+            continue;
+        };
+        let index = pinned.index();
+        let runtime = tokio::runtime::Handle::current();
+        let rest = move || runtime.block_on(tokio::time::sleep(REST));
+        let hashed = tokio::task::spawn_blocking(move || pinned.digest(rest)).await;
+        match hashed.unwrap_or_else(|error| Err(StoreError::Corrupt(error.to_string()))) {
+            Ok(digest) => {
+                core.compare.keep(digest.clone());
+                compare(&core, &digest).await;
+            }
+            Err(error @ StoreError::Corrupt(_)) => core.replica.fail(&error),
+            Err(error) => tracing::warn!(index, %error, "the state could not be hashed this time"),
+        }
+    }
+}
+
+/// Asks everybody until all have answered, or for as long as it is worth it.
+async fn compare(core: &Arc<Core>, mine: &StateDigest) {
+    let began = core.clock.reading();
+    let mut others = BTreeMap::new();
+    loop {
+        let membership = core.membership.borrow().clone();
+        let voters: BTreeSet<NodeId> = membership.voter_ids().map(NodeId).collect();
+        let everybody: BTreeSet<NodeId> = membership.nodes().map(|(id, _)| NodeId(*id)).collect();
+        let silent = everybody
+            .iter()
+            .filter(|id| **id != core.me && !others.contains_key(*id));
+        others.extend(ask(core, mine.index, silent).await);
+        let complete = everybody.iter().all(|id| *id == core.me || others.contains_key(id));
+        let over = complete || core.compare.has_newer() || core.clock.reading().ms_since(began) > OTHERS_WAIT_MS;
+        let verdict = agreement::judge(core.me, mine, &voters, &others);
+        take(core, mine, &verdict, over).await;
+        tell(core, mine, &verdict, (&voters, &others), over);
+        if over {
+            return;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn ask(core: &Core, index: u64, whom: impl Iterator<Item = &NodeId>) -> Vec<(NodeId, StateDigest)> {
+    let asked = whom.map(async |id| {
+        let link = core.link(*id)?;
+        let said: Result<Option<StateDigest>, _> = link.call(Lane::Fast, DIGEST, &index, ANSWER_WAIT).await;
+        said.ok().flatten().map(|digest| (*id, digest))
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// Does what follows from a verdict. That there is no majority is said when nobody can be waited for any more.
+async fn take(core: &Core, mine: &StateDigest, verdict: &Verdict, over: bool) {
+    let index = mine.index;
+    match verdict {
+        Verdict::Agrees => believe(core, index).await,
+        Verdict::Differs(tables) if !core.compare.differs() => {
+            core.compare.for_good.store(true, Ordering::Release);
+            core.replica.doubt(&format!(
+                "this node's state differs from that of most replicas at log index {index} (in {}): when it starts again, its state \
+                 is set aside and made anew",
+                tables.join(", ")
+            ));
+            note(core, Doubt::differs_after).await;
+        }
+        Verdict::Disputed(tables) if over && core.replica.gate().why_doubted().is_none() => {
+            core.replica.doubt(&format!(
+                "replicas differ at log index {index} (in {}), and none of their states has a majority: nobody can say which is right",
+                tables.join(", ")
+            ));
+            note(core, |before| before.unwrap_or(Doubt::Disputed)).await;
+        }
+        Verdict::Differs(_) | Verdict::Disputed(_) | Verdict::Open => {}
+    }
+}
+
+async fn believe(core: &Core, index: u64) {
+    if core.compare.differs() || core.replica.gate().why_doubted().is_none() {
+        return;
+    }
+    let dir = core.replica.dir().to_owned();
+    match tokio::task::spawn_blocking(move || Doubt::forget(&dir)).await {
+        Ok(Ok(())) => {
+            core.replica.gate().believe();
+            tracing::info!(
+                index,
+                "this node's state is what most replicas have: it may admit again"
+            );
+        }
+        // The next comparison tries again.
+        Ok(Err(error)) => tracing::warn!(%error, "the note that doubts the state cannot be removed"),
+        Err(error) => tracing::warn!(%error, "the note that doubts the state was not removed"),
+    }
+}
+
+async fn note(core: &Core, what: impl FnOnce(Option<Doubt>) -> Doubt + Send + 'static) {
+    let dir = core.replica.dir().to_owned();
+    let noted = tokio::task::spawn_blocking(move || what(Doubt::load(&dir)).save(&dir)).await;
+    if !matches!(noted, Ok(Ok(()))) {
+        tracing::error!(
+            ?noted,
+            "that the state is doubted could not be noted: a restart would forget it"
+        );
+    }
+}
+
+type Heard<'a> = (&'a BTreeSet<NodeId>, &'a BTreeMap<NodeId, StateDigest>);
+
+fn tell(core: &Core, mine: &StateDigest, verdict: &Verdict, (voters, others): Heard<'_>, over: bool) {
+    let likeness = match verdict {
+        Verdict::Agrees => Likeness::Agrees,
+        Verdict::Differs(_) => Likeness::Differs,
+        Verdict::Disputed(_) if over => Likeness::Disputed,
+        // Somebody may have hashed another state already and will not be asked for this one.
+        Verdict::Disputed(_) | Verdict::Open if !over => return,
+        Verdict::Disputed(_) | Verdict::Open => Likeness::Open,
+    };
+    let most = agreement::prevailing(core.me, mine, voters, others);
+    let members = others.iter().chain([(&core.me, mine)]);
+    let members: BTreeMap<NodeId, bool> = most
+        .map(|most| members.map(|(id, said)| (*id, *said == most)).collect())
+        .unwrap_or_default();
+    let differing: Vec<String> = members
+        .iter()
+        .filter(|(id, alike)| !**alike && **id != core.me)
+        .map(|(id, _)| id.to_string())
+        .collect();
+    if over && !differing.is_empty() {
+        tracing::error!(
+            index = mine.index,
+            nodes = differing.join(", "),
+            "these nodes have another state than most replicas"
+        );
+    }
+    core.compare.tell(Compared {
+        index: mine.index,
+        rows: mine.rows(),
+        likeness,
+        members,
+    });
+}
