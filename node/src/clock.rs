@@ -25,6 +25,10 @@ impl Clock for SystemClock {
         }
     }
 
+    fn boot_ns(&self) -> u64 {
+        ns(ClockId::CLOCK_BOOTTIME)
+    }
+
     fn wall_ms(&self) -> u64 {
         ns(ClockId::CLOCK_REALTIME) / 1_000_000
     }

@@ -15,6 +15,7 @@ mod certs;
 mod child;
 mod clock;
 mod config;
+mod crew;
 #[doc(hidden)]
 pub mod decoders;
 mod demo;

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::calm::Calm;
+use crate::crew::Crew;
 use crate::guarded::{Guarded, Patience};
 use crate::places::{Mood, Place, Places};
 use crate::{linger, proxies};
@@ -85,6 +86,8 @@ pub(crate) struct Door {
     pub(crate) places: Arc<Places>,
     pub(crate) waits: Waits,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Who serves its connections. `None`: the runtime that serves the door.
+    pub(crate) crew: Option<Crew>,
 }
 
 impl Door {
@@ -101,7 +104,17 @@ impl Door {
             places,
             waits: Waits::default(),
             clock: Arc::clone(clock),
+            crew: None,
         }
+    }
+
+    /// The same door, with threads of its own for its connections.
+    pub(crate) fn with_crew(self) -> anyhow::Result<Door> {
+        let crew = Crew::start().context("threads for clients cannot be started")?;
+        Ok(Door {
+            crew: Some(crew),
+            ..self
+        })
     }
 }
 
@@ -139,16 +152,31 @@ pub(crate) async fn serve(door: Door, router: Router, mut stop: watch::Receiver<
             places: Arc::clone(&door.places),
         };
         let (speakers, tls, mood) = (Arc::clone(&speakers), door.tls.clone(), door.places.mood());
-        tokio::spawn(Calm::new(async move {
+        let serve = async move |stream| {
             connection(&speakers, tls, stream, service, mood).await;
             drop::<Place>(place);
-        }));
+        };
+        match &door.crew {
+            None => drop(tokio::spawn(Calm::new(serve(stream)))),
+            Some(crew) => match stream.into_std() {
+                Ok(stream) => crew.run(Calm::new(async move {
+                    match TcpStream::from_std(stream) {
+                        Ok(stream) => serve(stream).await,
+                        Err(error) => tracing::warn!(%error, "a connection cannot be served"),
+                    }
+                })),
+                Err(error) => tracing::warn!(%error, "a connection cannot be served"),
+            },
+        }
     }
-    let Door { listener, places, .. } = door;
+    let Door {
+        listener, places, crew, ..
+    } = door;
     drop(listener);
     if tokio::time::timeout(DRAIN, places.close()).await.is_err() {
         tracing::info!("some answers were still under way when the node stopped");
     }
+    drop(crew);
 }
 
 /// One connection from its first byte to its last. How a client leaves is the client's business.

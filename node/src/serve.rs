@@ -178,7 +178,7 @@ impl Started {
         let listeners = watch::Sender::new(false);
         let background = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
-        let gateway_door = Door::new(gateway_listener, &certificates.gateway, gateway_places, &clock);
+        let gateway_door = Door::new(gateway_listener, &certificates.gateway, gateway_places, &clock).with_crew()?;
         let api_door = Door::new(api_listener, &certificates.api, api_places, &clock);
         tasks.spawn(listen::serve(gateway_door, gateway.router(), listeners.subscribe()));
         tasks.spawn(listen::serve(api_door, api, listeners.subscribe()));

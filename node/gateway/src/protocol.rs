@@ -25,6 +25,12 @@ pub(crate) struct Accepts {
     pub(crate) events: bool,
 }
 
+const BOTH: Accepts = Accepts {
+    json: true,
+    events: true,
+};
+const USUAL: &str = "application/json, text/event-stream";
+
 impl Call {
     /// Reads a message that a permitted client sent.
     pub(crate) fn read(
@@ -133,15 +139,16 @@ impl Accepts {
             json: false,
             events: false,
         };
+        // What the specification asks for, as nearly every client writes it.
+        if headers.get(ACCEPT).is_some_and(|value| value == USUAL) {
+            return BOTH;
+        }
         for value in headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
             for range in value.split(',') {
                 let kind = range.split(';').next().unwrap_or_default().trim();
                 let is = |names: [&str; 2]| names.iter().any(|name| kind.eq_ignore_ascii_case(name));
                 if kind == "*/*" {
-                    accepts = Accepts {
-                        json: true,
-                        events: true,
-                    };
+                    accepts = BOTH;
                 } else if is(["application/json", "application/*"]) {
                     accepts.json = true;
                 } else if is(["text/event-stream", "text/*"]) {
@@ -153,10 +160,7 @@ impl Accepts {
             Accepts {
                 json: false,
                 events: false,
-            } => Accepts {
-                json: true,
-                events: true,
-            },
+            } => BOTH,
             some => some,
         }
     }

@@ -1,6 +1,7 @@
 //! Legacy session ids that any replica can take over: the session is sealed into its id under a key of the cluster.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -53,6 +54,8 @@ pub(crate) struct Sessions {
     random: SystemRandom,
     lifetime_ms: u64,
     ended: Mutex<Ended>,
+    /// Whether any is remembered there: most nodes never take the lock.
+    any_ended: AtomicBool,
 }
 
 /// Sessions that their clients ended here. Other replicas do not know; an ended session grants nothing that its token does
@@ -76,6 +79,7 @@ impl Sessions {
             random: SystemRandom::new(),
             lifetime_ms,
             ended: Mutex::new(ended),
+            any_ended: AtomicBool::new(false),
         }
     }
 
@@ -131,7 +135,7 @@ impl Sessions {
         if over
             || session.project != project
             || !session.token.same_as(&token)
-            || self.ended().known.contains(&session.uuid)
+            || (self.any_ended.load(Ordering::Acquire) && self.ended().known.contains(&session.uuid))
         {
             return Err(NoSession);
         }
@@ -152,6 +156,7 @@ impl Sessions {
     /// Remembers that a session was ended by its client.
     pub(crate) fn end(&self, session: &Session) {
         let mut ended = self.ended();
+        self.any_ended.store(true, Ordering::Release);
         if !ended.known.insert(session.uuid) {
             return;
         }

@@ -52,6 +52,7 @@ async fn open(max: usize, waits: Waits, tls: Option<TlsAcceptor>) -> Open {
         places: Arc::clone(&places),
         waits,
         clock: Arc::new(SystemClock),
+        crew: None,
     };
     let endless = || async {
         let piece = Bytes::from(vec![b'x'; 1 << 16]);

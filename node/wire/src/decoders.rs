@@ -13,6 +13,7 @@ use crate::fields::read_fields;
 use crate::lines::LineReader;
 use crate::message::{Kind, Message};
 use crate::mirrored::MirroredParams;
+use crate::scan::{self, ScanFault};
 use crate::splice::{Backward, Forward, Supply};
 use crate::sse::{Event, SseReader, TooLong, event};
 use crate::version::{Era, Revision, era_of};
@@ -22,7 +23,8 @@ use crate::{headers, hidden, upstream};
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const ALL: [Decoder; 8] = [
+pub const ALL: [Decoder; 9] = [
+    ("json", json),
     ("message", message),
     ("splice", splice),
     ("headers", modern_headers),
@@ -34,6 +36,25 @@ pub const ALL: [Decoder; 8] = [
 ];
 
 const SUPPLIES: [Supply; 3] = [Supply::Nothing, Supply::ResultType, Supply::ResultTypeAndHints];
+
+/// What is JSON here is JSON for the general parser, and the other way round.
+fn json(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match scan::check(text) {
+        // The general parser has a limit of its own, close to ours.
+        Err(ScanFault::TooDeep) => {}
+        here => {
+            let there = serde_json::from_str::<serde::de::IgnoredAny>(text);
+            let too_deep = there
+                .as_ref()
+                .is_err_and(|error| error.to_string().starts_with("recursion"));
+            assert!(
+                too_deep || here.is_ok() == there.is_ok(),
+                "{text:?}: {here:?}, {there:?}"
+            );
+        }
+    }
+}
 
 /// Every part that can be asked for lies in the bytes, and is asked for once.
 fn message(bytes: &[u8]) {
@@ -237,7 +258,7 @@ fn lists(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(found) = read_fields(&text, &["tools", "nextCursor"]) {
         for part in found.into_iter().flatten() {
-            assert!(text.contains(part.get()));
+            assert!(text.contains(part));
         }
     }
     upstream::decode_handshake(&text);

@@ -1,14 +1,12 @@
-//! Reads chosen members of one JSON object as raw text, and refuses doubles.
+//! Reads chosen members of JSON objects as raw text, and refuses doubles.
 //!
 //! Two parsers that read different copies of a doubled key disagree about what a request says, and the one that decides
 //! here is not the one that acts upstream. So a chosen key may appear once, in exactly one spelling: escapes are
 //! decoded before the comparison, and a key that differs only in case is refused, because some parsers ignore case.
 
-use std::cell::Cell;
+use std::borrow::Cow;
 
-use serde::Deserializer as _;
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use crate::scan::{Place, Quoted, Scan, ScanFault};
 
 /// Why an object could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,92 +15,69 @@ pub(crate) enum FieldFault {
     Syntax(String),
     /// A chosen key twice, or in a second spelling.
     Ambiguous(&'static str),
+    /// Nested too deeply.
+    TooDeep,
+}
+
+impl From<ScanFault> for FieldFault {
+    fn from(fault: ScanFault) -> FieldFault {
+        match fault {
+            ScanFault::Syntax(wanted, at) => FieldFault::Syntax(format!("expected {wanted} at byte {at}")),
+            ScanFault::TooDeep => FieldFault::TooDeep,
+        }
+    }
 }
 
 /// The members of `object` named in `names`, in that order.
 pub(crate) fn read_fields<'a, const N: usize>(
     object: &'a str,
     names: &'static [&'static str; N],
-) -> Result<[Option<&'a RawValue>; N], FieldFault> {
-    let doubled = Cell::new(None);
-    let mut json = serde_json::Deserializer::from_str(object);
-    json.deserialize_map(Members {
-        names,
-        doubled: &doubled,
-    })
-    .and_then(|members| json.end().map(|()| members))
-    .map_err(|error| match doubled.get() {
-        Some(name) => FieldFault::Ambiguous(name),
-        None => FieldFault::Syntax(error.to_string()),
-    })
+) -> Result<[Option<&'a str>; N], FieldFault> {
+    let mut scan = Scan::of(object);
+    let (_, found) = members(object, &mut scan, names, |scan, _| Ok(scan.value()?))?;
+    scan.end()?;
+    Ok(found.map(|place| place.map(|place| &object[place])))
 }
 
-struct Members<'c, const N: usize> {
+/// Walks over the object that comes next in `text`, and gives the places of the members named in `names`, in that order. `value` walks
+/// over a chosen member, of which it is told the number.
+pub(crate) fn members<const N: usize>(
+    text: &str,
+    scan: &mut Scan<'_>,
     names: &'static [&'static str; N],
-    doubled: &'c Cell<Option<&'static str>>,
-}
-
-impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
-    type Value = [Option<&'de RawValue>; N];
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = [None; N];
-        while let Some(key) = map.next_key_seed(Key { names: self.names })? {
-            match key {
-                Found::Other => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-                Found::Exactly(at) if found[at].is_none() => found[at] = Some(map.next_value()?),
-                Found::Exactly(at) | Found::OtherCase(at) => {
-                    self.doubled.set(Some(self.names[at]));
-                    return Err(A::Error::custom("ambiguous key"));
-                }
-            }
+    mut value: impl FnMut(&mut Scan<'_>, usize) -> Result<Place, FieldFault>,
+) -> Result<(Place, [Option<Place>; N]), FieldFault> {
+    let mut found = [const { None }; N];
+    let whole = scan.object(|scan, key| {
+        match chosen(&decoded(text, key)?, names)? {
+            None => scan.skip()?,
+            Some(at) if found[at].is_none() => found[at] = Some(value(scan, at)?),
+            Some(at) => return Err(FieldFault::Ambiguous(names[at])),
         }
-        Ok(found)
+        Ok(())
+    })?;
+    Ok((whole, found))
+}
+
+/// The number of the name that a key is. A key that differs in case alone is refused.
+fn chosen<const N: usize>(key: &str, names: &'static [&'static str; N]) -> Result<Option<usize>, FieldFault> {
+    let Some(at) = names.iter().position(|name| key.eq_ignore_ascii_case(name)) else {
+        return Ok(None);
+    };
+    match key == names[at] {
+        true => Ok(Some(at)),
+        false => Err(FieldFault::Ambiguous(names[at])),
     }
 }
 
-enum Found {
-    Exactly(usize),
-    OtherCase(usize),
-    Other,
-}
-
-struct Key<const N: usize> {
-    names: &'static [&'static str; N],
-}
-
-impl<'de, const N: usize> DeserializeSeed<'de> for Key<N> {
-    type Value = Found;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, key: D) -> Result<Found, D::Error> {
-        key.deserialize_str(self)
+fn decoded<'a>(text: &'a str, key: &Quoted) -> Result<Cow<'a, str>, FieldFault> {
+    if !key.escaped {
+        return Ok(Cow::Borrowed(&text[key.inner()]));
     }
-}
-
-impl<const N: usize> Visitor<'_> for Key<N> {
-    type Value = Found;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Found, E> {
-        for (at, name) in self.names.iter().enumerate() {
-            if key == *name {
-                return Ok(Found::Exactly(at));
-            }
-            if key.eq_ignore_ascii_case(name) {
-                return Ok(Found::OtherCase(at));
-            }
-        }
-        Ok(Found::Other)
-    }
+    let decoded = serde_json::from_str(&text[key.place.clone()]);
+    decoded
+        .map(Cow::Owned)
+        .map_err(|error| FieldFault::Syntax(error.to_string()))
 }
 
 #[cfg(test)]
@@ -113,8 +88,7 @@ mod tests {
     fn a_chosen_key_may_appear_once_in_one_spelling() {
         const NAMES: [&str; 2] = ["name", "uri"];
         let read = read_fields(r#"{"x":[1,{"name":2}],"name":"a"}"#, &NAMES).unwrap();
-        assert_eq!(read[0].map(RawValue::get), Some("\"a\""));
-        assert!(read[1].is_none());
+        assert_eq!(read, [Some("\"a\""), None]);
         let doubled = [
             r#"{"name":"a","name":"b"}"#,
             r#"{"name":"a","na\u006de":"b"}"#,
@@ -128,7 +102,7 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["[]", "{", "{}x", "7", ""] {
+        for text in ["[]", "{", "{}x", "7", "", r#"{"\ud800":1}"#] {
             assert!(
                 matches!(read_fields(text, &NAMES), Err(FieldFault::Syntax(_))),
                 "{text}"

@@ -14,6 +14,7 @@ pub mod headers;
 pub mod message;
 pub mod mirrored;
 pub mod refusal;
+mod scan;
 pub mod splice;
 
 pub mod lines;

@@ -6,11 +6,11 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
 
-use crate::fields::{FieldFault, read_fields};
-use crate::limits;
+use crate::fields::{FieldFault, members};
 use crate::refusal::{INVALID_REQUEST, PARSE_ERROR, Refusal};
+use crate::scan::{Place, Scan};
+use crate::{limits, scan};
 
 /// `_meta` key: the protocol version of a modern request.
 pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -26,6 +26,8 @@ pub const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 pub const META_SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
 const TOP: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
+/// Where `params` stands in it.
+const PARAMS_AT: usize = 3;
 const PARAMS: [&str; 11] = [
     "name",
     "uri",
@@ -39,6 +41,9 @@ const PARAMS: [&str; 11] = [
     "protocolVersion",
     "capabilities",
 ];
+/// Where `_meta` and `ref` stand in it.
+const META_AT: usize = 2;
+const REF_AT: usize = 7;
 const META: [&str; 5] = [
     "progressToken",
     META_PROTOCOL_VERSION,
@@ -118,9 +123,6 @@ impl Message {
             Some(b'{') => {}
             Some(b'[') => return Err(invalid("batches are not supported")),
             Some(_) | None => return Err(not_an_object(text)),
-        }
-        if too_deep(text.as_bytes()) {
-            return Err(invalid("the message is nested too deeply"));
         }
         let parts = Parts::read(text)?;
         Ok(parts.into_message(bytes.clone()))
@@ -300,20 +302,41 @@ impl Message {
     }
 }
 
-/// Spans, before they are joined with the bytes.
+/// Places, before they are joined with the bytes.
 struct Parts<'a> {
     base: &'a str,
-    top: [Option<&'a RawValue>; 6],
-    params: [Option<&'a RawValue>; 11],
-    meta: [Option<&'a RawValue>; 5],
+    top: [Option<Place>; 6],
+    params: [Option<Place>; 11],
+    meta: [Option<Place>; 5],
     kind: Kind,
 }
 
 impl<'a> Parts<'a> {
+    /// Walks over the whole message once.
     fn read(base: &'a str) -> Result<Parts<'a>, Refusal> {
-        let top = read_fields(base, &TOP).map_err(refuse)?;
-        let [jsonrpc, id, method, params, result, error] = top;
-        if jsonrpc.map(RawValue::get) != Some("\"2.0\"") {
+        let mut params = [const { None }; 11];
+        let mut meta = [const { None }; 5];
+        let mut scan = Scan::of(base);
+        let walked = members(base, &mut scan, &TOP, |scan, at| {
+            if at != PARAMS_AT || scan.peek() != Some(b'{') {
+                return Ok(scan.value()?);
+            }
+            let (whole, found) = members(base, scan, &PARAMS, |scan, at| {
+                if at != META_AT || scan.peek() != Some(b'{') {
+                    return Ok(scan.value()?);
+                }
+                let (whole, found) = members(base, scan, &META, |scan, _| Ok(scan.value()?))?;
+                meta = found;
+                Ok(whole)
+            })?;
+            params = found;
+            Ok(whole)
+        });
+        let (_, top) = walked.map_err(refuse)?;
+        scan.end().map_err(|fault| refuse(fault.into()))?;
+        let raw = |place: &Option<Place>| place.clone().map(|place| &base[place]);
+        let [jsonrpc, id, method, whole_params, result, error] = top.each_ref().map(raw);
+        if jsonrpc != Some("\"2.0\"") {
             return Err(invalid("jsonrpc must be \"2.0\""));
         }
         let kind = match (method, id, result, error) {
@@ -323,32 +346,28 @@ impl<'a> Parts<'a> {
             _ => return Err(invalid("not a request, a notification or a response")),
         };
         check_id(kind, id)?;
-        if method.is_some_and(|method| !method.get().starts_with('"')) {
+        if method.is_some_and(|method| !method.starts_with('"')) {
             return Err(invalid("method must be a string"));
         }
-        let params = match params {
-            None => [None; 11],
-            Some(params) if !params.get().starts_with('{') => return Err(invalid("params must be an object")),
-            Some(params) => read_fields(params.get(), &PARAMS).map_err(refuse)?,
-        };
-        let params = match (method.map(RawValue::get), params[7]) {
+        if whole_params.is_some_and(|params| !params.starts_with('{')) {
+            return Err(invalid("params must be an object"));
+        }
+        if raw(&params[META_AT]).is_some_and(|meta| !meta.starts_with('{')) {
+            return Err(invalid("_meta must be an object"));
+        }
+        if let (Some("\"completion/complete\""), Some(reference)) = (method, params[REF_AT].clone()) {
             // What a completion is about stands one level deeper.
-            (Some("\"completion/complete\""), Some(reference)) => {
-                let [name, uri] = read_fields(reference.get(), &["name", "uri"]).map_err(refuse)?;
-                let mut params = params;
-                params[0] = name;
-                params[1] = uri;
-                params
-            }
-            (_, _) => params,
-        };
-        let meta = match params[2].map(RawValue::get) {
-            Some(meta) if meta.starts_with('{') => read_fields(meta, &META).map_err(refuse)?,
-            Some(_) => return Err(invalid("_meta must be an object")),
-            None => [None; 5],
-        };
-        for token in [meta[0], params[4], params[5]].into_iter().flatten() {
-            if !is_id(token.get()) {
+            let within = |place: Place| reference.start + place.start..reference.start + place.end;
+            let mut scan = Scan::of(&base[reference.clone()]);
+            let found = members(&base[reference.clone()], &mut scan, &["name", "uri"], |scan, _| {
+                Ok(scan.value()?)
+            });
+            let (_, found) = found.map_err(refuse)?;
+            let [name, uri] = found.map(|place| place.map(within));
+            (params[0], params[1]) = (name, uri);
+        }
+        for token in [&meta[0], &params[4], &params[5]].into_iter().filter_map(raw) {
+            if !is_id(token) {
                 return Err(invalid("a progress token or request id must be a string or an integer"));
             }
         }
@@ -365,8 +384,8 @@ impl<'a> Parts<'a> {
 
     /// A string that cannot be decoded (a lone surrogate) names nothing: refuse it here, so that a text is a text.
     fn check_texts(&self) -> Result<(), Refusal> {
-        let texts = [self.top[2], self.params[0], self.params[1]];
-        for raw in texts.into_iter().flatten().map(RawValue::get) {
+        let texts = [&self.top[2], &self.params[0], &self.params[1]];
+        for raw in texts.into_iter().flatten().map(|place| &self.base[place.clone()]) {
             if !raw.starts_with('"') {
                 return Err(Refusal::bad(
                     crate::refusal::INVALID_PARAMS,
@@ -380,15 +399,14 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
-    fn span(&self, raw: Option<&'a RawValue>) -> Option<Span> {
-        let raw = raw?.get();
-        let start = raw.as_ptr() as usize - self.base.as_ptr() as usize;
-        Some(u32::try_from(start).ok()?..u32::try_from(start + raw.len()).ok()?)
+    fn span(place: Option<Place>) -> Option<Span> {
+        let place = place?;
+        Some(u32::try_from(place.start).ok()?..u32::try_from(place.end).ok()?)
     }
 
     /// A string; none where the value is not one.
-    fn text(&self, raw: Option<&'a RawValue>) -> Option<Text> {
-        let text = raw?.get();
+    fn text(&self, place: Option<Place>) -> Option<Text> {
+        let text = &self.base[place.clone()?];
         if !text.starts_with('"') {
             return None;
         }
@@ -397,13 +415,13 @@ impl<'a> Parts<'a> {
             false => None,
         };
         Some(Text {
-            span: self.span(raw)?,
+            span: Self::span(place)?,
             decoded,
         })
     }
 
-    fn into_message(self, bytes: Bytes) -> Message {
-        let [_, id, method, params, result, error] = self.top;
+    fn into_message(mut self, bytes: Bytes) -> Message {
+        let [_, id, method, params, result, error] = std::mem::take(&mut self.top);
         let [
             name,
             uri,
@@ -416,29 +434,29 @@ impl<'a> Parts<'a> {
             level,
             version,
             capabilities,
-        ] = self.params;
-        let [token, meta_version, client_info, client_capabilities, log_level] = self.meta;
+        ] = std::mem::take(&mut self.params);
+        let [token, meta_version, client_info, client_capabilities, log_level] = std::mem::take(&mut self.meta);
         let spans = Box::new(Spans {
-            id: self.span(id),
+            id: Self::span(id),
             method: self.text(method),
-            params: self.span(params),
+            params: Self::span(params),
             name: self.text(name),
             uri: self.text(uri),
-            arguments: self.span(arguments),
-            progress_token: self.span(token),
-            own_progress_token: self.span(own_token),
-            request_id: self.span(request_id),
+            arguments: Self::span(arguments),
+            progress_token: Self::span(token),
+            own_progress_token: Self::span(own_token),
+            request_id: Self::span(request_id),
             cursor: self.text(cursor),
             level: self.text(level),
             initialize_version: self.text(version),
-            capabilities: self.span(capabilities),
-            meta: self.span(meta),
-            meta_version: self.span(meta_version),
-            meta_client_info: self.span(client_info),
-            meta_capabilities: self.span(client_capabilities),
+            capabilities: Self::span(capabilities),
+            meta: Self::span(meta),
+            meta_version: Self::span(meta_version),
+            meta_client_info: Self::span(client_info),
+            meta_capabilities: Self::span(client_capabilities),
             meta_log_level: self.text(log_level),
-            result: self.span(result),
-            error: self.span(error),
+            result: Self::span(result),
+            error: Self::span(error),
         });
         Message {
             bytes,
@@ -455,19 +473,20 @@ fn invalid(message: &str) -> Refusal {
 fn refuse(fault: FieldFault) -> Refusal {
     match fault {
         FieldFault::Syntax(why) => Refusal::bad(PARSE_ERROR, format!("the body is not valid JSON: {why}")),
+        FieldFault::TooDeep => invalid("the message is nested too deeply"),
         FieldFault::Ambiguous(name) => invalid(&format!("\"{name}\" is given more than once or in another spelling")),
     }
 }
 
 fn not_an_object(text: &str) -> Refusal {
-    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        Ok(_) => invalid("the body is not a JSON object"),
-        Err(error) => Refusal::bad(PARSE_ERROR, format!("the body is not valid JSON: {error}")),
+    match scan::check(text) {
+        Ok(()) => invalid("the body is not a JSON object"),
+        Err(fault) => refuse(fault.into()),
     }
 }
 
-fn check_id(kind: Kind, id: Option<&RawValue>) -> Result<(), Refusal> {
-    match (kind, id.map(RawValue::get)) {
+fn check_id(kind: Kind, id: Option<&str>) -> Result<(), Refusal> {
+    match (kind, id) {
         (Kind::Notification, None) | (Kind::Response, None | Some("null")) => Ok(()),
         (_, Some(id)) if is_id(id) => Ok(()),
         (_, _) => Err(invalid("id must be a string or an integer")),
@@ -481,40 +500,6 @@ fn is_id(raw: &str) -> bool {
             [b'"', ..] => true,
             [b'-', digits @ ..] | digits => !digits.is_empty() && digits.iter().all(u8::is_ascii_digit),
         }
-}
-
-/// Whether brackets nest deeper than allowed. Runs before parsing and knows only strings and brackets, which is enough:
-/// what is not JSON is refused afterwards.
-fn too_deep(json: &[u8]) -> bool {
-    let mut depth = 0usize;
-    let mut at = 0;
-    while at < json.len() {
-        match json[at] {
-            b'{' | b'[' => {
-                depth += 1;
-                if depth > limits::DEPTH_MAX {
-                    return true;
-                }
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => at = end_of_string(json, at + 1),
-            _ => {}
-        }
-        at += 1;
-    }
-    false
-}
-
-/// The index of the quote that ends the string whose text begins at `at`, or the end of the bytes.
-fn end_of_string(json: &[u8], mut at: usize) -> usize {
-    while let Some(found) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
-        at += found;
-        if json[at] == b'"' {
-            return at;
-        }
-        at += 2;
-    }
-    json.len()
 }
 
 #[cfg(test)]

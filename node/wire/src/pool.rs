@@ -2,7 +2,7 @@
 //!
 //! A pooled client usually gives every connection a task of its own. A call then goes from its task to that one, often on another
 //! thread, and back. Here whoever waits for the answer reads and writes the connection: nothing is handed over, and an answer
-//! that nobody wants any more ends its connection by being dropped.
+//! that nobody wants any more ends its connection by being dropped. For the same reason every thread keeps its own.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use rustls::ClientConfig;
+use thread_local::ThreadLocal;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
@@ -82,7 +83,8 @@ pub(crate) struct Pool(Arc<Shared>);
 
 struct Shared {
     connector: Connector,
-    idle: Mutex<Idle>,
+    /// Of each thread its own: a connection is woken by the runtime in which it was made, and threads may have one each.
+    idle: ThreadLocal<Arc<Mutex<Idle>>>,
 }
 
 #[derive(Default)]
@@ -105,7 +107,7 @@ struct Link {
     alarm: Pin<Box<Sleep>>,
     /// Where it goes when it is idle.
     origin: Origin,
-    home: Weak<Shared>,
+    home: Weak<Mutex<Idle>>,
 }
 
 /// Why there is no head of an answer.
@@ -119,7 +121,7 @@ impl Pool {
     pub(crate) fn new(tls: Arc<ClientConfig>) -> Pool {
         Pool(Arc::new(Shared {
             connector: Connector::new(tls),
-            idle: Mutex::default(),
+            idle: ThreadLocal::new(),
         }))
     }
 
@@ -157,10 +159,10 @@ impl Pool {
         }
     }
 
-    /// The connection to this target that was used last, if it still stands.
+    /// The connection of this thread to this target that was used last, if it still stands.
     async fn kept(&self, target: &Target) -> Option<Link> {
         loop {
-            let (mut link, _) = self.0.idle().by_origin.get_mut(&target.origin)?.pop_back()?;
+            let (mut link, _) = locked(self.idle()).by_origin.get_mut(&target.origin)?.pop_back()?;
             // What the server has closed says so when it is read.
             poll_fn(|cx| {
                 link.drive(cx);
@@ -171,6 +173,11 @@ impl Pool {
                 return Some(link);
             }
         }
+    }
+
+    /// What this thread keeps.
+    fn idle(&self) -> &Arc<Mutex<Idle>> {
+        self.0.idle.get_or_default()
     }
 
     async fn connect(&self, target: &Target) -> Result<Link, SendFailed> {
@@ -184,7 +191,7 @@ impl Pool {
             closed: false,
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
             origin: target.origin.clone(),
-            home: Arc::downgrade(&self.0),
+            home: Arc::downgrade(self.idle()),
         })
     }
 }
@@ -193,48 +200,46 @@ impl Pool {
 const IDLE_TICKS: u64 = 4;
 const TICK: Duration = Duration::from_millis(limits::POOL_IDLE_MS / IDLE_TICKS);
 
-impl Shared {
-    fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn locked(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
+impl Idle {
     /// Keeps a connection for the next request. Says whether nobody closes yet what is idle for too long.
-    fn keep(&self, link: Link) -> bool {
-        let mut idle = self.idle();
-        let now = idle.tick;
-        match idle.by_origin.get_mut(&link.origin) {
+    fn keep(&mut self, link: Link) -> bool {
+        let now = self.tick;
+        match self.by_origin.get_mut(&link.origin) {
             Some(links) if links.len() >= limits::POOL_IDLE_MAX => return false,
             Some(links) => links.push_back((link, now)),
             None => {
-                idle.by_origin
+                self.by_origin
                     .insert(link.origin.clone(), VecDeque::from([(link, now)]));
             }
         }
-        !std::mem::replace(&mut idle.watched, true)
+        !std::mem::replace(&mut self.watched, true)
     }
 
     /// Closes what was idle for too long. Says whether anything is left.
-    fn close_idle(&self) -> bool {
-        let mut idle = self.idle();
-        idle.tick += 1;
-        let now = idle.tick;
-        idle.by_origin.retain(|_, links| {
+    fn close_old(&mut self) -> bool {
+        self.tick += 1;
+        let now = self.tick;
+        self.by_origin.retain(|_, links| {
             // The oldest stands first.
             while links.front().is_some_and(|(_, since)| now - *since >= IDLE_TICKS) {
                 links.pop_front();
             }
             !links.is_empty()
         });
-        idle.watched = !idle.by_origin.is_empty();
-        idle.watched
+        self.watched = !self.by_origin.is_empty();
+        self.watched
     }
 }
 
-async fn close_idle(pool: Weak<Shared>) {
+async fn close_idle(idle: Weak<Mutex<Idle>>) {
     loop {
         tokio::time::sleep(TICK).await;
-        match pool.upgrade() {
-            Some(pool) if pool.close_idle() => {}
+        match idle.upgrade() {
+            Some(idle) if locked(&idle).close_old() => {}
             Some(_) | None => return,
         }
     }
@@ -268,12 +273,12 @@ impl Link {
         let Some(home) = self.home.upgrade().filter(|_| !self.closed) else {
             return;
         };
-        if !home.keep(self) {
+        if !locked(&home).keep(self) {
             return;
         }
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(close_idle(Arc::downgrade(&home)))),
-            Err(_) => home.idle().watched = false,
+            Err(_) => locked(&home).watched = false,
         }
     }
 }
@@ -479,7 +484,7 @@ mod tests {
         for answer in [one, other] {
             assert_eq!(answer.unwrap().into_body().collect().await.unwrap().to_bytes(), "ok");
         }
-        assert_eq!(pool.0.idle().by_origin[&target.origin].len(), 2);
+        assert_eq!(locked(pool.idle()).by_origin[&target.origin].len(), 2);
     }
 
     #[tokio::test]
@@ -490,9 +495,7 @@ mod tests {
             assert_eq!(ask_and_read(&pool, &target).await, "ok");
             assert_eq!(connections.load(Ordering::SeqCst), round);
             // Where the end of the connection came with the answer, it is not kept at all. Otherwise it is on its way.
-            let kept = pool
-                .0
-                .idle()
+            let kept = locked(pool.idle())
                 .by_origin
                 .get_mut(&target.origin)
                 .and_then(VecDeque::pop_back);
@@ -511,7 +514,7 @@ mod tests {
         let (target, connections) = server(&[HALF, SHORT]).await;
         let pool = pool();
         drop(ask(&pool, &target).await.unwrap());
-        assert!(pool.0.idle().by_origin.is_empty());
+        assert!(locked(pool.idle()).by_origin.is_empty());
         let answer = ask(&pool, &target).await.unwrap();
         assert_eq!(connections.load(Ordering::SeqCst), 2);
         assert!(answer.status().is_success());
@@ -523,7 +526,7 @@ mod tests {
         let pool = pool();
         let answer = ask(&pool, &target).await.unwrap();
         assert!(answer.into_body().collect().await.is_err());
-        assert!(pool.0.idle().by_origin.is_empty());
+        assert!(locked(pool.idle()).by_origin.is_empty());
     }
 
     #[tokio::test]
@@ -540,10 +543,10 @@ mod tests {
         let (target, _) = server(&[SHORT, SHORT]).await;
         let pool = pool();
         assert_eq!(ask_and_read(&pool, &target).await, "ok");
-        assert!(pool.0.idle().watched);
+        assert!(locked(pool.idle()).watched);
         tokio::time::sleep(TICK * 6).await;
-        assert!(pool.0.idle().by_origin.is_empty());
-        assert!(!pool.0.idle().watched);
+        assert!(locked(pool.idle()).by_origin.is_empty());
+        assert!(!locked(pool.idle()).watched);
     }
 
     #[tokio::test(start_paused = true)]

@@ -232,7 +232,7 @@ fn modernise(response: &Message, hints: bool, edits: &mut Edits<'_>) {
             return;
         };
         // An interim result is not cacheable and carries no hints.
-        let hints = hints && result_type.is_none_or(|kind| kind.get() == "\"complete\"");
+        let hints = hints && result_type.is_none_or(|kind| kind == "\"complete\"");
         let mut members = String::new();
         for (missing, member) in [
             (result_type.is_none(), r#""resultType":"complete","#),
@@ -250,7 +250,7 @@ fn modernise(response: &Message, hints: bool, edits: &mut Edits<'_>) {
     }
     if let (Some(error), Some(at)) = (response.error(), response.error_span()) {
         let code = read_fields(error, &["code"]).ok().and_then(|[code]| code);
-        if let Some(code) = code.map(RawValue::get).filter(|code| *code == "-32002") {
+        if let Some(code) = code.filter(|code| *code == "-32002") {
             let offset = at.start + (code.as_ptr() as usize - error.as_ptr() as usize);
             edits.replace(offset..offset + code.len(), &b"-32602"[..]);
         }

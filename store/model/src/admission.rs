@@ -1,5 +1,7 @@
 //! Who is let in at the gateway, and to what: the decision itself, on facts that a replica holds in memory.
 
+use std::cell::OnceCell;
+
 use crate::rbac::{Grants, Resource, Verb};
 
 /// Why a request is not let in. The caller reads little of it; the audit reads all.
@@ -59,8 +61,10 @@ pub enum Access {
 /// What a token with the bindings `own`, whose owner holds `owner`, may do with `item` of `server`. The owner's rights limit
 /// and never grant, so demoting the owner demotes the token.
 pub fn access(own: &Grants, owner: &Grants, kind: Resource, server: &str, item: &str) -> Access {
-    let name = format!("{server}/{item}");
-    let both = |verb| own.allow(verb, kind, &name) && owner.allow(verb, kind, &name);
+    // Few bindings name single items, so that the name is seldom needed: asked for every call, it is made when it is.
+    let made = OnceCell::new();
+    let name = || -> &str { made.get_or_init(|| format!("{server}/{item}")) };
+    let both = |verb| own.allow_named(verb, kind, &name) && owner.allow_named(verb, kind, &name);
     if both(Verb::Use) {
         return Access::Usable;
     }

@@ -70,6 +70,10 @@ impl Reading {
 pub trait Clock: Send + Sync {
     /// A fresh look at the two lease clocks. Never cached.
     fn reading(&self) -> Reading;
+    /// The first of the two alone, ns: for how long something took, where nothing is decided by it.
+    fn boot_ns(&self) -> u64 {
+        self.reading().boot_ns
+    }
     /// Wall time in milliseconds since 1970-01-01 UTC: for expiry and for people, never for leases.
     fn wall_ms(&self) -> u64;
 }

@@ -33,6 +33,16 @@ impl Id {
     }
 }
 
+impl Id {
+    /// Bytes of the text.
+    pub const TEXT_BYTES: usize = 36;
+
+    /// The text, written into `room`: what [`fmt::Display`] writes, for who writes it often.
+    pub fn encode(self, room: &mut [u8; Id::TEXT_BYTES]) -> &str {
+        uuid::Uuid::from_u128(self.0).as_hyphenated().encode_lower(room)
+    }
+}
+
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         uuid::Uuid::from_u128(self.0).as_hyphenated().fmt(f)

@@ -1,7 +1,7 @@
 //! The members of a record as JSON text. Written by hand, because there are two records for every call and most of what stands in
 //! them needs no thought: what does is given to the library.
 
-use std::fmt::{Display, Write as _};
+use mcp_model::ids::Id;
 
 use super::chain::hex;
 
@@ -29,10 +29,8 @@ impl<'a> Line<'a> {
     /// A text, whatever is in it.
     pub(super) fn text(&mut self, name: &'static str, text: &str) {
         self.name(name);
-        if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
-            self.0.push('"');
-            self.0.push_str(text);
-            self.0.push('"');
+        if is_plain(text) {
+            self.quoted(text);
         } else {
             self.0.push_str(&serde_json::Value::from(text).to_string());
         }
@@ -41,30 +39,42 @@ impl<'a> Line<'a> {
     /// A number, if there is one.
     pub(super) fn number(&mut self, name: &'static str, number: Option<u64>) {
         if let Some(number) = number {
-            self.shown_bare(name, number);
+            self.name(name);
+            self.0.push_str(itoa::Buffer::new().format(number));
         }
+    }
+
+    /// Microseconds as milliseconds with three decimals.
+    pub(super) fn ms_of_us(&mut self, name: &'static str, us: u64) {
+        self.number(name, Some(us / 1_000));
+        self.0.push('.');
+        // What was added is below 2,000: the first digit goes.
+        self.0.push_str(&itoa::Buffer::new().format(us % 1_000 + 1_000)[1..]);
+    }
+
+    /// An id, which needs no escape.
+    pub(super) fn id(&mut self, name: &'static str, id: Id) {
+        self.name(name);
+        self.quoted(id.encode(&mut [0; Id::TEXT_BYTES]));
+    }
+
+    fn quoted(&mut self, text: &str) {
+        self.0.push('"');
+        self.0.push_str(text);
+        self.0.push('"');
     }
 
     /// A hash, in hexadecimal digits.
     pub(super) fn hex(&mut self, name: &'static str, hash: &[u8; 32]) {
         self.name(name);
-        self.0.push('"');
-        self.0.push_str(std::str::from_utf8(&hex(hash)).unwrap_or_default());
-        self.0.push('"');
+        self.quoted(std::str::from_utf8(&hex(hash)).unwrap_or_default());
     }
+}
 
-    /// As people write it, which needs no escape.
-    pub(super) fn shown(&mut self, name: &'static str, what: impl Display) {
-        self.name(name);
-        // Into a string: nothing can go wrong.
-        write!(self.0, "\"{what}\"").unwrap_or_default();
-    }
-
-    /// The same without quotes: a number.
-    pub(super) fn shown_bare(&mut self, name: &'static str, what: impl Display) {
-        self.name(name);
-        write!(self.0, "{what}").unwrap_or_default();
-    }
+/// Whether a text is what JSON writes for it. Told without leaving early, which lets many bytes be looked at together.
+fn is_plain(text: &str) -> bool {
+    let odd = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
+    !text.as_bytes().iter().fold(false, |any, byte| any | odd(byte))
 }
 
 #[cfg(test)]
@@ -89,14 +99,16 @@ mod tests {
             line.number("number", Some(u64::MAX));
             line.number("none", None);
             line.hex("hash", &[0xab; 32]);
-            line.shown_bare("ms", format_args!("{}.{:03}", 12, 5));
+            line.ms_of_us("ms", 12_005);
+            line.id("id", Id::v7(1, [7; 10]));
             json.push('}');
             let read: serde_json::Value = serde_json::from_str(&json).unwrap();
             assert_eq!(read["text"], text, "{json}");
             assert_eq!(read["number"], u64::MAX);
             assert_eq!(read["hash"], "ab".repeat(32));
             assert_eq!(read["ms"], 12.005);
-            assert_eq!(read.as_object().unwrap().len(), 5);
+            assert_eq!(read["id"], Id::v7(1, [7; 10]).to_string());
+            assert_eq!(read.as_object().unwrap().len(), 6);
         }
     }
 }

@@ -68,7 +68,7 @@ impl Members for Record<'_> {
         line.text("kind", self.kind);
         line.number("start", self.start);
         if let Some(id) = self.session_id {
-            line.shown("sessionId", id);
+            line.id("sessionId", id);
         }
         for (name, text) in [
             ("requestId", self.request_id),
@@ -91,7 +91,7 @@ impl Members for Record<'_> {
             line.text("reason", reason);
         }
         if let Some(us) = self.duration_us {
-            line.shown_bare("durationMs", format_args!("{}.{:03}", us / 1_000, us % 1_000));
+            line.ms_of_us("durationMs", us);
         }
         line.number("bytes", self.bytes);
     }
@@ -289,8 +289,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let now = self.audit.clock.reading();
-        let took_us = now.raw_ns.saturating_sub(self.began.raw_ns) / 1_000;
+        let now_ns = self.audit.clock.boot_ns();
+        let took_us = now_ns.saturating_sub(self.began.boot_ns) / 1_000;
         self.audit.metrics.took(took_us);
         let record = Record {
             kind: "end",

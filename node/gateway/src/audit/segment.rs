@@ -242,9 +242,12 @@ impl Line {
     fn push(&mut self, time_ms: u64, node: &str, members: &[u8]) -> Result<u64, AuditError> {
         self.refuse_failed()?;
         let (begin, seq) = (self.waiting.len(), self.seq);
-        // Into a vector: nothing can go wrong.
-        write!(self.waiting, "{{\"time\":{time_ms}{node}{seq}")
-            .map_err(|error| AuditError::Failed(error.to_string()))?;
+        self.waiting.extend_from_slice(b"{\"time\":");
+        self.waiting
+            .extend_from_slice(itoa::Buffer::new().format(time_ms).as_bytes());
+        self.waiting.extend_from_slice(node.as_bytes());
+        self.waiting
+            .extend_from_slice(itoa::Buffer::new().format(seq).as_bytes());
         self.waiting.extend_from_slice(members);
         self.chain = chained(&self.chain, &self.waiting[begin..]);
         self.waiting.extend_from_slice(CHAIN.as_bytes());

@@ -80,10 +80,10 @@ async fn one(
             .ok_or_else(|| UpstreamError::after(Cause::TooMuch(limits::LISTS_BYTES_MAX)))?;
         let rubbish = |why: String| UpstreamError::after(Cause::Rubbish(format!("{method}: {why}")));
         let [page, cursor] = read_fields(result, names).map_err(|fault| rubbish(format!("{fault:?}")))?;
-        let page = page.map_or("null", RawValue::get);
+        let page = page.unwrap_or("null");
         let page: Vec<Box<RawValue>> = serde_json::from_str(page).map_err(|error| rubbish(error.to_string()))?;
         entries.extend(page);
-        match cursor.map(RawValue::get) {
+        match cursor {
             Some(cursor) if cursor.starts_with('"') => params = format!(r#"{{"cursor":{cursor}}}"#),
             Some(_) | None => return Ok(joined(&entries)),
         }

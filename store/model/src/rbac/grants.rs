@@ -34,6 +34,11 @@ impl Grants {
 
     /// Whether `verb` is granted on this one `name` of `resource`.
     pub fn allow(&self, verb: Verb, resource: Resource, name: &str) -> bool {
+        self.allow_named(verb, resource, &|| name)
+    }
+
+    /// The same for a name that is made only if a binding asks for it.
+    pub(crate) fn allow_named<'n>(&self, verb: Verb, resource: Resource, name: &impl Fn() -> &'n str) -> bool {
         self.bindings.iter().any(|b| binding_allows(b, verb, resource, name))
     }
 
@@ -79,7 +84,7 @@ fn covers_all(name: Option<&Pattern>) -> bool {
     name.is_none_or(Pattern::covers_all)
 }
 
-fn binding_allows(binding: &RoleBinding, verb: Verb, resource: Resource, name: &str) -> bool {
+fn binding_allows<'n>(binding: &RoleBinding, verb: Verb, resource: Resource, name: &impl Fn() -> &'n str) -> bool {
     let RoleBinding::On {
         role,
         resource: on,
@@ -91,12 +96,14 @@ fn binding_allows(binding: &RoleBinding, verb: Verb, resource: Resource, name: &
     if !role.verbs().contains(&verb) {
         return false;
     }
-    let matches = |name: &str| pattern.as_ref().is_none_or(|p| p.matches(name));
-    if (*on == resource || *on == Resource::Any) && matches(name) {
+    let matches = |part: fn(&str) -> &str| pattern.as_ref().is_none_or(|p| p.matches(part(name())));
+    if (*on == resource || *on == Resource::Any) && matches(|name| name) {
         return true;
     }
     // What is granted on a server holds for what the server offers.
-    let server = name.split_once('/').map_or(name, |(server, _)| server);
+    fn server(name: &str) -> &str {
+        name.split_once('/').map_or(name, |(server, _)| server)
+    }
     matches!(on, Resource::Servers | Resource::Any) && of_a_server(resource, verb) && matches(server)
 }
 
