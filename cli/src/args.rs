@@ -30,7 +30,7 @@ pub(crate) use create::{
     CreateToken, CreateUser,
 };
 pub(crate) use mcp::{CallArgs, CallOutput, GatewayArgs, Mcp, StdioArgs};
-pub(crate) use objects::{DescribeArgs, EditArgs, ExplainArgs, GetArgs, RemoveArgs, RotateArgs, WaitArgs};
+pub(crate) use objects::{ApproveArgs, DescribeArgs, EditArgs, ExplainArgs, GetArgs, RemoveArgs, RotateArgs, WaitArgs};
 pub(crate) use test::{Report, Test, TestMcpArgs};
 
 #[derive(Parser)]
@@ -191,6 +191,11 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  \
         TOK=$(mcpctl rotate mcptoken ci -p demo)\n  mcpctl rotate secret git --key token --from-file token.txt")]
     Rotate(RotateArgs),
+    /// Let in what has changed on a server whose tools are pinned
+    #[command(after_help = "Examples:\n  \
+        mcpctl describe tool wiki/search && mcpctl approve tool wiki/search\n  mcpctl approve tool wiki/search --digest 5f3c...\n  \
+        mcpctl approve server wiki")]
+    Approve(ApproveArgs),
     /// Say what the fields of a kind mean
     #[command(after_help = "Examples:\n  mcpctl explain project\n  mcpctl explain rbac.roleBindings.role")]
     Explain(ExplainArgs),

@@ -126,7 +126,9 @@ fn live(kind: Kind) -> Vec<CompletionCandidate> {
 async fn ask(kind: Kind) -> Result<Vec<String>, Failure> {
     let (global, project) = said();
     let api = Api::of(&global)?;
-    let mut path = format!("{}?limit={NAMES_MAX}", kind.plural());
+    // Tools are found by their servers.
+    let of = if kind == Kind::Tools { Kind::Servers } else { kind };
+    let mut path = format!("{}?limit={NAMES_MAX}", of.plural());
     if let (Kind::McpTokens, Some(project)) = (kind, &project) {
         path.push_str(&format!("&project={}&status=active", encoded(project)));
     }

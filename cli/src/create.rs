@@ -131,6 +131,7 @@ async fn project(global: &Global, args: &CreateProject) -> Result<Exit, Failure>
         proxy_model: args.proxy_model.clone(),
         tool_naming: args.tool_naming.clone(),
         instructions: args.instructions.clone(),
+        limits: None,
     };
     let otherwise = if args.force {
         Otherwise::Send(Method::PATCH, &change)

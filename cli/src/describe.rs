@@ -15,7 +15,7 @@ use crate::args::{DescribeArgs, Global};
 use crate::failure::{Exit, Failure};
 use crate::kinds::Kind;
 use crate::show::{self, Object, printable};
-use crate::{clock, get};
+use crate::{clock, get, tools};
 
 /// Longest part of a tool's description that is shown, in characters.
 const DESCRIPTION_CHARS: usize = 72;
@@ -44,6 +44,7 @@ pub(crate) async fn describe(global: &Global, args: &DescribeArgs) -> Result<Exi
             let tools = server_tools(&api, &server.spec.name).await?;
             print(&server, tools);
         }
+        Kind::Tools => tools::describe(&api, name).await?,
         Kind::Nodes => print(&get::one::<NodeBody>(&api, name).await?, Vec::new()),
         Kind::Rbac => print(&get::one::<RbacBody>(&api, name).await?, Vec::new()),
         Kind::Users => print(&get::one::<UserBody>(&api, name).await?, Vec::new()),
@@ -91,10 +92,26 @@ async fn server_tools(api: &Api, name: &str) -> Result<Vec<(&'static str, String
             .iter()
             .map(|(name, description)| (name.as_deref().unwrap_or("?"), description.as_deref())),
     );
+    let held: Vec<&str> = tools
+        .watched
+        .iter()
+        .filter(|w| w.held)
+        .map(|w| w.name.as_str())
+        .collect();
+    let history = tools::history(tools.changes.iter());
     Ok(vec![
         ("Health", health),
         ("Fetched", tools.fetched_at.unwrap_or_else(|| "never".to_owned())),
         ("Tools", list),
+        (
+            "Held back",
+            if held.is_empty() {
+                "none".to_owned()
+            } else {
+                held.join("\n")
+            },
+        ),
+        ("History", history),
     ])
 }
 

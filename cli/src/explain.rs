@@ -4,7 +4,7 @@ use mcp_api::groups::GroupSpec;
 use mcp_api::nodes::NodeBody;
 use mcp_api::projects::ProjectSpecBody;
 use mcp_api::rbac::RbacSpec;
-use mcp_api::servers::ServerSpecBody;
+use mcp_api::servers::{ServerSpecBody, WatchedTool};
 use mcp_api::serviceaccounts::ServiceAccountSpec;
 use mcp_api::sessions::SessionBody;
 use mcp_api::tokens::NewMcpToken;
@@ -48,6 +48,7 @@ impl Known {
             Kind::ServiceAccounts => Known::of::<ServiceAccountSpec>(),
             Kind::Secrets => Known::of::<SecretFile>(),
             Kind::Nodes => Known::of::<NodeBody>(),
+            Kind::Tools => Known::of::<WatchedTool>(),
             Kind::Sessions => Known::of::<SessionBody>(),
         }
     }

@@ -12,12 +12,12 @@ use mcp_api::sessions::SessionBody;
 use mcp_api::tokens::McpTokenBody;
 use mcp_api::users::UserBody;
 
-use crate::all;
 use crate::api::{Api, encoded};
 use crate::args::{GetArgs, Global, ProjectArg};
 use crate::failure::{Exit, Failure};
 use crate::kinds::{Kind, Target};
 use crate::show::{self, Object};
+use crate::{all, tools};
 
 pub(crate) async fn get(global: &Global, args: &GetArgs) -> Result<Exit, Failure> {
     if args.kind == all::ALL && args.names.is_empty() {
@@ -29,6 +29,7 @@ pub(crate) async fn get(global: &Global, args: &GetArgs) -> Result<Exit, Failure
         Kind::McpTokens => tokens(global, args, &api, &target).await,
         Kind::Projects => named::<ProjectBody>(args, &api, &target).await,
         Kind::Servers => named::<ServerBody>(args, &api, &target).await,
+        Kind::Tools => tools::list(global, args, &target.names).await,
         Kind::Nodes => named::<NodeBody>(args, &api, &target).await,
         Kind::Rbac => named::<RbacBody>(args, &api, &target).await,
         Kind::Users => named::<UserBody>(args, &api, &target).await,

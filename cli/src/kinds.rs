@@ -7,6 +7,7 @@ use std::str::FromStr;
 pub(crate) enum Kind {
     Projects,
     Servers,
+    Tools,
     McpTokens,
     Nodes,
     Rbac,
@@ -30,9 +31,18 @@ pub(crate) struct About {
 const ALL: &[&str] = &["get", "describe", "create", "apply", "diff", "edit", "wait", "delete"];
 
 /// All kinds, in the order in which they are listed.
-pub(crate) static KINDS: [About; 10] = [
+pub(crate) static KINDS: [About; 11] = [
     about(Kind::Projects, "projects", "project", &["proj"], ALL),
-    about(Kind::Servers, "servers", "server", &["srv"], ALL),
+    about(
+        Kind::Servers,
+        "servers",
+        "server",
+        &["srv"],
+        &[
+            "get", "describe", "create", "apply", "diff", "edit", "wait", "delete", "approve",
+        ],
+    ),
+    about(Kind::Tools, "tools", "tool", &[], &["get", "describe", "approve"]),
     about(
         Kind::McpTokens,
         "mcptokens",

@@ -37,6 +37,7 @@ mod rotate;
 mod settings;
 mod show;
 mod test_mcp;
+mod tools;
 mod version;
 mod wait;
 
@@ -90,6 +91,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Delete(args) => remove::delete(global, args).await,
         Command::Revoke(args) => remove::revoke(global, args).await,
         Command::Rotate(args) => rotate::rotate(global, args).await,
+        Command::Approve(args) => tools::approve(global, args).await,
         Command::Explain(args) => explain::explain(args),
         Command::ApiResources(args) => explain::api_resources(args),
         Command::Mcp(Mcp::Stdio(args)) => mcp::stdio::stdio(global, args).await,

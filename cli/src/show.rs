@@ -166,7 +166,8 @@ pub(crate) fn pairs(pairs: &[(&str, String)]) {
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Failure::new("cannot print JSON", e.to_string()).next("run it with -o table"))?;
-    out::line(&text);
+    // What came from servers and users must not steer the terminal.
+    out::line(&mcp_api::visible_json(&text));
     Ok(())
 }
 
@@ -201,9 +202,9 @@ pub(crate) fn table<T: Object>(objects: &[T], wide: bool) {
     rows(&headings, &objects.iter().map(cells).collect::<Vec<_>>());
 }
 
-/// A text on one line without control characters.
+/// A text on one line without anything that steers the terminal or hides in it.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    mcp_api::visible(text)
 }
 
 pub(crate) fn yaml_of<T: Object>(object: &T) -> Result<String, Failure> {

@@ -41,6 +41,18 @@ pub(crate) struct Config {
     pub(crate) disk: DiskLimits,
     /// How much of the raft log is kept.
     pub(crate) log: LogLimits,
+    /// Where MCP servers over HTTP may be.
+    pub(crate) upstreams: UpstreamAddresses,
+}
+
+/// Which addresses MCP servers over HTTP may have. Too wide is dangerous: whoever may write a server reaches with it whatever this
+/// machine reaches. Link-local addresses and the metadata services of clouds are refused whatever stands here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct UpstreamAddresses {
+    /// Whether private addresses are allowed, loopback among them.
+    pub(crate) allow_private: bool,
+    /// Private networks that are allowed all the same.
+    pub(crate) allowed_networks: Vec<IpNet>,
 }
 
 /// How much of the raft log is kept.
@@ -254,6 +266,7 @@ impl Config {
         let timers = timers(&mut layers);
         let disk = disk(&mut layers);
         let log = log(&mut layers);
+        let upstreams = upstreams(&mut layers);
         layers.refuse()?;
         Ok(Config {
             name: name.expect("a missing name is a fault"),
@@ -264,6 +277,7 @@ impl Config {
             timers,
             disk,
             log,
+            upstreams,
         })
     }
 }
@@ -350,6 +364,17 @@ fn log(layers: &mut Layers) -> LogLimits {
             .number("log.snapshot_entries", entries.clone())
             .unwrap_or(usual.snapshot_entries),
         kept_entries: layers.number("log.kept_entries", entries).unwrap_or(usual.kept_entries),
+    }
+}
+
+fn upstreams(layers: &mut Layers) -> UpstreamAddresses {
+    UpstreamAddresses {
+        allow_private: layers.truth("upstreams.allow_private").unwrap_or(false),
+        allowed_networks: layers.list(
+            "upstreams.allowed_networks",
+            "IP addresses or networks such as 10.1.0.0/16",
+            network,
+        ),
     }
 }
 

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_gateway::cluster::{Cluster, PortFuture, Unavailable};
+use mcp_gateway::cluster::{Cluster, PortFuture, Report, Unavailable};
 use mcp_model::clock::Clock;
 use mcp_model::command::{Actor, Command, Envelope};
 use mcp_model::ids::{CommandId, Id, NodeId};
-use mcp_model::records::ToolList;
 use mcp_raft::{Likeness, Node, Standing, WaitFor, WriteFailed};
 use mcpd::{ClusterStatus, MemberRole, Pending, Writer};
 use tokio::sync::Semaphore;
@@ -61,8 +60,9 @@ impl Cluster for GatewayPort {
         })
     }
 
-    fn publish_tools(&self, list: ToolList) -> PortFuture<'_, Result<(), Unavailable>> {
-        Box::pin(self.write(Command::PublishTools { list }))
+    fn report_tools(&self, report: Report) -> PortFuture<'_, Result<(), Unavailable>> {
+        let Report { list, node, prints } = report;
+        Box::pin(self.write(Command::ReportTools { list, node, prints }))
     }
 
     fn record_token_use(&self, uses: Vec<(Id, u64)>) -> PortFuture<'_, Result<(), Unavailable>> {
@@ -71,6 +71,12 @@ impl Cluster for GatewayPort {
 
     fn is_prober(&self) -> bool {
         self.node.leads()
+    }
+
+    /// A node that was not asked yet is given the benefit of the doubt, as long as it is a member.
+    fn answers(&self, node: NodeId) -> bool {
+        let is_member = || self.node.status().members.iter().any(|member| member.id == node);
+        self.node.is_reachable(node).unwrap_or_else(is_member)
     }
 }
 

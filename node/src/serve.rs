@@ -12,6 +12,7 @@ use mcp_model::ids::NodeId;
 use mcp_raft::{Member, Node, NodeOptions, PeerTls, Strangers};
 use mcp_store::Replica;
 use mcp_store::seal::Seal;
+use mcp_wire::reach::Reach;
 use mcpd::hosts::AllowedHosts;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -299,6 +300,10 @@ fn open_gateway(
         allowed_origins: config.gateway.allowed_origins.clone(),
         child_command: child_command(program),
         tls: mcp_wire::tls::client_config(&[]),
+        reach: Reach::checked(
+            config.upstreams.allow_private,
+            config.upstreams.allowed_networks.clone(),
+        ),
         limits: Default::default(),
     };
     let port = Arc::new(GatewayPort::new(Arc::clone(node), Arc::clone(clock)));

@@ -8,10 +8,10 @@ use crate::complete;
 
 #[derive(Args)]
 pub(crate) struct GetArgs {
-    /// projects, servers, mcptokens, users, groups, serviceaccounts, secrets, rbac, sessions, nodes; or KIND/NAME; or all
+    /// projects, servers, tools, mcptokens, users, groups, serviceaccounts, secrets, rbac, sessions, nodes; or KIND/NAME; or all
     #[arg(add = ArgValueCandidates::new(complete::kinds))]
     pub(crate) kind: String,
-    /// Names or ids; none: all
+    /// Names or ids; none: all. Of tools: servers, or SERVER/TOOL
     #[arg(add = ArgValueCompleter::new(complete::names))]
     pub(crate) names: Vec<String>,
     #[command(flatten)]
@@ -22,7 +22,7 @@ pub(crate) struct GetArgs {
 
 #[derive(Args)]
 pub(crate) struct DescribeArgs {
-    /// project, server, mcptoken, user, group, serviceaccount, secret, rbac, session, node; or KIND/NAME
+    /// project, server, tool, mcptoken, user, group, serviceaccount, secret, rbac, session, node; or KIND/NAME
     #[arg(add = ArgValueCandidates::new(complete::kinds))]
     pub(crate) kind: String,
     /// Name or id
@@ -118,6 +118,21 @@ pub(crate) struct RotateArgs {
     /// A secret: read the new value from this file instead of asking for it; - is standard input
     #[arg(long, value_name = "FILE", requires = "key")]
     pub(crate) from_file: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
+}
+
+#[derive(Args)]
+pub(crate) struct ApproveArgs {
+    /// tool, or server for all of its tools that wait; or KIND/NAME
+    #[arg(add = ArgValueCandidates::new(complete::kinds))]
+    pub(crate) kind: String,
+    /// SERVER/TOOL, or the server
+    #[arg(add = ArgValueCompleter::new(complete::names))]
+    pub(crate) names: Vec<String>,
+    /// What is approved, as describe shows it; without it what the tool is now
+    #[arg(long, value_name = "SHA256")]
+    pub(crate) digest: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArg,
 }

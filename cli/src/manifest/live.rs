@@ -127,7 +127,13 @@ fn references(manifest: &Manifest) -> Vec<(String, Kind, String)> {
             vec![("project".to_owned(), Kind::Projects, project)]
         }
         Kind::Servers => secrets(&manifest.spec),
-        Kind::Nodes | Kind::Rbac | Kind::Users | Kind::ServiceAccounts | Kind::Secrets | Kind::Sessions => Vec::new(),
+        Kind::Nodes
+        | Kind::Tools
+        | Kind::Rbac
+        | Kind::Users
+        | Kind::ServiceAccounts
+        | Kind::Secrets
+        | Kind::Sessions => Vec::new(),
     }
 }
 

@@ -95,7 +95,7 @@ fn fields_of(kind: Kind) -> &'static [&'static str] {
         Kind::Groups => GroupBody::FIELDS,
         Kind::ServiceAccounts => ServiceAccountBody::FIELDS,
         Kind::Secrets => SecretBody::FIELDS,
-        Kind::Nodes | Kind::Sessions => &[],
+        Kind::Nodes | Kind::Tools | Kind::Sessions => &[],
     }
 }
 
@@ -114,7 +114,7 @@ fn fields(kind: Kind, spec: Map<String, Value>, note: Note) -> Option<Value> {
         Kind::Groups => said(group(typed(spec, note)?, note)),
         Kind::ServiceAccounts => said(typed::<ServiceAccountSpec>(spec, note)?),
         Kind::Secrets => said(typed::<SecretFile>(spec, note)?),
-        Kind::Nodes | Kind::Sessions => None,
+        Kind::Nodes | Kind::Tools | Kind::Sessions => None,
     }
 }
 

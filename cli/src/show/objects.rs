@@ -20,6 +20,7 @@ impl Object for ProjectBody {
         "proxyModel",
         "toolNaming",
         "instructions",
+        "limits",
     ];
 
     fn name(&self) -> String {
@@ -48,6 +49,8 @@ impl Object for ProjectBody {
             ("Gated", self.gated.to_string()),
             ("Proxy model", self.proxy_model.clone().unwrap_or_default()),
             ("Instructions", self.instructions.clone().unwrap_or_default()),
+            ("Limits", limits(&self.limits)),
+            ("Conditions", or_none(conditions(self))),
             ("Created", by(&self.created_at, &self.created_by, now_ms)),
             ("Version", self.resource_version.clone()),
         ]
@@ -56,8 +59,8 @@ impl Object for ProjectBody {
 
 impl Object for ServerBody {
     const KIND: Kind = Kind::Servers;
-    const COLUMNS: &'static [&'static str] = &["NAME", "TRANSPORT", "TARGET", "DESCRIPTION"];
-    const WIDE: &'static [&'static str] = &["CREATED", "VERSION", "ID"];
+    const COLUMNS: &'static [&'static str] = &["NAME", "TRANSPORT", "HEALTH", "TOOLS", "AGE", "TARGET", "DESCRIPTION"];
+    const WIDE: &'static [&'static str] = &["ASKED BY", "CREATED", "VERSION", "ID"];
     const FIELDS: &'static [&'static str] = &[
         "description",
         "transport",
@@ -71,6 +74,7 @@ impl Object for ServerBody {
         "responseMs",
         "stateful",
         "pinTools",
+        "limits",
     ];
 
     fn name(&self) -> String {
@@ -81,8 +85,12 @@ impl Object for ServerBody {
         vec![
             self.spec.name.clone(),
             self.spec.transport.clone(),
+            self.status.health.clone(),
+            tools(self),
+            age(self.status.fetched_at.as_ref(), now_ms),
             target(self),
             self.spec.description.clone(),
+            self.status.node.clone().unwrap_or_else(|| "-".to_owned()),
             ago(&self.created_at, now_ms),
             self.resource_version.clone(),
             self.id.clone(),
@@ -109,6 +117,8 @@ impl Object for ServerBody {
             ("Response limit", format!("{} ms", self.spec.response_ms)),
             ("Stateful", self.spec.stateful.to_string()),
             ("Pinned tools", self.spec.pin_tools.to_string()),
+            ("Limits", limits(&self.spec.limits)),
+            ("Asked by", self.status.node.clone().unwrap_or_default()),
             ("Created", by(&self.created_at, &self.created_by, now_ms)),
             ("Version", self.resource_version.clone()),
         ]
@@ -219,4 +229,37 @@ fn target(server: &ServerBody) -> String {
         (None, Some(url)) => url.clone(),
         (None, None) => String::new(),
     }
+}
+
+/// How many tools a server lists; with those that wait for approval where there are any.
+fn tools(server: &ServerBody) -> String {
+    match (server.status.health.as_str(), server.status.held) {
+        ("unknown", _) => "-".to_owned(),
+        (_, 0) => server.status.tools.to_string(),
+        (_, held) => format!("{} ({held} held)", server.status.tools),
+    }
+}
+
+/// How old a list is.
+fn age(fetched_at: Option<&String>, now_ms: u64) -> String {
+    let ago = ago_or(fetched_at, now_ms, "-");
+    ago.strip_suffix(" ago").unwrap_or(&ago).to_owned()
+}
+
+/// Limits as people write them, a line each.
+fn limits(limits: &impl serde::Serialize) -> String {
+    let mut lines = Vec::new();
+    let value = serde_json::to_value(limits).unwrap_or_default();
+    for (name, value) in value.as_object().into_iter().flatten() {
+        match value.as_object() {
+            Some(parts) => lines.extend(parts.iter().map(|(part, value)| format!("{name}.{part} {value}"))),
+            None => lines.push(format!("{name} {value}")),
+        }
+    }
+    or_none(lines.join("\n"))
+}
+
+fn conditions(project: &ProjectBody) -> String {
+    let lines = project.conditions.iter().map(|c| format!("{}: {}", c.kind, c.message));
+    lines.collect::<Vec<_>>().join("\n")
 }

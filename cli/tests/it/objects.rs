@@ -22,9 +22,16 @@ fn a_project_is_made_shown_updated_and_deleted() {
 
     let said = world.run("get servers").done();
     let lines: Vec<&str> = said.out.lines().collect();
-    assert_eq!(lines[0], "NAME   TRANSPORT   TARGET                     DESCRIPTION");
-    assert_eq!(lines[1], "time   stdio       uvx mcp-server-time -v");
-    assert_eq!(lines[2], "wiki   http        https://wiki.example/mcp");
+    let heading = "NAME   TRANSPORT   HEALTH    TOOLS   AGE   TARGET                     DESCRIPTION";
+    assert_eq!(lines[0], heading);
+    assert_eq!(
+        lines[1],
+        "time   stdio       unknown   -       -     uvx mcp-server-time -v"
+    );
+    assert_eq!(
+        lines[2],
+        "wiki   http        unknown   -       -     https://wiki.example/mcp"
+    );
     let said = world.run("describe server/time").done();
     assert!(
         said.out.contains("Environment:     TZ=UTC\n") && said.out.contains("Health:          not asked yet\n"),

@@ -11,6 +11,7 @@ pub mod backup;
 pub mod cluster;
 pub mod groups;
 pub mod headers;
+pub mod limits;
 pub mod list;
 pub mod names;
 pub mod nodes;
@@ -30,8 +31,10 @@ pub mod write;
 
 mod time;
 mod told;
+mod visible;
 
 pub use list::List;
 pub use problem::Problem;
 pub use time::{parse_time, show_time};
 pub use told::told;
+pub use visible::{visible, visible_json};

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::limits::{ProjectLimitsBody, is_default};
+
 /// A project to make, or all that is written about one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -24,6 +26,9 @@ pub struct ProjectSpecBody {
     /// Told to clients that connect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
+    /// What its tokens may use.
+    #[serde(skip_serializing_if = "is_default")]
+    pub limits: ProjectLimitsBody,
 }
 
 impl Default for ProjectSpecBody {
@@ -36,6 +41,7 @@ impl Default for ProjectSpecBody {
             proxy_model: None,
             tool_naming: "prefixed".to_owned(),
             instructions: None,
+            limits: ProjectLimitsBody::default(),
         }
     }
 }
@@ -62,6 +68,9 @@ pub struct ProjectChange {
     /// Told to clients that connect. An empty text takes them away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
+    /// What its tokens may use: all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ProjectLimitsBody>,
 }
 
 /// A project.
@@ -86,12 +95,29 @@ pub struct ProjectBody {
     /// Told to clients that connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
+    /// What its tokens may use.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: ProjectLimitsBody,
+    /// What somebody should look at; none where all is well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<ConditionBody>,
     /// When it was made.
     pub created_at: String,
     /// By whom.
     pub created_by: String,
     /// Log index of its last change, as a decimal string.
     pub resource_version: String,
+}
+
+/// Something about a project that somebody should look at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConditionBody {
+    /// `NameCollision`, `ServerUnhealthy`, `ToolsHeld`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it is about, in a sentence.
+    pub message: String,
 }
 
 /// A tool as the clients of a project see it.
@@ -107,4 +133,7 @@ pub struct ProjectTool {
     /// As the server describes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Whether it is kept back until somebody approves it.
+    #[serde(default)]
+    pub held: bool,
 }

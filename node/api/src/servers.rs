@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::limits::{ServerLimitsBody, is_default};
+
 /// Longest wait for a connection when the caller does not say, ms.
 pub const CONNECT_MS_DEFAULT: u64 = 10_000;
 /// Longest silence while an answer is awaited when the caller does not say, ms.
@@ -48,6 +50,9 @@ pub struct ServerSpecBody {
     pub stateful: bool,
     /// Changed tools wait for approval.
     pub pin_tools: bool,
+    /// How it is spared, and how long it is waited for.
+    #[serde(skip_serializing_if = "is_default")]
+    pub limits: ServerLimitsBody,
 }
 
 impl std::fmt::Debug for ServerSpecBody {
@@ -75,6 +80,7 @@ impl Default for ServerSpecBody {
             response_ms: RESPONSE_MS_DEFAULT,
             stateful: false,
             pin_tools: false,
+            limits: ServerLimitsBody::default(),
         }
     }
 }
@@ -88,6 +94,9 @@ pub struct ServerBody {
     /// All that is written about it.
     #[serde(flatten)]
     pub spec: ServerSpecFields,
+    /// How it is doing.
+    #[serde(default)]
+    pub status: ServerStatus,
     /// When it was made.
     pub created_at: String,
     /// By whom.
@@ -144,6 +153,89 @@ pub struct ServerSpecFields {
     pub stateful: bool,
     /// Changed tools wait for approval.
     pub pin_tools: bool,
+    /// How it is spared, and how long it is waited for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: ServerLimitsBody,
+}
+
+/// How a server is doing, as the node knows that asks it for the whole cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerStatus {
+    /// `healthy`, `unhealthy`, or `unknown` before it was asked.
+    pub health: String,
+    /// Why it is unhealthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How many tools it lists that the caller may see.
+    pub tools: u64,
+    /// How many of them wait for approval.
+    pub held: u64,
+    /// When its lists were fetched as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched_at: Option<String>,
+    /// The node that asks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// What is known of a tool besides what the server says of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchedTool {
+    /// The server's own name for it.
+    pub name: String,
+    /// SHA-256 over its entry, in hexadecimal; the order of members does not count.
+    pub digest: String,
+    /// What of it was approved, in the same form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<String>,
+    /// Whether it is kept back until somebody approves it.
+    pub held: bool,
+    /// When it was seen first.
+    pub first_seen_at: String,
+    /// When it became what it is.
+    pub changed_at: String,
+    /// The node that saw that.
+    pub seen_by: String,
+}
+
+/// Something that happened to a tool.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolChangeBody {
+    /// The server's own name for it.
+    pub tool: String,
+    /// `added`, `description`, `schema`, `description and schema`, `other`, `removed` or `approved`.
+    pub what: String,
+    /// SHA-256 over what it was, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// SHA-256 over what it is, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// The node that saw it, or who approved it.
+    pub by: String,
+    /// When.
+    pub at: String,
+}
+
+/// Tools that are let in as they look now.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ToolApprovals {
+    /// Each of them.
+    pub tools: Vec<ToolApproval>,
+}
+
+/// A tool that is let in as it looks now.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ToolApproval {
+    /// The server's own name for it.
+    pub name: String,
+    /// The digest of what is approved. If the tool has changed since it was read, nothing is.
+    pub digest: String,
 }
 
 /// What a server offers, as far as the caller may see it.
@@ -165,4 +257,10 @@ pub struct ServerTools {
     pub fetched_at: Option<String>,
     /// The tools as the server sent them.
     pub tools: Vec<Value>,
+    /// What else is known of each.
+    #[serde(default)]
+    pub watched: Vec<WatchedTool>,
+    /// What happened to its tools since they were seen first, the oldest first.
+    #[serde(default)]
+    pub changes: Vec<ToolChangeBody>,
 }

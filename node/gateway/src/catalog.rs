@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use mcp_model::ids::Id;
-use mcp_model::records::{Health, Project, Server, ToolList, ToolNaming};
-use mcp_store::view::{Lists, Policy};
+use mcp_model::records::{Health, Project, Server, ToolNaming};
+use mcp_model::toolnames::{self, Offering};
+use mcp_store::view::{Known, Lists, Policy};
 use mcp_wire::mirrored::MirroredParams;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
+
+use crate::prints;
 
 /// One thing that can be listed: a tool, a prompt, a resource or a resource template.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub(crate) struct Listed {
     pub(crate) mirrored: MirroredParams,
     /// Whether modern clients may see it: not if its `x-mcp-header` annotations are invalid.
     pub(crate) fit_for_modern: bool,
+    /// Whether it is kept back until somebody approves it: it has changed, and the tools of its server are pinned.
+    pub(crate) held: bool,
 }
 
 /// One kind of list of a project.
@@ -46,8 +50,12 @@ pub(crate) struct Catalog {
     pub(crate) prompts: Listing,
     pub(crate) resources: Listing,
     pub(crate) templates: Listing,
-    /// Whether a server of it does not answer just now.
+    /// Whether a server of it does not answer just now, or was not asked yet.
     pub(crate) stale: bool,
+    /// Whether what a server offered when it answered last is all that there is of it.
+    pub(crate) serves_old: bool,
+    /// When the lists of those that answer were fetched, ms since 1970.
+    pub(crate) fetched_ms: Vec<u64>,
     /// Whether a server of it completes arguments.
     pub(crate) completes: bool,
 }
@@ -120,6 +128,9 @@ struct Offer {
     resources: Vec<Item>,
     templates: Vec<Item>,
     healthy: bool,
+    /// Whether it is the last good list of a server that does not answer.
+    is_old: bool,
+    fetched_ms: u64,
     completes: bool,
 }
 
@@ -129,6 +140,8 @@ struct Item {
     json: Box<str>,
     name_at: Range<usize>,
     mirrored: Result<MirroredParams, String>,
+    /// SHA-256 over it, if it is a tool.
+    print: Option<[u8; 32]>,
 }
 
 #[derive(Deserialize)]
@@ -144,7 +157,8 @@ struct Entry<'a> {
 }
 
 impl Offer {
-    fn compile(list: &ToolList) -> Offer {
+    fn compile(known: &Known) -> Offer {
+        let list = &known.list;
         let healthy = list.health == Health::Healthy;
         let Some(offer) = &list.offer else {
             return Offer {
@@ -153,18 +167,22 @@ impl Offer {
             };
         };
         let capabilities: serde_json::Value = serde_json::from_str(&offer.capabilities).unwrap_or_default();
+        let mut tools = items(&offer.tools, |entry| entry.name);
+        tools.iter_mut().for_each(|tool| tool.print = prints::whole(&tool.json));
         Offer {
-            tools: items(&offer.tools, |entry| entry.name),
+            tools,
             prompts: items(&offer.prompts, |entry| entry.name),
             resources: items(&offer.resources, |entry| entry.uri),
             templates: items(&offer.templates, |entry| entry.uri_template),
             healthy,
+            is_old: !healthy,
+            fetched_ms: list.fetched_ms,
             completes: capabilities.get("completions").is_some(),
         }
     }
 }
 
-/// The entries of a raw array that have a name; what has none cannot be asked for and is left out.
+/// The entries of a raw array that have a name that can be offered; what has none cannot be asked for and is left out.
 fn items(array: &str, name_of: impl for<'a> Fn(&Entry<'a>) -> Option<&'a RawValue>) -> Vec<Item> {
     let entries: Vec<&RawValue> = serde_json::from_str(array).unwrap_or_default();
     let item = |raw: &RawValue| {
@@ -179,11 +197,16 @@ fn items(array: &str, name_of: impl for<'a> Fn(&Entry<'a>) -> Option<&'a RawValu
             }
             Some(_) | None => Ok(MirroredParams::default()),
         };
+        let own = serde_json::from_str::<Box<str>>(name).ok()?;
+        if own.chars().any(toolnames::is_hidden) {
+            return None;
+        }
         Some(Item {
-            name: serde_json::from_str::<Box<str>>(name).ok()?,
+            name: own,
             json: json.into(),
             name_at: start..start + name.len(),
             mirrored,
+            print: None,
         })
     };
     entries.into_iter().filter_map(item).collect()
@@ -201,14 +224,24 @@ pub(crate) fn decode_lists(bytes: &[u8]) {
 }
 
 /// An offer with the list it was compiled from.
-type Compiled = (Arc<ToolList>, Arc<Offer>);
+type Compiled = (Arc<Known>, Arc<Offer>);
 
-/// How the things of several servers are told apart.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Naming {
-    Prefixed,
-    /// As the server names them, but for those that two servers name alike.
-    Plain,
+/// One server in a catalog that is being built.
+struct Part<'a> {
+    server: &'a Arc<Server>,
+    offer: Arc<Offer>,
+    known: Option<&'a Arc<Known>>,
+}
+
+impl Part<'_> {
+    /// Whether a tool is kept back.
+    fn holds(&self, item: &Item) -> bool {
+        let approved = |print| {
+            let watch = self.known.and_then(|known| known.watch.as_ref());
+            watch.is_some_and(|watch| !watch.holds(&item.name, print))
+        };
+        self.server.spec.pin_tools && item.print.as_ref().is_some_and(|print| !approved(print))
+    }
 }
 
 /// Which catalog: a project's, or that of one server in it.
@@ -268,78 +301,68 @@ impl Catalogs {
         built
     }
 
-    fn build(&self, policy: &Policy, lists: &Lists, project: &Project, only: Option<Id>) -> Catalog {
+    fn build<'p>(&self, policy: &'p Policy, lists: &'p Lists, project: &'p Project, only: Option<Id>) -> Catalog {
         let attached = policy
             .attached(project)
             .filter(|server| only.is_none_or(|only| server.id == only));
-        let offers: Vec<(&Arc<Server>, Arc<Offer>)> = attached
-            .map(|server| {
-                (
-                    server,
-                    lists.get(&server.id).map_or_else(Arc::default, |list| self.offer(list)),
-                )
-            })
-            .collect();
-        let naming = match (only, project.spec.tool_naming) {
-            (None, ToolNaming::Prefixed) => Naming::Prefixed,
-            (Some(_), _) | (None, ToolNaming::Plain) => Naming::Plain,
+        let part = |server: &'p Arc<Server>| {
+            let known = lists.get(&server.id);
+            Part {
+                server,
+                offer: known.map_or_else(Arc::default, |known| self.offer(known)),
+                known,
+            }
         };
-        let named = |pick: fn(&Offer) -> &[Item]| self.listing(&offers, pick, naming, "__");
-        let addressed = |pick: fn(&Offer) -> &[Item]| self.listing(&offers, pick, Naming::Plain, "+");
+        let parts: Vec<Part<'_>> = attached.map(part).collect();
+        let naming = match only {
+            None => project.spec.tool_naming,
+            Some(_) => ToolNaming::Plain,
+        };
+        let healthy = parts.iter().filter(|part| part.offer.healthy);
         Catalog {
-            tools: named(|offer| &offer.tools),
-            prompts: named(|offer| &offer.prompts),
-            resources: addressed(|offer| &offer.resources),
-            templates: addressed(|offer| &offer.templates),
-            stale: offers.iter().any(|(_, offer)| !offer.healthy),
-            completes: offers.iter().any(|(_, offer)| offer.completes),
+            tools: self.named(&parts, |offer| &offer.tools, naming),
+            prompts: self.named(&parts, |offer| &offer.prompts, naming),
+            resources: addressed(&parts, |offer| &offer.resources),
+            templates: addressed(&parts, |offer| &offer.templates),
+            stale: parts.iter().any(|part| !part.offer.healthy),
+            serves_old: parts.iter().any(|part| part.offer.is_old),
+            fetched_ms: healthy.map(|part| part.offer.fetched_ms).collect(),
+            completes: parts.iter().any(|part| part.offer.completes),
         }
     }
 
-    fn listing(
-        &self,
-        offers: &[(&Arc<Server>, Arc<Offer>)],
-        pick: fn(&Offer) -> &[Item],
-        naming: Naming,
-        joint: &str,
-    ) -> Listing {
-        let mut servers_of: HashMap<&str, Vec<Id>> = HashMap::new();
-        for (server, offer) in offers {
-            for item in pick(offer) {
-                let servers = servers_of.entry(&item.name).or_default();
-                if servers.last() != Some(&server.id) {
-                    servers.push(server.id);
-                }
-            }
-        }
+    /// Tools and prompts: see [`toolnames`].
+    fn named(&self, parts: &[Part<'_>], pick: fn(&Offer) -> &[Item], naming: ToolNaming) -> Listing {
+        let names: Vec<Vec<&str>> = parts
+            .iter()
+            .map(|part| pick(&part.offer).iter().map(|item| &*item.name).collect())
+            .collect();
+        let offerings = parts.iter().zip(&names).map(|(part, tools)| Offering {
+            server: part.server.name.as_str(),
+            tools,
+        });
+        let offerings: Vec<Offering<'_>> = offerings.collect();
+        let shown = toolnames::shown(naming, &offerings, self.name_bytes_max);
         let mut listing = Listing::default();
-        for (server, offer) in offers {
-            for item in pick(offer) {
-                let collides = servers_of.get(&*item.name).is_some_and(|servers| servers.len() > 1);
-                let shown = match naming {
-                    Naming::Plain if !collides => item.name.to_string(),
-                    Naming::Plain | Naming::Prefixed => format!("{}{joint}{}", server.name, item.name),
-                };
-                let shown = if joint == "__" {
-                    shortened(shown, self.name_bytes_max)
-                } else {
-                    shown
-                };
-                listing.push(item.listed(server, shown));
+        for (part, shown) in parts.iter().zip(shown) {
+            for (item, shown) in pick(&part.offer).iter().zip(shown) {
+                if let Some(shown) = shown {
+                    listing.push(item.listed(part.server, shown, part.holds(item)));
+                }
             }
         }
         listing
     }
 
-    fn offer(&self, list: &Arc<ToolList>) -> Arc<Offer> {
+    fn offer(&self, known: &Arc<Known>) -> Arc<Offer> {
         let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, offer)) = offers.get(&list.server)
-            && Arc::ptr_eq(of, list)
+        if let Some((of, offer)) = offers.get(&known.list.server)
+            && Arc::ptr_eq(of, known)
         {
             return offer.clone();
         }
-        let offer = Arc::new(Offer::compile(list));
-        offers.insert(list.server, (list.clone(), offer.clone()));
+        let offer = Arc::new(Offer::compile(known));
+        offers.insert(known.list.server, (known.clone(), offer.clone()));
         offer
     }
 
@@ -349,8 +372,33 @@ impl Catalogs {
     }
 }
 
+/// Resources and templates: under their own URI, or `server+uri` where several servers have it.
+fn addressed(parts: &[Part<'_>], pick: fn(&Offer) -> &[Item]) -> Listing {
+    let mut servers_of: HashMap<&str, Vec<Id>> = HashMap::new();
+    for part in parts {
+        for item in pick(&part.offer) {
+            let servers = servers_of.entry(&item.name).or_default();
+            if servers.last() != Some(&part.server.id) {
+                servers.push(part.server.id);
+            }
+        }
+    }
+    let mut listing = Listing::default();
+    for part in parts {
+        for item in pick(&part.offer) {
+            let collides = servers_of.get(&*item.name).is_some_and(|servers| servers.len() > 1);
+            let shown = match collides {
+                false => item.name.to_string(),
+                true => format!("{}+{}", part.server.name, item.name),
+            };
+            listing.push(item.listed(part.server, shown, false));
+        }
+    }
+    listing
+}
+
 impl Item {
-    fn listed(&self, server: &Arc<Server>, shown: String) -> Listed {
+    fn listed(&self, server: &Arc<Server>, shown: String, held: bool) -> Listed {
         let mut json = String::with_capacity(self.json.len() + shown.len());
         json.push_str(&self.json[..self.name_at.start]);
         json.push_str(&serde_json::Value::from(shown.as_str()).to_string());
@@ -362,22 +410,9 @@ impl Item {
             json: json.into(),
             mirrored: self.mirrored.clone().unwrap_or_default(),
             fit_for_modern: self.mirrored.is_ok(),
+            held,
         }
     }
-}
-
-/// A name that fits: a longer one keeps its beginning and gets the beginning of its hash, the same on every replica.
-fn shortened(name: String, bytes_max: usize) -> String {
-    if name.len() <= bytes_max {
-        return name;
-    }
-    let hash = Sha256::digest(name.as_bytes());
-    let tail: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    let end = (0..=bytes_max - 9)
-        .rev()
-        .find(|end| name.is_char_boundary(*end))
-        .unwrap_or(0);
-    format!("{}_{tail}", &name[..end])
 }
 
 #[cfg(test)]
@@ -402,14 +437,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn long_names_are_shortened_alike_everywhere() {
-        let long = format!("server__{}", "x".repeat(100));
-        let short = shortened(long.clone(), 64);
-        assert_eq!(short.len(), 64);
-        assert_eq!(short, shortened(long, 64));
-        assert_ne!(short, shortened(format!("server__{}", "x".repeat(101)), 64));
-        assert_eq!(shortened("a__b".into(), 64), "a__b");
+    fn items_of(array: &str) -> Vec<String> {
+        let items = items(array, |entry| entry.name);
+        items.iter().map(|item| item.name.to_string()).collect()
     }
 
     #[test]
@@ -420,5 +450,8 @@ mod tests {
         let names: Vec<&str> = items.iter().map(|item| &*item.name).collect();
         assert_eq!(names, ["a", "e"]);
         assert!(items[1].mirrored.is_err());
+        let hidden = "[{\"name\":\"a\\u202eb\"},{\"name\":\"\u{200b}\"},{\"name\":\"\\u001b[2J\"},{\"name\":\"ok\"}]";
+        let items = items_of(hidden);
+        assert_eq!(items, ["ok"]);
     }
 }

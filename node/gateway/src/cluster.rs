@@ -3,8 +3,9 @@
 
 use std::pin::Pin;
 
-use mcp_model::ids::Id;
+use mcp_model::ids::{Id, NodeId};
 use mcp_model::records::ToolList;
+use mcp_model::watch::Print;
 
 /// A future behind the port.
 pub type PortFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -20,19 +21,39 @@ pub enum Unavailable {
     TooMany,
 }
 
+/// What a node has seen of a server.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Its lists.
+    pub list: ToolList,
+    /// Who has asked it.
+    pub node: NodeId,
+    /// What its tools look like; `None`: it did not answer.
+    pub prints: Option<Vec<Print>>,
+}
+
+impl Report {
+    pub(crate) fn of(list: ToolList, node: NodeId, prints: Option<Vec<Print>>) -> Report {
+        Report { list, node, prints }
+    }
+}
+
 /// The rest of the cluster.
 pub trait Cluster: Send + Sync + 'static {
     /// Brings this replica's auth view up to an index that the leader gives *after* the call: rule 4 of the guarantee. The
     /// answer is never a verdict on any token; the caller looks again in its own view.
     fn freshen(&self) -> PortFuture<'_, Result<(), Unavailable>>;
 
-    /// Replicates the lists of a server.
-    fn publish_tools(&self, list: ToolList) -> PortFuture<'_, Result<(), Unavailable>>;
+    /// Replicates the lists of a server, with what its tools look like.
+    fn report_tools(&self, report: Report) -> PortFuture<'_, Result<(), Unavailable>>;
 
     /// Replicates when tokens were last used, in milliseconds since 1970.
     fn record_token_use(&self, uses: Vec<(Id, u64)>) -> PortFuture<'_, Result<(), Unavailable>>;
 
-    /// Whether this node probes the upstreams for the whole cluster. Two nodes may think so for a moment: that costs a
-    /// probe and nothing else.
+    /// Whether this node begins to ask upstreams that nobody asks yet. Two nodes may think so for a moment: that costs a probe
+    /// and nothing else.
     fn is_prober(&self) -> bool;
+
+    /// Whether a node answered when it was last asked. Wrong in either direction costs a probe and nothing else.
+    fn answers(&self, node: NodeId) -> bool;
 }

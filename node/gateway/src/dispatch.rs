@@ -93,6 +93,17 @@ impl Request {
             .get(self.permit.policy(), &lists, self.permit.project(), self.only)
     }
 
+    /// For the audit.
+    fn about<'a>(&'a self, listed: Option<&'a Listed>) -> About<'a> {
+        About {
+            session: self.call.session.as_ref().map(|session| session.uuid),
+            request_id: self.call.message.id(),
+            method: self.call.message.method(),
+            server: listed.map(|listed| listed.server.name.as_str()),
+            tool: listed.map(|listed| &*listed.own),
+        }
+    }
+
     fn eyes(&self) -> Eyes<'_> {
         Eyes {
             hash: self.permit.hash(),
@@ -151,7 +162,11 @@ fn discover(gateway: &Inner, request: &Request) -> Response {
     }
     let mut answer = answer.to_string();
     answer.pop();
-    answer.push_str(&modern_members(gateway.rendered.ttl_ms(&request.catalog(gateway))));
+    answer.push_str(&modern_members(
+        gateway
+            .rendered
+            .ttl_ms(&request.catalog(gateway), request.permit.at_ms()),
+    ));
     answer.push('}');
     result(request, &answer)
 }
@@ -189,23 +204,30 @@ fn list(gateway: &Inner, request: &Request, method: &str) -> Response {
     }
     Metrics::add(&gateway.metrics.lists);
     let catalog = request.catalog(gateway);
-    let rendered = gateway
-        .rendered
-        .result(list, request.call.era(), request.eyes(), &catalog);
+    let era = request.call.era();
+    let (rendered, is_new) = gateway.rendered.result(list, era, request.eyes(), &catalog);
+    if catalog.serves_old && is_new {
+        gateway.audit.note(&request.permit, request.about(None), "stale");
+    }
+    let more = match era {
+        Era::Legacy => String::new(),
+        Era::Modern => modern_members(gateway.rendered.ttl_ms(&catalog, request.permit.at_ms())),
+    };
     respond::json(
         StatusCode::OK,
-        wrapped(request.call.message.id().unwrap_or("null"), &rendered),
+        wrapped(request.call.message.id().unwrap_or("null"), &rendered, &more),
     )
 }
 
-fn wrapped(id: &str, result: &[u8]) -> Bytes {
-    let mut body = Vec::with_capacity(id.len() + result.len() + 40);
+fn wrapped(id: &str, result: &[u8], more: &str) -> Bytes {
+    let mut body = Vec::with_capacity(id.len() + result.len() + more.len() + 40);
     for part in [
         br#"{"jsonrpc":"2.0","id":"#,
         id.as_bytes(),
         br#","result":"#,
         result,
-        b"}",
+        more.as_bytes(),
+        b"}}",
     ] {
         body.extend_from_slice(part);
     }
@@ -292,6 +314,7 @@ fn permitted(
 ) -> Result<Arc<Listed>, Refusal> {
     let listed = listed.ok_or_else(&unknown)?;
     let missing = match request.eyes().access(list, &listed) {
+        Access::Usable if listed.held => return Err(held(gateway, request, &listed)),
         Access::Usable => return Ok(listed),
         Access::Hidden => None,
         Access::Visible => Some(match list {
@@ -301,16 +324,9 @@ fn permitted(
         }),
     };
     Metrics::add(&gateway.metrics.calls_forbidden);
-    let about = About {
-        session: request.call.session.as_ref().map(|session| session.uuid),
-        request_id: request.call.message.id(),
-        method: request.call.message.method(),
-        server: Some(listed.server.name.as_str()),
-        tool: Some(&listed.own),
-    };
     gateway.audit.deny(
         &request.permit,
-        about,
+        request.about(Some(&listed)),
         if missing.is_some() { "missing_right" } else { "hidden" },
     );
     Err(match missing {
@@ -323,4 +339,19 @@ fn permitted(
             Refusal::inside(NOT_ALLOWED, message).with_data(json!({ "missing": right }))
         }
     })
+}
+
+/// The refusal of a tool that has changed since somebody approved it.
+fn held(gateway: &Inner, request: &Request, listed: &Listed) -> Refusal {
+    Metrics::add(&gateway.metrics.calls_forbidden);
+    gateway
+        .audit
+        .deny(&request.permit, request.about(Some(listed)), "tool_held");
+    let tool = format!("{}/{}", listed.server.name, listed.own);
+    let message = format!(
+        "\"{}\" is held back: its description or schema is not the one that was approved. An administrator can see what changed \
+         with \"mcpctl describe tool {tool}\" and let it in with \"mcpctl approve tool {tool}\"",
+        listed.shown
+    );
+    Refusal::inside(NOT_ALLOWED, message).with_data(json!({ "held": tool }))
 }

@@ -21,7 +21,9 @@ mod body;
 mod calls;
 mod catalog;
 mod dispatch;
+mod listening;
 mod lists;
+mod prints;
 mod prober;
 mod protocol;
 mod respond;
@@ -41,7 +43,9 @@ use mcp_model::clock::Clock;
 use mcp_model::ids::NodeId;
 use mcp_store::Replica;
 use mcp_store::seal::Seal;
+use mcp_wire::reach::Reach;
 use mcp_wire::timers::Timers;
+use mcp_wire::upstream::HttpPool;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -80,6 +84,8 @@ pub struct GatewayConfig {
     pub child_command: Vec<String>,
     /// What upstreams over TLS are trusted by.
     pub tls: Arc<ClientConfig>,
+    /// Which addresses upstreams may have. Too wide is dangerous: see [`Reach`].
+    pub reach: Reach,
     /// Limits.
     pub limits: Limits,
 }
@@ -132,6 +138,7 @@ pub(crate) struct Inner {
     /// In KiB, for larger bodies.
     pub(crate) body_room: Arc<Semaphore>,
     pub(crate) stopping: CancellationToken,
+    node: NodeId,
 }
 
 impl Gateway {
@@ -155,7 +162,8 @@ impl Gateway {
             metrics.clone(),
             &limits,
         );
-        let upstreams = Upstreams::new(replica.clone(), config.seal, config.tls, config.child_command, limits);
+        let pool = HttpPool::new(config.tls, config.reach);
+        let upstreams = Upstreams::new(replica.clone(), config.seal, pool, config.child_command, limits);
         let inner = Inner {
             replica,
             clock,
@@ -166,7 +174,7 @@ impl Gateway {
             audit: Arc::new(audit),
             sessions: Sessions::new(&config.cluster_key, limits.session_ms, limits.ended_sessions_max),
             catalogs: Catalogs::new(limits.name_bytes_max),
-            rendered: Rendered::new(limits.rendered_max, limits.list_ttl_ms),
+            rendered: Rendered::new(&limits),
             upstreams: Arc::new(upstreams),
             cancellable: Cancellable::default(),
             first_frame: Timers::new(Duration::from_millis(limits.first_frame_ms)),
@@ -177,6 +185,7 @@ impl Gateway {
             stream_room: Arc::new(Semaphore::new(limits.streams_max)),
             body_room: Arc::new(Semaphore::new(limits.bodies_bytes_max / body::KIB)),
             stopping: CancellationToken::new(),
+            node: config.node,
         };
         Ok(Gateway { inner: Arc::new(inner) })
     }
@@ -193,6 +202,7 @@ impl Gateway {
         let synced = CancellationToken::new();
         let audit = tokio::spawn(inner.audit.clone().keep_synced(synced.clone()));
         let prober = Prober {
+            node: inner.node,
             replica: inner.replica.clone(),
             clock: inner.clock.clone(),
             cluster: inner.cluster.clone(),

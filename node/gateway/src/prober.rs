@@ -1,24 +1,29 @@
-//! Keeps the replicated lists true: one prober per upstream for the whole cluster, on the path that calls take. A list is
-//! replicated only when it, or the health of its server, changes; no client ever waits for this.
+//! Keeps the replicated lists true, on the path that calls take. One node asks each server for the whole cluster: the one that saw it
+//! last goes on. A server that it does not reach any more, or that nobody has reached yet, is everybody's until somebody does: so
+//! one that only one node can reach is listed by all. A list is replicated only when it, or the health of its server, changes;
+//! no client ever waits for this.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_model::clock::{Clock, Reading};
-use mcp_model::ids::Id;
+use mcp_model::ids::{Id, NodeId};
 use mcp_model::records::{Health, Offer, Server, ToolList};
+use mcp_model::watch::Print;
 use mcp_store::Replica;
-use mcp_store::view::Policy;
+use mcp_store::view::{Known, Policy};
 use mcp_wire::upstream::{Upstream, UpstreamError};
 use ring::digest::{Context, SHA256};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Report};
 use crate::limits::Limits;
+use crate::listening::Listening;
 use crate::metrics::Metrics;
+use crate::prints;
 use crate::upstreams::Upstreams;
 
 /// How often the prober looks for what is due, in milliseconds.
@@ -27,6 +32,7 @@ const TICK_MS: u64 = 250;
 const FIRST_RETRY_MS: u64 = 1_000;
 
 pub(crate) struct Prober {
+    pub(crate) node: NodeId,
     pub(crate) replica: Arc<Replica>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cluster: Arc<dyn Cluster>,
@@ -42,12 +48,27 @@ struct Memory {
     stamp: u64,
     /// The last probe.
     at: Option<Reading>,
+    /// The same by the wall clock, ms since 1970.
+    at_wall_ms: u64,
     /// Probes without an answer since the last one with.
     failures: u32,
     /// Change notices of the upstream that were taken into account.
     changes: u64,
     /// When an unseen change notice was first noticed.
     changed_at: Option<Reading>,
+    /// Waits for change notices, where this node is the one that asks.
+    listening: Listening,
+}
+
+/// Whose it is to ask a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Duty {
+    /// This node saw it last.
+    Mine,
+    /// Nobody asks it: whoever reaches it first goes on asking.
+    Anybodys,
+    /// Another node does.
+    Anothers,
 }
 
 impl Prober {
@@ -73,33 +94,40 @@ impl Prober {
                     continue;
                 }
             }
-            let is_prober = self.cluster.is_prober() && self.replica.gate().holds(self.clock.reading());
+            let holds = self.replica.gate().holds(self.clock.reading());
+            let is_prober = holds && self.cluster.is_prober();
             let policy = self.replica.view().policy();
             memories.retain(|id, _| policy.server(*id).is_some());
             if is_prober && !was_prober {
                 memories.values_mut().for_each(|memory| memory.at = None);
             }
             was_prober = is_prober;
-            for server in policy
-                .servers()
-                .filter(|server| !busy.contains(&server.id))
-                .cloned()
-                .collect::<Vec<_>>()
-            {
+            let lists = self.replica.view().lists();
+            for server in policy.servers() {
+                if busy.contains(&server.id) {
+                    continue;
+                }
+                let duty = self.duty(lists.get(&server.id), is_prober);
                 let memory = memories.entry(server.id).or_default();
-                if !self.is_due(&server, &policy, memory, is_prober) {
+                let listens = holds && duty == Duty::Mine;
+                memory
+                    .listening
+                    .keep(listens, self.limits.list_retry_ms, || self.upstreams.get(server).ok());
+                let is_due = holds && self.is_due(server, &policy, lists.get(&server.id), memory, duty);
+                if !is_due {
                     continue;
                 }
                 let Ok(room) = room.clone().try_acquire_owned() else {
                     break;
                 };
-                memory.stamp = Upstreams::stamp(&server, &policy);
+                memory.stamp = Upstreams::stamp(server, &policy);
                 memory.at = Some(self.clock.reading());
+                memory.at_wall_ms = self.clock.wall_ms();
                 memory.changed_at = None;
                 busy.push(server.id);
-                let prober = self.clone();
+                let (prober, server) = (self.clone(), server.clone());
                 probes.spawn(async move {
-                    let answered = prober.probe(&server).await;
+                    let answered = prober.probe(&server, duty).await;
                     drop(room);
                     (server.id, answered)
                 });
@@ -107,9 +135,31 @@ impl Prober {
         }
     }
 
-    /// Whether a server is to be probed now. The cluster's prober probes in turn; a change notice is acted on by whoever
-    /// received it, once the notices have calmed down.
-    fn is_due(&self, server: &Arc<Server>, policy: &Policy, memory: &mut Memory, is_prober: bool) -> bool {
+    /// Whose it is to ask a server of which this is known. The cluster's prober begins, and takes over from a node that is gone.
+    fn duty(&self, known: Option<&Arc<Known>>, is_prober: bool) -> Duty {
+        let starts = if is_prober { Duty::Anybodys } else { Duty::Anothers };
+        let Some(known) = known else { return starts };
+        if known.list.health != Health::Healthy {
+            return Duty::Anybodys;
+        }
+        match &known.watch {
+            Some(watch) if watch.node == self.node => Duty::Mine,
+            Some(watch) if is_prober && !self.cluster.answers(watch.node) => Duty::Anybodys,
+            Some(_) => Duty::Anothers,
+            None => starts,
+        }
+    }
+
+    /// Whether a server is to be probed now. A change notice is acted on by whoever received it, once the notices have calmed
+    /// down.
+    fn is_due(
+        &self,
+        server: &Arc<Server>,
+        policy: &Policy,
+        known: Option<&Arc<Known>>,
+        memory: &mut Memory,
+        duty: Duty,
+    ) -> bool {
         let now = self.clock.reading();
         if let Ok(upstream) = self.upstreams.get(server)
             && *upstream.changes().borrow() != memory.changes
@@ -117,22 +167,31 @@ impl Prober {
             let since = *memory.changed_at.get_or_insert(now);
             if now.ms_since(since) >= self.limits.debounce_ms {
                 memory.changes = *upstream.changes().borrow();
-                return self.replica.gate().holds(now);
+                return true;
             }
         }
+        if duty == Duty::Anothers {
+            return false;
+        }
         let Some(at) = memory.at.filter(|_| memory.stamp == Upstreams::stamp(server, policy)) else {
-            return is_prober;
+            return true;
         };
-        let every_ms = match memory.failures {
-            0 => self.limits.list_ms,
+        let passed_ms = now.ms_since(at);
+        match memory.failures {
+            0 if duty == Duty::Mine => {
+                let fetched_ms = known.map_or(0, |known| known.list.fetched_ms);
+                let rounds = |wall_ms: u64| wall_ms.saturating_sub(fetched_ms) / self.limits.list_ms;
+                passed_ms >= self.limits.list_ms || rounds(self.clock.wall_ms()) > rounds(memory.at_wall_ms)
+            }
+            // It answered a moment ago, and that is on its way to being known.
+            0 => passed_ms >= self.limits.list_retry_ms,
             // A server that is only starting is asked again soon, a dead one ever less often.
-            failures => self.limits.list_retry_ms.min(FIRST_RETRY_MS << (failures - 1).min(16)),
-        };
-        is_prober && now.ms_since(at) >= every_ms
+            failures => passed_ms >= self.limits.list_retry_ms.min(FIRST_RETRY_MS << (failures - 1).min(16)),
+        }
     }
 
     /// Probes one server and replicates what changed. Whether it answered.
-    async fn probe(&self, server: &Arc<Server>) -> bool {
+    async fn probe(&self, server: &Arc<Server>, duty: Duty) -> bool {
         Metrics::add(&self.metrics.probes);
         let limit = Duration::from_millis(self.limits.probe_ms);
         let fetched = match self.upstreams.get(server) {
@@ -146,8 +205,8 @@ impl Prober {
             Metrics::add(&self.metrics.probes_failed);
             tracing::info!(server = %server.name, %reason, "upstream probe failed");
         }
-        if let Some(list) = self.changed(server, fetched) {
-            match self.cluster.publish_tools(list).await {
+        if let Some(report) = self.news(server, fetched, duty) {
+            match self.cluster.report_tools(report).await {
                 Ok(()) => {
                     Metrics::add(&self.metrics.lists_published);
                     tracing::info!(server = %server.name, "list of tools replicated");
@@ -162,7 +221,7 @@ impl Prober {
         answered
     }
 
-    async fn fetch(&self, upstream: &Upstream) -> Result<Offer, String> {
+    async fn fetch(&self, upstream: &Upstream) -> Result<(Offer, Vec<Print>), String> {
         let said = |error: UpstreamError| error.to_string();
         let opened = upstream.open().await.map_err(said)?;
         let lists = upstream.lists().await.map_err(said)?;
@@ -175,46 +234,72 @@ impl Prober {
             instructions: lists.instructions,
         };
         let bytes = offer.tools.len() + offer.prompts.len() + offer.resources.len() + offer.templates.len();
-        match bytes > self.limits.list_bytes_max {
-            true => Err(format!(
+        if bytes > self.limits.list_bytes_max {
+            return Err(format!(
                 "its lists are larger than {} bytes",
                 self.limits.list_bytes_max
-            )),
-            false => Ok(offer),
+            ));
+        }
+        let prints = prints::of_tools(&offer.tools)?;
+        Ok((offer, prints))
+    }
+
+    /// What to replicate, if anything is new. A server that stopped answering keeps its last good offer.
+    fn news(&self, server: &Arc<Server>, fetched: Result<(Offer, Vec<Print>), String>, duty: Duty) -> Option<Report> {
+        let lists = self.replica.view().lists();
+        let known = lists.get(&server.id);
+        let list = known.map(|known| &known.list);
+        // Looked at once more: while this node asked, another one may have had an answer.
+        let was_healthy = list.is_some_and(|list| list.health == Health::Healthy);
+        match fetched {
+            Ok((offer, prints)) => {
+                let digest = digest(&offer);
+                let is_mine = known
+                    .and_then(|known| known.watch.as_ref())
+                    .is_some_and(|watch| watch.node == self.node);
+                let taken_over = duty != Duty::Anothers && !is_mine && !self.is_asked_by_another(known);
+                let is_news = !was_healthy || list.is_none_or(|list| list.digest != digest) || taken_over;
+                let list = ToolList {
+                    server: server.id,
+                    digest,
+                    offer: Some(offer),
+                    health: Health::Healthy,
+                    fetched_ms: self.clock.wall_ms(),
+                    version: 0,
+                };
+                is_news.then(|| Report::of(list, self.node, Some(prints)))
+            }
+            Err(reason) => {
+                // Two failures with different words are one failure: words alone are not worth a log entry.
+                let is_news = list.is_none_or(|_| was_healthy);
+                if !is_news || duty == Duty::Anothers || self.is_asked_by_another(known) {
+                    return None;
+                }
+                let list = ToolList {
+                    server: server.id,
+                    digest: list.map_or([0; 32], |list| list.digest),
+                    offer: list.and_then(|list| list.offer.clone()),
+                    health: Health::Unhealthy {
+                        reason: reason.chars().take(300).collect(),
+                    },
+                    fetched_ms: list.map_or(0, |list| list.fetched_ms),
+                    version: 0,
+                };
+                Some(Report::of(list, self.node, None))
+            }
         }
     }
 
-    /// The list to replicate, if anything about it is new. A server that stopped answering keeps its last good offer.
-    fn changed(&self, server: &Arc<Server>, fetched: Result<Offer, String>) -> Option<ToolList> {
-        let lists = self.replica.view().lists();
-        let known = lists.get(&server.id);
-        let now_ms = self.clock.wall_ms();
-        let list = match fetched {
-            Ok(offer) => ToolList {
-                server: server.id,
-                digest: digest(&offer),
-                offer: Some(offer),
-                health: Health::Healthy,
-                fetched_ms: now_ms,
-                version: 0,
-            },
-            Err(reason) => {
-                let reason = reason.chars().take(300).collect();
-                let offer = known.and_then(|list| list.offer.clone());
-                ToolList {
-                    server: server.id,
-                    digest: known.map_or([0; 32], |list| list.digest),
-                    offer,
-                    health: Health::Unhealthy { reason },
-                    fetched_ms: known.map_or(0, |list| list.fetched_ms),
-                    version: 0,
-                }
-            }
-        };
-        // Two failures with different words are one failure: words alone are not worth a log entry.
-        let same_health = |known: &ToolList| (known.health == Health::Healthy) == (list.health == Health::Healthy);
-        let same = known.is_some_and(|known| known.digest == list.digest && same_health(known));
-        (!same).then_some(list)
+    /// Whether another node, which is there, sees the server.
+    fn is_asked_by_another(&self, known: Option<&Arc<Known>>) -> bool {
+        known.is_some_and(|known| {
+            let other = known
+                .watch
+                .as_ref()
+                .map(|watch| watch.node)
+                .filter(|node| *node != self.node);
+            known.list.health == Health::Healthy && other.is_some_and(|node| self.cluster.answers(node))
+        })
     }
 }
 

@@ -15,7 +15,6 @@ use mcp_wire::hidden;
 use mcp_wire::upstream::{
     CallLimits, Cause, Effect, HttpConfig, HttpPool, State, StdioConfig, Upstream, UpstreamError, inherited_env,
 };
-use rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
@@ -63,7 +62,7 @@ impl Upstreams {
     pub(crate) fn new(
         replica: Arc<Replica>,
         seal: Seal,
-        tls: Arc<ClientConfig>,
+        pool: HttpPool,
         child: Vec<String>,
         limits: Limits,
     ) -> Upstreams {
@@ -72,7 +71,7 @@ impl Upstreams {
             ended: Mutex::default(),
             replica,
             seal,
-            pool: HttpPool::new(tls),
+            pool,
             child,
             limits,
         }

@@ -126,6 +126,8 @@ impl From<Refusal> for Fault {
             Refusal::VersionMismatch { .. } => {
                 Fault::new(Code::VersionMismatch, detail).hint("read it again and repeat the change")
             }
+            Refusal::LooksOtherwise { kind, name, .. } => Fault::new(Code::VersionMismatch, detail)
+                .hint(format!("look at what it is now: mcpctl describe {kind} {name}")),
             Refusal::NotAuthenticated => Fault::not_authenticated(&detail),
             Refusal::Forbidden { who, need } => {
                 let binding = need.split(' ').next().unwrap_or_default();

@@ -9,6 +9,7 @@
 #[doc(hidden)]
 pub mod decoders;
 pub mod hosts;
+mod limited;
 pub mod limits;
 pub mod openapi;
 pub mod passwords;

@@ -17,9 +17,8 @@ use crate::answer::Answer;
 use crate::body::{self, Faults, Parsed, READ};
 use crate::call::Admitted;
 use crate::fault::Fault;
-use crate::limits;
-use crate::page;
 use crate::port::Written;
+use crate::{limited, limits, page, tools};
 
 pub(crate) async fn list(it: Admitted) -> Result<Answer, Fault> {
     let page = it.call.page()?;
@@ -42,15 +41,17 @@ pub(crate) async fn get(it: Admitted) -> Result<Answer, Fault> {
 pub(crate) async fn create(it: Admitted) -> Result<Answer, Fault> {
     let Parsed { value, mut faults } = body::parse::<ProjectSpecBody>(&it.call.body)?;
     let name = faults.check("name", Name::parse(&value.name));
+    let limits = limited::read_project(&value.limits, &mut faults);
     let spec = read_spec(&it, value, faults, Vec::new()).await?;
     let name = name.expect(READ);
     it.caller.rights.need(Verb::Create, Resource::Projects, name.as_str())?;
     let id = it.call.api.new_id();
     let written = it
-        .propose(Command::CreateProject {
+        .propose(Command::CreateLimitedProject {
             id,
             name: name.clone(),
             spec,
+            limits,
         })
         .await?;
     changed(&it, written, StatusCode::CREATED).await
@@ -66,9 +67,17 @@ pub(crate) async fn replace(it: Admitted) -> Result<Answer, Fault> {
     }
     let before = load(&it).await?;
     let name = before.name.clone();
+    let limits = limited::read_project(&value.limits, &mut faults);
     let spec = read_spec(&it, value, faults, before.spec.servers).await?;
     let if_version = it.call.if_version()?;
-    let written = it.propose(Command::UpdateProject { name, spec, if_version }).await?;
+    let written = it
+        .propose(Command::UpdateLimitedProject {
+            name,
+            spec,
+            limits,
+            if_version,
+        })
+        .await?;
     changed(&it, written, StatusCode::OK).await
 }
 
@@ -79,14 +88,20 @@ pub(crate) async fn change(it: Admitted) -> Result<Answer, Fault> {
 }
 
 async fn changed_project(it: &Admitted) -> Result<Command, Fault> {
-    let Parsed { value, faults } = body::parse::<ProjectChange>(&it.call.body)?;
+    let Parsed { value, mut faults } = body::parse::<ProjectChange>(&it.call.body)?;
     let before = load(it).await?;
     let (name, version) = (before.name.clone(), before.origin.version);
     let attached = before.spec.servers.clone();
     let merged = merge(show_record(it, before).await?, value);
+    let limits = limited::read_project(&merged.limits, &mut faults);
     let spec = read_spec(it, merged, faults, attached).await?;
     let if_version = it.call.if_version()?.or(Some(version));
-    Ok(Command::UpdateProject { name, spec, if_version })
+    Ok(Command::UpdateLimitedProject {
+        name,
+        spec,
+        limits,
+        if_version,
+    })
 }
 
 pub(crate) async fn delete(it: Admitted) -> Result<Answer, Fault> {
@@ -175,6 +190,8 @@ fn show(tables: &dyn Tables, project: &Project) -> ProjectBody {
             ToolNaming::Plain => "plain".to_owned(),
         },
         instructions: spec.instructions.clone(),
+        limits: limited::show_project(tables, project.id),
+        conditions: tools::conditions(tables, project),
         created_at: show_time(project.origin.created_ms),
         created_by: project.origin.created_by.clone(),
         resource_version: project.origin.version.to_string(),
@@ -191,6 +208,7 @@ fn merge(before: ProjectBody, change: ProjectChange) -> ProjectSpecBody {
         proxy_model: text(change.proxy_model, before.proxy_model),
         tool_naming: change.tool_naming.unwrap_or(before.tool_naming),
         instructions: text(change.instructions, before.instructions),
+        limits: change.limits.unwrap_or(before.limits),
     }
 }
 

@@ -14,7 +14,7 @@ use mcp_api::nodes::{ClusterBody, NodeBody};
 use mcp_api::projects::{ProjectBody, ProjectChange, ProjectSpecBody, ProjectTool};
 use mcp_api::rbac::{RbacBody, RbacSpec};
 use mcp_api::secrets::{SecretBody, SecretChange, SecretSpec};
-use mcp_api::servers::{ServerBody, ServerSpecBody, ServerTools};
+use mcp_api::servers::{ServerBody, ServerSpecBody, ServerTools, ToolApprovals};
 use mcp_api::serviceaccounts::{
     NewSession, OpenedSession, ServiceAccountBody, ServiceAccountChange, ServiceAccountSpec,
 };
@@ -300,6 +300,7 @@ pub static ROUTES: &[Route] = &{
             .matching(),
         route!(DELETE "/servers/{name}", On(Delete, Servers), servers::delete, "Delete a server", Change Removed).matching(),
         route!(GET "/servers/{name}/tools", On(See, Servers), tools::of_server, "Show what a server offers", One ServerTools),
+        route!(POST "/servers/{name}/tools/approve", On(Update, Servers), tools::approve, "Let changed tools of a pinned server in", takes ToolApprovals, Change ServerTools),
         route!(GET "/projects", Some(See, Projects), projects::list, "List projects", Pages ProjectBody),
         route!(POST "/projects", Some(Create, Projects), projects::create, "Make a project", takes ProjectSpecBody, Change ProjectBody),
         route!(GET "/projects/{name}", On(See, Projects), projects::get, "Show a project", One ProjectBody),

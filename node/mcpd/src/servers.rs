@@ -20,7 +20,7 @@ use crate::fault::Fault;
 use crate::noun::renamed;
 use crate::port::Written;
 use crate::projects::{self, id_of, removed};
-use crate::{limits, page};
+use crate::{limited, limits, page, tools};
 
 pub(crate) async fn list(it: Admitted) -> Result<Answer, Fault> {
     let page = it.call.page()?;
@@ -29,7 +29,7 @@ pub(crate) async fn list(it: Admitted) -> Result<Answer, Fault> {
     let list = it.call.api.read(move |t| {
         page::collect(t, &page, version, |server: Server| {
             let seen = rights.allow(Verb::See, Resource::Servers, server.name.as_str());
-            seen.then(|| show(&server, &rights))
+            seen.then(|| show(t, &server, &rights))
         })
     });
     Ok(Answer::ok(&list.await?))
@@ -45,7 +45,7 @@ pub(crate) async fn of_project(it: Admitted) -> Result<Answer, Fault> {
         let seen = projects::attached(t, &project).into_iter();
         let seen = seen.filter(|s| rights.allow(Verb::See, Resource::Servers, s.name.as_str()));
         Some(
-            seen.map(|s| (s.id.to_bytes().to_vec(), show(&s, &rights)))
+            seen.map(|s| (s.id.to_bytes().to_vec(), show(t, &s, &rights)))
                 .collect::<Vec<_>>(),
         )
     });
@@ -58,7 +58,7 @@ pub(crate) async fn get(it: Admitted) -> Result<Answer, Fault> {
     let body = it
         .call
         .api
-        .read(move |t| find(t, &name).map(|s| show(&s, &rights)))
+        .read(move |t| find(t, &name).map(|s| show(t, &s, &rights)))
         .await?;
     let body = body.ok_or_else(|| Fault::not_found("server", &it.name))?;
     Ok(Answer::ok(&body).version(&body.resource_version))
@@ -67,13 +67,16 @@ pub(crate) async fn get(it: Admitted) -> Result<Answer, Fault> {
 pub(crate) async fn create(it: Admitted) -> Result<Answer, Fault> {
     let Parsed { value, mut faults } = body::parse::<ServerSpecBody>(&it.call.body)?;
     let name = faults.check("name", Name::parse(&value.name));
+    let limits = limited::read_server(&value.limits, &mut faults);
     let spec = read_spec(value, &mut faults);
     faults.refuse()?;
     let (name, spec) = (name.expect(READ), spec.expect(READ));
     it.caller.rights.need(Verb::Create, Resource::Servers, name.as_str())?;
     may_run(&it.caller.rights, &spec)?;
     let id = it.call.api.new_id();
-    let written = it.propose(Command::CreateServer { id, name, spec }).await?;
+    let written = it
+        .propose(Command::CreateLimitedServer { id, name, spec, limits })
+        .await?;
     changed(&it, written, StatusCode::CREATED).await
 }
 
@@ -98,7 +101,8 @@ async fn changed_server(it: &Admitted) -> Result<Command, Fault> {
     let name = it.name.clone();
     let before = it.call.api.read(move |t| find(t, &name)).await?;
     let before = before.ok_or_else(|| Fault::not_found("server", &it.name))?;
-    let current = show(&before, &it.caller.rights).spec;
+    let (rights, shown) = (it.caller.rights.clone(), before.clone());
+    let current = it.call.api.read(move |t| show(t, &shown, &rights)).await?.spec;
     let Parsed { value, mut faults } = body::parse_onto::<ServerSpecBody>(&current, &it.call.body)?;
     if value.name != it.name {
         faults.add("name", renamed("server"));
@@ -122,11 +126,17 @@ fn update(
             );
         }
     }
+    let limits = limited::read_server(&value.limits, &mut faults);
     let spec = read_spec(value, &mut faults);
     faults.refuse()?;
     let spec = spec.expect(READ);
     may_run(&it.caller.rights, &spec)?;
-    Ok(Command::UpdateServer { name, spec, if_version })
+    Ok(Command::UpdateLimitedServer {
+        name,
+        spec,
+        limits,
+        if_version,
+    })
 }
 
 pub(crate) async fn delete(it: Admitted) -> Result<Answer, Fault> {
@@ -142,7 +152,7 @@ async fn changed(it: &Admitted, written: Written, status: StatusCode) -> Result<
     let body = it
         .call
         .api
-        .read(move |t| tables::by_id::<Server>(t, id).map(|s| show(&s, &rights)))
+        .read(move |t| tables::by_id::<Server>(t, id).map(|s| show(t, &s, &rights)))
         .await?;
     let body = body.ok_or_else(|| Fault::not_found("server", &id.to_string()))?;
     let version = body.resource_version.clone();
@@ -162,7 +172,7 @@ pub(crate) fn find(tables: &dyn Tables, name: &str) -> Option<Server> {
     tables::by_name(tables, Table::ServerNames, name.as_bytes())
 }
 
-fn show(server: &Server, rights: &Rights) -> ServerBody {
+fn show(tables: &dyn Tables, server: &Server, rights: &Rights) -> ServerBody {
     let open = rights.allow(Verb::Update, Resource::Servers, server.name.as_str());
     let values = |map: &BTreeMap<String, String>| -> BTreeMap<String, String> {
         let shown = |value: &String| if open { value.clone() } else { HIDDEN.to_owned() };
@@ -183,6 +193,7 @@ fn show(server: &Server, rights: &Rights) -> ServerBody {
         response_ms: spec.response_ms,
         stateful: spec.stateful,
         pin_tools: spec.pin_tools,
+        limits: limited::show_server(tables, server.id),
     };
     match &spec.transport {
         Transport::Stdio {
@@ -211,6 +222,7 @@ fn show(server: &Server, rights: &Rights) -> ServerBody {
     ServerBody {
         id: server.id.to_string(),
         spec: fields,
+        status: tools::status(tables, server, rights),
         created_at: show_time(server.origin.created_ms),
         created_by: server.origin.created_by.clone(),
         resource_version: server.origin.version.to_string(),

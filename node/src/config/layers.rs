@@ -173,6 +173,15 @@ impl Layers {
         })
     }
 
+    /// Yes or no.
+    pub(super) fn truth(&mut self, key: &str) -> Option<bool> {
+        self.take(key, "true or false", |value| match value {
+            Value::Boolean(is) => Some(*is),
+            Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        })
+    }
+
     /// A list, or a text with commas. Every entry that `parse` does not understand is a fault.
     pub(super) fn list<T>(&mut self, key: &str, range: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
         let texts = self.take(key, &format!("a list of {range}"), |value| match value {
@@ -261,7 +270,7 @@ impl Layers {
 fn key_of(rest: &str) -> String {
     let lower = rest.to_ascii_lowercase();
     match lower.split_once('_') {
-        Some((section @ ("gateway" | "api" | "peers" | "timers" | "disk" | "log"), name)) => {
+        Some((section @ ("gateway" | "api" | "peers" | "timers" | "disk" | "log" | "upstreams"), name)) => {
             format!("{section}.{name}")
         }
         _ => lower,

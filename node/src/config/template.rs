@@ -6,7 +6,7 @@ use mcp_model::timers::Timers;
 use mcp_raft::DiskLimits;
 use toml::Value;
 
-use super::{API_PORT, Config, GATEWAY_PORT, Listener, LogLimits, PEER_PORT, Tls};
+use super::{API_PORT, Config, GATEWAY_PORT, Listener, LogLimits, PEER_PORT, Tls, UpstreamAddresses};
 
 /// What stands in the file where nothing is set: an example.
 const USUAL_CONNECTIONS: &str = "1000";
@@ -50,6 +50,7 @@ pub(super) fn render(config: &Config) -> String {
     timers(&mut out, &config.timers);
     disk(&mut out, &config.disk);
     log(&mut out, &config.log);
+    upstreams(&mut out, &config.upstreams);
     out
 }
 
@@ -221,6 +222,25 @@ fn log(out: &mut String, log: &LogLimits) {
         "kept_entries",
         log.kept_entries.to_string(),
         usual.kept_entries.to_string(),
+    );
+}
+
+fn upstreams(out: &mut String, upstreams: &UpstreamAddresses) {
+    out.push_str("\n# Where MCP servers over HTTP may be: whoever may write a server reaches with it whatever this machine reaches\n[upstreams]\n");
+    setting(
+        out,
+        "Whether they may have private addresses: 10.0.0.0/8, 192.168.0.0/16, loopback and the like. Link-local addresses and the\n\
+         # metadata services of clouds are refused in any case.",
+        "allow_private",
+        upstreams.allow_private.to_string(),
+        "false".to_owned(),
+    );
+    setting(
+        out,
+        "Private networks that are allowed all the same.",
+        "allowed_networks",
+        list(&upstreams.allowed_networks),
+        list::<&str>(&[]),
     );
 }
 

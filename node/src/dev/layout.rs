@@ -12,7 +12,7 @@ use mcp_model::token::{PlainSetup, PlainToken, TOKEN_PREFIX};
 
 use crate::certs::Authority;
 use crate::clock::SystemClock;
-use crate::config::{Config, Listener, Peers, Tls};
+use crate::config::{Config, Listener, Peers, Tls, UpstreamAddresses};
 use crate::founding::{Founder, Founding};
 use crate::home::{CONFIG_FILE, FOUNDING_FILE, SETUP_FILE};
 use crate::identity::{Identity, write_private};
@@ -139,6 +139,10 @@ impl Layout {
                 timers: Default::default(),
                 disk: Default::default(),
                 log: Default::default(),
+                upstreams: UpstreamAddresses {
+                    allow_private: true,
+                    allowed_networks: Vec::new(),
+                },
             };
             let mut files = authority.equip(id, &config.certified_hosts(), now_ms)?;
             files.append(common_files(&config, &data_key));

@@ -5,6 +5,7 @@
 mod child;
 mod cluster;
 mod dev;
+mod lists;
 mod machines;
 mod restore;
 mod restrictions;

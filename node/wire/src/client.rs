@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::limits;
 use crate::message::Message;
 use crate::pool::{Pool, Target};
+use crate::reach::Reach;
 use crate::upstream::{CallLimits, Cause, Frame, HttpConfig, HttpPool, Outgoing, Upstream, UpstreamError};
 
 /// Why a client call failed.
@@ -92,7 +93,10 @@ impl Client {
             answer_bytes_max: limits::ANSWER_BYTES_MAX,
         };
         Ok(Client {
-            upstream: Upstream::http(&HttpPool::new(tls), HttpConfig { url, headers, limits }),
+            upstream: Upstream::http(
+                &HttpPool::new(tls, Reach::anywhere()),
+                HttpConfig { url, headers, limits },
+            ),
         })
     }
 
@@ -177,7 +181,7 @@ pub async fn get(tls: Arc<ClientConfig>, url: &str, timeout_ms: u64) -> Result<(
     let target = parse_url(url)?;
     let target = Target::of(&target)
         .ok_or_else(|| ClientError::Transport(format!("\"{url}\" is not a URL: its host cannot be asked for")))?;
-    let pool = Pool::new(tls);
+    let pool = Pool::new(tls, Reach::anywhere());
     let exchange = async {
         let answer = pool
             .request(&target, request, Duration::from_millis(timeout_ms))

@@ -1,4 +1,5 @@
-//! TCP and TLS connections for the pool: no Nagle, a deadline on connecting and on the handshake.
+//! TCP and TLS connections for the pool: no Nagle, a deadline on connecting and on the handshake, and no address that may not be
+//! connected to.
 
 use std::io;
 use std::pin::Pin;
@@ -18,20 +19,22 @@ use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use crate::limits;
+use crate::reach::{Reach, Resolver};
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Opens connections.
 #[derive(Clone)]
 pub(crate) struct Connector {
-    tcp: HttpConnector,
+    tcp: HttpConnector<Resolver>,
     tls: TlsConnector,
+    reach: Reach,
 }
 
 impl Connector {
-    /// Trusts what `tls` trusts.
-    pub(crate) fn new(tls: Arc<ClientConfig>) -> Connector {
-        let mut tcp = HttpConnector::new();
+    /// Trusts what `tls` trusts, and connects to what `reach` allows.
+    pub(crate) fn new(tls: Arc<ClientConfig>, reach: Reach) -> Connector {
+        let mut tcp = HttpConnector::new_with_resolver(Resolver(reach.clone()));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(Duration::from_millis(limits::CONNECT_MS)));
@@ -39,6 +42,7 @@ impl Connector {
         Connector {
             tcp,
             tls: TlsConnector::from(tls),
+            reach,
         }
     }
 }
@@ -56,6 +60,10 @@ impl Service<Uri> for Connector {
         let secure = uri.scheme_str() == Some("https");
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let tls = self.tls.clone();
+        // An address is not resolved: nobody else looks at it.
+        if let Err(forbidden) = self.reach.allows_host(&host) {
+            return Box::pin(std::future::ready(Err(forbidden.into())));
+        }
         let connecting = self.tcp.call(uri);
         Box::pin(async move {
             let tcp = connecting.await?;

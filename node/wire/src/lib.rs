@@ -27,6 +27,7 @@ pub mod decoders;
 
 mod connect;
 mod pool;
+pub mod reach;
 pub mod timers;
 pub mod tls;
 

@@ -25,6 +25,7 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use crate::connect::{BoxError, Connector, Stream};
+use crate::reach::Reach;
 use crate::{limits, timers};
 
 /// Where a request goes: which connection, and what of its URL the server is told.
@@ -117,10 +118,10 @@ enum NoHead {
 }
 
 impl Pool {
-    /// A pool that trusts what `tls` trusts.
-    pub(crate) fn new(tls: Arc<ClientConfig>) -> Pool {
+    /// A pool that trusts what `tls` trusts, and connects to what `reach` allows.
+    pub(crate) fn new(tls: Arc<ClientConfig>, reach: Reach) -> Pool {
         Pool(Arc::new(Shared {
-            connector: Connector::new(tls),
+            connector: Connector::new(tls, reach),
             idle: ThreadLocal::new(),
         }))
     }
@@ -449,7 +450,7 @@ mod tests {
             .unwrap()
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
-        Pool::new(Arc::new(tls))
+        Pool::new(Arc::new(tls), Reach::anywhere())
     }
 
     async fn ask(pool: &Pool, target: &Target) -> Result<Response<Answer>, SendFailed> {

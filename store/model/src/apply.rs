@@ -17,13 +17,14 @@ mod secrets;
 mod servers;
 pub mod sessions;
 pub mod tokens;
+mod tools;
 mod users;
 
 use crate::authority::Rights;
 use crate::command::{Actor, Command, Envelope, Outcome, Refusal, Reply};
 use crate::frame;
 use crate::ids::{Id, NodeId};
-use crate::records::{AuditRecord, ClusterRecord, Origin};
+use crate::records::{AuditRecord, ClusterRecord, Origin, Project, Server};
 use crate::tables::{self, Stored, Table, TablesMut};
 use crate::token::TokenHash;
 
@@ -255,6 +256,38 @@ impl<'a> Step<'a> {
                 any_cluster,
             } => self.finish_restore(*restore, head, *revive_tokens, *any_cluster),
             Command::DropRestore { restore } => self.drop_restore(*restore),
+            Command::ReportTools { list, node, prints } => self.report_tools(list, *node, prints.as_deref()),
+            Command::ApproveTools { server, tools } => self.approve_tools(server, tools),
+            Command::CreateLimitedServer { id, name, spec, limits } => {
+                let reply = self.create_server(*id, name, spec)?;
+                self.limit_server(*id, *limits);
+                Ok(reply)
+            }
+            Command::UpdateLimitedServer {
+                name,
+                spec,
+                limits,
+                if_version,
+            } => {
+                let reply = self.update_server(name, spec, *if_version)?;
+                self.limit_server(self.named::<Server>(name.as_str())?.id, *limits);
+                Ok(reply)
+            }
+            Command::CreateLimitedProject { id, name, spec, limits } => {
+                let reply = self.create_project(*id, name, spec)?;
+                self.limit_project(*id, *limits);
+                Ok(reply)
+            }
+            Command::UpdateLimitedProject {
+                name,
+                spec,
+                limits,
+                if_version,
+            } => {
+                let reply = self.update_project(name, spec, *if_version)?;
+                self.limit_project(self.named::<Project>(name.as_str())?.id, *limits);
+                Ok(reply)
+            }
         }
     }
 

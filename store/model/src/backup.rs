@@ -16,15 +16,18 @@ use sha2::{Digest, Sha256};
 
 use crate::frame::{self, FrameError, Framed};
 use crate::ids::Id;
+use crate::limits::{ProjectLimitsRecord, ServerLimitsRecord};
 use crate::records::{
     Group, McpToken, Project, RbacDefinition, Secret, Server, ServiceAccount, Tombstone, ToolList, User,
 };
 use crate::tables::{Key, Table, Tables};
+use crate::watch::ToolWatch;
 
-/// The format that this program writes, and the newest that it reads.
-pub const FORMAT: u16 = 1;
+/// The newest format that this program reads. It writes the oldest one that has a place for what there is: a backup without
+/// limits and without watched tools is read by older programs too.
+pub const FORMAT: u16 = 2;
 /// The tables that a backup holds, in its order.
-pub const TABLES: [Table; 10] = [
+pub const TABLES: [Table; 13] = [
     Table::Users,
     Table::Groups,
     Table::ServiceAccounts,
@@ -35,7 +38,12 @@ pub const TABLES: [Table; 10] = [
     Table::Tokens,
     Table::Tombstones,
     Table::ToolLists,
+    Table::ToolWatches,
+    Table::ServerLimits,
+    Table::ProjectLimits,
 ];
+/// Those that older programs do not know.
+const SINCE_FORMAT_2: [Table; 3] = [Table::ToolWatches, Table::ServerLimits, Table::ProjectLimits];
 /// Longest body, in bytes: 1 GiB, which is some millions of tokens.
 pub const BODY_BYTES_MAX: u64 = 1 << 30;
 
@@ -158,6 +166,9 @@ pub fn noun(table: Table) -> &'static str {
         Table::Tokens => "tokens",
         Table::Tombstones => "tombstones",
         Table::ToolLists => "tool lists",
+        Table::ToolWatches => "watched tools",
+        Table::ServerLimits => "server limits",
+        Table::ProjectLimits => "project limits",
         _ => "records",
     }
 }
@@ -167,7 +178,12 @@ pub fn head(header: &Header) -> Vec<u8> {
     let framed = frame::encode(header);
     let length = u32::try_from(framed.len()).expect("a header is short");
     let mut head = MAGIC.to_vec();
-    head.extend_from_slice(&FORMAT.to_be_bytes());
+    let format: u16 = if SINCE_FORMAT_2.iter().any(|table| header.count(*table) > 0) {
+        2
+    } else {
+        1
+    };
+    head.extend_from_slice(&format.to_be_bytes());
     head.extend_from_slice(&length.to_be_bytes());
     head.extend_from_slice(&framed);
     let sum: [u8; DIGEST_BYTES] = Sha256::digest(&head).into();
@@ -314,6 +330,9 @@ pub struct Contents {
     pub(crate) tokens: Vec<McpToken>,
     pub(crate) tombstones: Vec<Tombstone>,
     pub(crate) lists: Vec<ToolList>,
+    pub(crate) watches: Vec<ToolWatch>,
+    pub(crate) server_limits: Vec<ServerLimitsRecord>,
+    pub(crate) project_limits: Vec<ProjectLimitsRecord>,
 }
 
 impl Contents {
@@ -329,6 +348,9 @@ impl Contents {
             Table::Tokens => self.tokens.push(frame::decode(bytes)?),
             Table::Tombstones => self.tombstones.push(frame::decode(bytes)?),
             Table::ToolLists => self.lists.push(frame::decode(bytes)?),
+            Table::ToolWatches => self.watches.push(frame::decode(bytes)?),
+            Table::ServerLimits => self.server_limits.push(frame::decode(bytes)?),
+            Table::ProjectLimits => self.project_limits.push(frame::decode(bytes)?),
             _ => return Err(FrameError::Kind),
         }
         Ok(())

@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::frame::Framed;
 use crate::ids::{CommandId, Id, NodeId};
+use crate::limits::{ProjectLimits, ServerLimits};
 use crate::names::{Email, Name};
 use crate::rbac::{RoleBinding, Subject};
 use crate::records::{NodeRecord, ProjectSpec, ServerSpec, ToolList};
 use crate::token::TokenHash;
+use crate::watch::Print;
 
 pub use crate::refusal::{JoinRefusal, Need, Refusal};
 pub use crate::reply::{Outcome, Reply};
@@ -455,6 +457,66 @@ pub enum Command {
         /// Names the restore.
         restore: Id,
     },
+    /// Replaces a server's lists and takes note of what its tools look like.
+    ReportTools {
+        /// The lists. `version` is filled in.
+        list: ToolList,
+        /// Who has asked the server.
+        node: NodeId,
+        /// What its tools look like; `None`: it did not answer.
+        prints: Option<Vec<Print>>,
+    },
+    /// Lets tools of a pinned server in as they look now.
+    ApproveTools {
+        /// The server.
+        server: Name,
+        /// Its own name for each tool, and the SHA-256 over what is approved.
+        tools: Vec<(String, [u8; 32])>,
+    },
+    /// Makes a server with limits of its own.
+    CreateLimitedServer {
+        /// Its id.
+        id: Id,
+        /// Its name.
+        name: Name,
+        /// What the user wrote.
+        spec: ServerSpec,
+        /// And about its limits.
+        limits: ServerLimits,
+    },
+    /// Replaces what the user wrote about a server, its limits included.
+    UpdateLimitedServer {
+        /// Which.
+        name: Name,
+        /// The new text.
+        spec: ServerSpec,
+        /// And about its limits.
+        limits: ServerLimits,
+        /// Only if this is still its version.
+        if_version: Option<u64>,
+    },
+    /// Makes a project with limits of its own.
+    CreateLimitedProject {
+        /// Its id.
+        id: Id,
+        /// Its name.
+        name: Name,
+        /// What the user wrote.
+        spec: ProjectSpec,
+        /// And about its limits.
+        limits: ProjectLimits,
+    },
+    /// Replaces what the user wrote about a project, its limits included.
+    UpdateLimitedProject {
+        /// Which.
+        name: Name,
+        /// The new text.
+        spec: ProjectSpec,
+        /// And about its limits.
+        limits: ProjectLimits,
+        /// Only if this is still its version.
+        if_version: Option<u64>,
+    },
 }
 
 /// Where a new token's bindings come from. Append-only.
@@ -516,6 +578,12 @@ impl Command {
             Command::StageRestore { .. } => "StageRestore",
             Command::FinishRestore { .. } => "FinishRestore",
             Command::DropRestore { .. } => "DropRestore",
+            Command::ReportTools { .. } => "ReportTools",
+            Command::ApproveTools { .. } => "ApproveTools",
+            Command::CreateLimitedServer { .. } => "CreateLimitedServer",
+            Command::UpdateLimitedServer { .. } => "UpdateLimitedServer",
+            Command::CreateLimitedProject { .. } => "CreateLimitedProject",
+            Command::UpdateLimitedProject { .. } => "UpdateLimitedProject",
         }
     }
 }

@@ -61,6 +61,16 @@ pub enum Refusal {
     /// A join token that does not let in (any more).
     #[error("{0}")]
     Join(JoinRefusal),
+    /// It does not look any more as it did when it was decided on.
+    #[error("{kind} {name:?} was changed in between: its digest is {digest} now")]
+    LooksOtherwise {
+        /// `tool`.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// What it looks like now, in hexadecimal.
+        digest: String,
+    },
 }
 
 /// Why a join token does not let a machine in. Append-only.

@@ -68,11 +68,17 @@ pub enum Table {
     TokenOwners = 34,
     /// Restore id and number of the part: pieces of a backup that is about to be restored.
     Restoring = 35,
+    /// Server id to what its tools look like.
+    ToolWatches = 40,
+    /// Server id to its limits, where it has any of its own.
+    ServerLimits = 41,
+    /// Project id to its limits, where it has any of its own.
+    ProjectLimits = 42,
 }
 
 impl Table {
     /// Every table, in the order of a snapshot.
-    pub const ALL: [Table; 35] = [
+    pub const ALL: [Table; 38] = [
         Table::Cluster,
         Table::Users,
         Table::UserEmails,
@@ -108,6 +114,9 @@ impl Table {
         Table::SessionOwners,
         Table::TokenOwners,
         Table::Restoring,
+        Table::ToolWatches,
+        Table::ServerLimits,
+        Table::ProjectLimits,
     ];
 }
 

@@ -12,11 +12,13 @@ use mcp_model::apply::Effects;
 use mcp_model::apply::rbac::TOKEN_DEFINITION_PREFIX;
 use mcp_model::authority::{Principal, grants_of};
 use mcp_model::ids::Id;
+use mcp_model::limits::{ProjectLimits, ProjectLimitsRecord, ServerLimits, ServerLimitsRecord};
 use mcp_model::names::Name;
 use mcp_model::rbac::{Grants, Subject};
 use mcp_model::records::{McpToken, Project, RbacDefinition, Secret, Server, TokenStatus, ToolList};
 use mcp_model::tables::{self, Key, Stored, Table, Tables};
 use mcp_model::token::TokenHash;
+use mcp_model::watch::ToolWatch;
 
 pub use self::tokens::TokenFacts;
 use self::tokens::{Token, Tokens};
@@ -65,6 +67,8 @@ pub struct Policy {
     project_names: HashMap<Name, Id>,
     servers: HashMap<Id, Arc<Server>, HashBits>,
     secrets: HashMap<Name, Arc<Secret>>,
+    server_limits: HashMap<Id, ServerLimits, HashBits>,
+    project_limits: HashMap<Id, Arc<ProjectLimits>, HashBits>,
 }
 
 impl Policy {
@@ -108,6 +112,16 @@ impl Policy {
         self.secrets.get(name)
     }
 
+    /// The limits that were written for a server.
+    pub fn server_limits(&self, id: Id) -> ServerLimits {
+        self.server_limits.get(&id).copied().unwrap_or_default()
+    }
+
+    /// The limits that were written for a project, if any were.
+    pub fn project_limits(&self, id: Id) -> Option<&Arc<ProjectLimits>> {
+        self.project_limits.get(&id)
+    }
+
     fn build(tables: &dyn Tables) -> Policy {
         let mut policy = Policy::default();
         each(tables, |user| policy.know(tables, &Principal::User(user)));
@@ -124,6 +138,12 @@ impl Policy {
         each(tables, |secret: Secret| {
             policy.secrets.insert(secret.name.clone(), Arc::new(secret));
         });
+        each(tables, |limited: ServerLimitsRecord| {
+            policy.server_limits.insert(limited.server, limited.limits);
+        });
+        each(tables, |limited: ProjectLimitsRecord| {
+            policy.project_limits.insert(limited.project, Arc::new(limited.limits));
+        });
         policy
     }
 
@@ -137,8 +157,24 @@ impl Policy {
     }
 }
 
+/// What is known of a server's lists, and of what its tools look like: both from one moment.
+#[derive(Debug)]
+pub struct Known {
+    /// The lists.
+    pub list: ToolList,
+    /// What its tools look like; `None`: nobody has reported that yet.
+    pub watch: Option<ToolWatch>,
+}
+
+impl Known {
+    fn read(tables: &dyn Tables, list: ToolList) -> Arc<Known> {
+        let watch = tables::by_id(tables, list.server);
+        Arc::new(Known { list, watch })
+    }
+}
+
 /// The lists of all servers, swapped as a whole.
-pub type Lists = HashMap<Id, Arc<ToolList>>;
+pub type Lists = HashMap<Id, Arc<Known>>;
 
 /// Tokens by hash, and the policy around them.
 #[derive(Default)]
@@ -183,7 +219,7 @@ impl AuthView {
     pub(crate) fn rebuild(&self, tables: &dyn Tables) {
         let mut lists = Lists::new();
         each(tables, |list: ToolList| {
-            lists.insert(list.server, Arc::new(list));
+            lists.insert(list.server, Known::read(tables, list));
         });
         if self.tokens.len() > 0 {
             self.forget_all_but_active(tables);
@@ -247,7 +283,7 @@ impl AuthView {
         let mut lists = Lists::clone(&self.lists.load());
         for id in changed {
             match tables::by_id::<ToolList>(tables, *id) {
-                Some(list) => lists.insert(*id, Arc::new(list)),
+                Some(list) => lists.insert(*id, Known::read(tables, list)),
                 None => lists.remove(id),
             };
         }

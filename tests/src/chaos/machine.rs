@@ -155,6 +155,8 @@ impl Machine {
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             // The disk must refuse; the node must not step aside beforehand.
             .env("MCPNODE_DISK_FREE_BYTES_MIN", "0")
+            // The server behind the gateway is in the machines' own network.
+            .env("MCPNODE_UPSTREAMS_ALLOW_PRIVATE", "true")
             // Snapshots all the time, and few entries kept: whoever was away is handed a snapshot.
             .env("MCPNODE_LOG_SNAPSHOT_ENTRIES", "300")
             .env("MCPNODE_LOG_KEPT_ENTRIES", "100")

@@ -170,6 +170,17 @@ impl Audit {
         self.write_or_count(record, When::Now);
     }
 
+    /// Records something about an answer that was given.
+    pub(crate) fn note(&self, permit: &Permit, about: About<'_>, reason: &str) {
+        let record = Record {
+            kind: "note",
+            decision: "allow",
+            reason: Some(reason),
+            ..with(permit, about)
+        };
+        self.write_or_count(record, When::Soon);
+    }
+
     /// Records that a request was not admitted. A flood of these is counted, not written.
     pub(crate) fn refuse(&self, hash: Option<TokenHash>, project: Option<&str>, reason: &str) {
         if self.denials.fetch_add(1, Ordering::Relaxed) >= self.denials_max {

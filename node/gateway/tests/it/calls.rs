@@ -207,7 +207,7 @@ async fn an_upstream_that_fails_is_named_with_what_may_have_happened() {
     assert_eq!(world.post(0, "demo", &token, &call(1, "peer__echo")).await.code(), 0);
     // The lists of a server stay when it dies; its calls say so.
     let lists = world.nodes[0].replica.view().lists();
-    let mut list = mcp_model::records::ToolList::clone(&lists[&stdio]);
+    let mut list = mcp_model::records::ToolList::clone(&lists[&stdio].list);
     list.server = dead;
     world.log.commit(
         mcp_model::command::Actor::System,

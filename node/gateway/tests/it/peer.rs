@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use futures_util::StreamExt;
@@ -19,6 +19,8 @@ pub(crate) struct Peer {
     pub(crate) seen: Mutex<Vec<(HeaderMap, Value)>>,
     pub(crate) tools: Mutex<Vec<Value>>,
     pub(crate) dropped: Arc<Mutex<u32>>,
+    /// Told to whoever holds the GET stream open.
+    pub(crate) changes: tokio::sync::watch::Sender<u64>,
 }
 
 impl Peer {
@@ -61,7 +63,20 @@ fn event(value: &Value) -> String {
     format!("event: message\ndata: {value}\n\n")
 }
 
-async fn answer(State(peer): State<Arc<Peer>>, headers: HeaderMap, body: Bytes) -> Response {
+/// The GET stream: a notice for every change.
+fn notices(peer: &Peer) -> Response {
+    let stream = futures_util::stream::unfold(peer.changes.subscribe(), |mut changes| async move {
+        changes.changed().await.ok()?;
+        let notice = event(&json!({"jsonrpc":"2.0","method":"notifications/tools/list_changed"}));
+        Some((Ok::<_, std::convert::Infallible>(notice), changes))
+    });
+    ([("content-type", "text/event-stream")], Body::from_stream(stream)).into_response()
+}
+
+async fn answer(State(peer): State<Arc<Peer>>, method: Method, headers: HeaderMap, body: Bytes) -> Response {
+    if method == Method::GET {
+        return notices(&peer);
+    }
     let Ok(message) = serde_json::from_slice::<Value>(&body) else {
         return StatusCode::BAD_REQUEST.into_response();
     };

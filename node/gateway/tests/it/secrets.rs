@@ -76,7 +76,7 @@ fn demo(world: &World, transport: Transport) -> (Id, Token) {
 async fn unhealthy(world: &World, server: Id, word: &str) -> String {
     until(&format!("the reason names {word}"), || async {
         let lists = world.nodes[0].replica.view().lists();
-        match &lists.get(&server)?.health {
+        match &lists.get(&server)?.list.health {
             Health::Unhealthy { reason } if reason.contains(word) => Some(reason.clone()),
             _ => None,
         }
@@ -287,7 +287,7 @@ async fn a_secret_that_a_dying_child_repeats_is_in_no_log_status_or_answer() {
     .await;
     // A stale list keeps its tools, so that somebody calls.
     let list = json!([{"name": "echo"}]).to_string();
-    let mut known = mcp_model::records::ToolList::clone(&world.nodes[0].replica.view().lists()[&server]);
+    let mut known = mcp_model::records::ToolList::clone(&world.nodes[0].replica.view().lists()[&server].list);
     known.offer = Some(mcp_model::records::Offer {
         tools: list,
         ..Default::default()

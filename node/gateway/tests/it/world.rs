@@ -10,14 +10,14 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use mcp_gateway::cluster::{Cluster, PortFuture, Unavailable};
+use mcp_gateway::cluster::{Cluster, PortFuture, Report, Unavailable};
 use mcp_gateway::limits::Limits;
 use mcp_gateway::{Gateway, GatewayConfig};
 use mcp_model::clock::{Clock, Reading};
 use mcp_model::command::{Actor, Command, Envelope, Reply, TokenGrant};
 use mcp_model::ids::{CommandId, Id, NodeId};
 use mcp_model::names::{Email, Name};
-use mcp_model::records::{ProjectSpec, ServerSpec, ToolList, ToolNaming, Transport};
+use mcp_model::records::{ProjectSpec, ServerSpec, ToolNaming, Transport};
 use mcp_model::token::PlainToken;
 use mcp_store::{ApplyEntry, Replica, ReplicaOptions};
 use serde_json::{Value, json};
@@ -105,6 +105,8 @@ pub(crate) struct FakeCluster {
     pub(crate) leaderless: AtomicBool,
     pub(crate) freshened: AtomicU64,
     pub(crate) published: AtomicU64,
+    /// Nodes that do not answer this one.
+    pub(crate) gone: Mutex<Vec<NodeId>>,
 }
 
 impl Cluster for FakeCluster {
@@ -119,13 +121,14 @@ impl Cluster for FakeCluster {
         })
     }
 
-    fn publish_tools(&self, list: ToolList) -> PortFuture<'_, Result<(), Unavailable>> {
-        Box::pin(async {
+    fn report_tools(&self, report: Report) -> PortFuture<'_, Result<(), Unavailable>> {
+        Box::pin(async move {
             self.published.fetch_add(1, Ordering::SeqCst);
+            let Report { list, node, prints } = report;
             self.log
                 .upgrade()
                 .unwrap()
-                .commit(Actor::System, Command::PublishTools { list });
+                .commit(Actor::System, Command::ReportTools { list, node, prints });
             Ok(())
         })
     }
@@ -142,6 +145,10 @@ impl Cluster for FakeCluster {
 
     fn is_prober(&self) -> bool {
         self.prober.load(Ordering::SeqCst)
+    }
+
+    fn answers(&self, node: NodeId) -> bool {
+        !self.gone.lock().unwrap().contains(&node)
     }
 }
 
@@ -183,6 +190,11 @@ impl World {
     }
 
     pub(crate) async fn with(limits: Limits) -> World {
+        World::apart(limits, |_| Vec::new()).await
+    }
+
+    /// Nodes that start children in different ways, by their place.
+    pub(crate) async fn apart(limits: Limits, child_of: fn(usize) -> Vec<String>) -> World {
         let clock = Arc::new(TestClock(AtomicU64::new(1_000_000)));
         let log = Arc::new(Log {
             entries: Mutex::default(),
@@ -206,6 +218,7 @@ impl World {
                 leaderless: AtomicBool::new(false),
                 freshened: AtomicU64::new(0),
                 published: AtomicU64::new(0),
+                gone: Mutex::default(),
             });
             let config = GatewayConfig {
                 node: NodeId(u64::try_from(at).unwrap() + 1),
@@ -214,8 +227,9 @@ impl World {
                 audit_dir: dir.path().join("audit"),
                 allowed_hosts: GatewayConfig::loopback_hosts(),
                 allowed_origins: vec!["https://trusted.example".into()],
-                child_command: Vec::new(),
+                child_command: child_of(at),
                 tls: mcp_wire::tls::client_config(&[]),
+                reach: mcp_wire::reach::Reach::checked(true, Vec::new()),
                 limits,
             };
             let gateway = Gateway::open(config, replica.clone(), clock.clone(), cluster.clone()).unwrap();
@@ -273,14 +287,10 @@ impl World {
     }
 
     pub(crate) fn server(&self, name: &str, transport: Transport) -> Id {
-        let spec = ServerSpec {
-            description: String::new(),
-            transport,
-            connect_ms: 5_000,
-            response_ms: 5_000,
-            stateful: false,
-            pin_tools: false,
-        };
+        self.server_with(name, spec(transport))
+    }
+
+    pub(crate) fn server_with(&self, name: &str, spec: ServerSpec) -> Id {
         let id = self.id();
         self.admin(Command::CreateServer {
             id,
@@ -407,6 +417,21 @@ impl World {
         self.send(Method::POST, &url, &all, body).await.whole().await
     }
 
+    /// Time passes, and the nodes go on holding leases.
+    pub(crate) fn pass(&self, ms: u64) {
+        self.clock.forward(ms);
+        self.nodes.iter().for_each(|node| self.lease(node));
+    }
+
+    /// What a node has audited with this reason.
+    pub(crate) fn audited(&self, node: usize, reason: &str) -> Vec<Value> {
+        let dir = self.nodes[node].dir.path().join("audit");
+        let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let text: String = files.filter_map(|file| std::fs::read_to_string(file).ok()).collect();
+        let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.filter(|event| event["reason"] == reason).collect()
+    }
+
     /// Waits until a tool is listed.
     pub(crate) async fn listed(&self, node: usize, project: &str, token: &Token, tool: &str) {
         until(&format!("{tool} is listed"), || async {
@@ -416,6 +441,17 @@ impl World {
             names(&answer.json()).contains(&tool.to_owned()).then_some(())
         })
         .await;
+    }
+}
+
+pub(crate) fn spec(transport: Transport) -> ServerSpec {
+    ServerSpec {
+        description: String::new(),
+        transport,
+        connect_ms: 5_000,
+        response_ms: 5_000,
+        stateful: false,
+        pin_tools: false,
     }
 }
 

@@ -22,6 +22,7 @@ use crate::headers;
 use crate::limits;
 use crate::message::{Kind, Message};
 use crate::pool::{Answer, Pool, SendFailed, Target};
+use crate::reach::Reach;
 use crate::refusal::{METHOD_NOT_FOUND, Refusal, result_body};
 use crate::splice::Forward;
 use crate::sse::SseReader;
@@ -35,9 +36,9 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub struct HttpPool(pub(crate) Pool);
 
 impl HttpPool {
-    /// A pool that trusts what `tls` trusts.
-    pub fn new(tls: Arc<ClientConfig>) -> HttpPool {
-        HttpPool(Pool::new(tls))
+    /// A pool that trusts what `tls` trusts, and connects to what `reach` allows.
+    pub fn new(tls: Arc<ClientConfig>, reach: Reach) -> HttpPool {
+        HttpPool(Pool::new(tls, reach))
     }
 }
 
@@ -69,9 +70,20 @@ pub(super) struct HttpLink {
 }
 
 /// An open session, with the headers of its requests made once.
-struct Session {
+pub(super) struct Session {
     opened: Arc<Opened>,
     headers: HeaderMap,
+}
+
+impl Session {
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Whether the server knows it by an id.
+    pub(super) fn has_id(&self) -> bool {
+        self.opened.session_id.is_some()
+    }
 }
 
 /// What outlives a session: where to send, and as what.
@@ -109,6 +121,33 @@ impl HttpLink {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(super) fn pool(&self) -> &Pool {
+        &self.wire.pool
+    }
+
+    pub(super) fn target(&self) -> Option<&Target> {
+        self.wire.target.as_ref()
+    }
+
+    pub(super) fn limits(&self) -> CallLimits {
+        self.wire.config.limits
+    }
+
+    /// Counts a notice that a list has changed.
+    pub(super) fn lists_changed(&self) {
+        self.wire.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Sends what nobody waits for.
+    pub(super) fn post_aside(&self, session: &Arc<Session>, body: Bytes) {
+        let (wire, session) = (self.wire.clone(), session.clone());
+        tokio::spawn(async move {
+            if let Err(error) = wire.post(&session.headers, body).await {
+                tracing::debug!(%error, "upstream request not answered");
+            }
+        });
+    }
+
     fn set_state(&self, state: State) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
@@ -127,7 +166,7 @@ impl HttpLink {
         self.open().await.map(|session| session.opened.clone())
     }
 
-    async fn open(&self) -> Result<Arc<Session>, UpstreamError> {
+    pub(super) async fn open(&self) -> Result<Arc<Session>, UpstreamError> {
         if let Some(opened) = self.session() {
             return Ok(opened);
         }
@@ -320,7 +359,7 @@ impl Wire {
     }
 }
 
-fn request(method: Method, headers: &HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+pub(super) fn request(method: Method, headers: &HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
     *request.headers_mut() = headers.clone();
@@ -416,7 +455,7 @@ fn redirect(from: &Uri, answer: &Response<Answer>) -> Result<Option<Uri>, Upstre
     Uri::from_parts(parts).map(Some).map_err(|_| refused("no location"))
 }
 
-fn sending_failed(error: &SendFailed, limit_ms: u64) -> UpstreamError {
+pub(super) fn sending_failed(error: &SendFailed, limit_ms: u64) -> UpstreamError {
     let why = innermost(error);
     match error {
         SendFailed::Connect(_) => UpstreamError::before(Cause::Connect(why)),

@@ -7,6 +7,7 @@ mod answer;
 mod frames;
 mod handshake;
 mod http;
+mod listen;
 mod lists;
 mod live;
 mod stdio;
@@ -21,6 +22,7 @@ pub use self::frames::{Frame, Frames};
 pub use self::handshake::Opened;
 pub(crate) use self::handshake::decode as decode_handshake;
 pub use self::http::{HttpConfig, HttpPool};
+pub use self::listen::Heard;
 pub use self::lists::Lists;
 pub use self::stdio::{StdioConfig, inherited_env};
 
@@ -266,6 +268,15 @@ impl Upstream {
         match &self.link {
             Link::Http(link) => link.changes(),
             Link::Stdio(link) => link.changes(),
+        }
+    }
+
+    /// Whether the other one is this one.
+    pub fn is_same(&self, other: &Upstream) -> bool {
+        match (&self.link, &other.link) {
+            (Link::Http(one), Link::Http(other)) => Arc::ptr_eq(one, other),
+            (Link::Stdio(one), Link::Stdio(other)) => Arc::ptr_eq(one, other),
+            (Link::Http(_), Link::Stdio(_)) | (Link::Stdio(_), Link::Http(_)) => false,
         }
     }
 

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{any, post};
+use mcp_wire::reach::Reach;
 use mcp_wire::upstream::{CallLimits, Cause, Effect, HttpConfig, HttpPool, Outgoing, Upstream};
 use serde_json::{Value, json};
 
@@ -124,7 +125,7 @@ fn upstream(url: &str, idle_ms: u64) -> Upstream {
     };
     let mut headers = HeaderMap::new();
     headers.insert("x-key", "k".parse().unwrap());
-    let pool = HttpPool::new(mcp_wire::tls::client_config(&[]));
+    let pool = HttpPool::new(mcp_wire::tls::client_config(&[]), Reach::checked(true, Vec::new()));
     Upstream::http(
         &pool,
         HttpConfig {
@@ -328,7 +329,7 @@ async fn tls_works_with_a_certificate_we_were_told_to_trust_and_not_without() {
         }
     });
     let open = |extra: Vec<rustls::pki_types::CertificateDer<'static>>| {
-        let pool = HttpPool::new(mcp_wire::tls::client_config(&extra));
+        let pool = HttpPool::new(mcp_wire::tls::client_config(&extra), Reach::checked(true, Vec::new()));
         let url = format!("https://localhost:{port}/mcp").parse().unwrap();
         let config = HttpConfig {
             url,

@@ -18,6 +18,7 @@ impl Step<'_> {
         self.about(format!("project {name}"));
         self.rights().need(Verb::Create, Resource::Projects, name.as_str())?;
         self.may_attach(spec, &[])?;
+        self.about_collisions(name, spec);
         let origin = self.origin();
         let id = self.add(&Project {
             id,
@@ -39,6 +40,7 @@ impl Step<'_> {
         self.rights().need(Verb::Update, Resource::Projects, name.as_str())?;
         let mut project: Project = self.named_at(name.as_str(), if_version)?;
         self.may_attach(spec, &project.spec.servers)?;
+        self.about_collisions(name, spec);
         let detached = project.spec.servers.iter().any(|id| !spec.servers.contains(id));
         // What changes nothing may repeat a change that detached and was not waited for to its end: that the server is gone
         // already proves nothing, so it waits like the first one.
@@ -58,6 +60,7 @@ impl Step<'_> {
         let project: Project = self.named_at(name.as_str(), if_version)?;
         self.revoke_all_of(project.id);
         self.drop_named(&project);
+        self.tables.remove(Table::ProjectLimits, &project.id.to_bytes());
         self.effects.policy_changed = true;
         self.effects.cuts.push(Cut::Project(project.id));
         self.restricts = true;

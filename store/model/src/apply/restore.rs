@@ -31,7 +31,7 @@ pub const PARTS_MAX: u32 = 2 * (BODY_BYTES_MAX / (256 * 1024)) as u32;
 /// Records that are looked through at a time.
 const SCAN: usize = 1_000;
 /// What a restore replaces: the objects, and whatever is found again from them.
-const REPLACED: [Table; 17] = [
+const REPLACED: [Table; 20] = [
     Table::Users,
     Table::UserEmails,
     Table::Groups,
@@ -49,6 +49,9 @@ const REPLACED: [Table; 17] = [
     Table::RbacNames,
     Table::RbacSubjects,
     Table::ToolLists,
+    Table::ToolWatches,
+    Table::ServerLimits,
+    Table::ProjectLimits,
 ];
 
 /// What is asked of a restore.
@@ -179,6 +182,9 @@ impl Step<'_> {
                 ..list
             });
         }
+        contents.watches.iter().for_each(|watch| self.save(watch));
+        contents.server_limits.iter().for_each(|limits| self.save(limits));
+        contents.project_limits.iter().for_each(|limits| self.save(limits));
     }
 
     /// `plan` has seen to it that no name and no id is there twice.

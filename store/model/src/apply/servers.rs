@@ -57,7 +57,9 @@ impl Step<'_> {
         self.rights().need(Verb::Delete, Resource::Servers, name.as_str())?;
         let server: Server = self.named_at(name.as_str(), if_version)?;
         self.detach_everywhere(server.id);
-        self.tables.remove(Table::ToolLists, &server.id.to_bytes());
+        for table in [Table::ToolLists, Table::ToolWatches, Table::ServerLimits] {
+            self.tables.remove(table, &server.id.to_bytes());
+        }
         self.drop_named(&server);
         self.effects.lists_changed.push(server.id);
         self.effects.policy_changed = true;

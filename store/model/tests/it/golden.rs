@@ -7,11 +7,16 @@ use mcp_model::backup;
 use mcp_model::command::{Actor, Command, Envelope, JoinRefusal, Outcome, Refusal, Reply};
 use mcp_model::frame::{self, Framed};
 use mcp_model::ids::{CommandId, NodeId};
+use mcp_model::limits::{ProjectLimitsRecord, ServerLimitsRecord};
 use mcp_model::records::*;
 use mcp_model::reply::{Listed, Restored};
 use mcp_model::token::TokenHash;
+use mcp_model::watch::{Happened, SeenTool, ToolChange, ToolWatch};
 
-use super::samples::{commands, email, id, name, node, origin, project_spec, server_specs, tool_list};
+use super::samples::{
+    commands, email, id, name, node, origin, print, project_limits, project_spec, server_limits, server_specs,
+    tool_list,
+};
 use super::{expect_file, here};
 
 fn line<T: Framed + PartialEq + std::fmt::Debug>(out: &mut String, kind: &str, value: &T) {
@@ -223,6 +228,11 @@ fn records_keep_their_bytes() {
             users_back: listed(&["a@b.c"]),
             sessions_closed: 7,
         }),
+        Reply::Refused(Refusal::LooksOtherwise {
+            kind: "tool".into(),
+            name: "s/t".into(),
+            digest: "d".into(),
+        }),
     ];
     for reply in replies {
         line(
@@ -258,7 +268,49 @@ fn records_keep_their_bytes() {
         origin: origin(),
     };
     line(&mut out, "Secret", &secret);
+    watched_and_limited(&mut out);
     expect_file(&here("golden").join("records.txt"), &out);
+}
+
+fn watched_and_limited(out: &mut String) {
+    let happened = [
+        Happened::Added,
+        Happened::Description,
+        Happened::Schema,
+        Happened::Both,
+        Happened::Other,
+        Happened::Removed,
+        Happened::Approved,
+    ];
+    let change = |happened| ToolChange {
+        tool: "t".into(),
+        happened,
+        from: Some([1; 32]),
+        to: None,
+        by: "node 6".into(),
+        time_ms: 4,
+    };
+    let seen = SeenTool {
+        print: print(),
+        approved: Some([1; 32]),
+        gone: true,
+        first_ms: 4,
+        changed_ms: 5,
+        node: NodeId(6),
+    };
+    let watch = ToolWatch {
+        server: id(5),
+        node: NodeId(6),
+        reported_ms: 7,
+        tools: BTreeMap::from([("t".to_owned(), seen)]),
+        changes: happened.map(change).into(),
+    };
+    line(out, "ToolWatch", &watch);
+    let (server, project) = (id(5), id(4));
+    let limits = server_limits();
+    line(out, "ServerLimits", &ServerLimitsRecord { server, limits });
+    let limits = project_limits();
+    line(out, "ProjectLimits", &ProjectLimitsRecord { project, limits });
 }
 
 fn cluster_records(out: &mut String) {

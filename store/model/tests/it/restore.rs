@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use mcp_model::backup::{self, Check, Damage};
 use mcp_model::command::{Actor, Command};
-use mcp_model::ids::Id;
-use mcp_model::records::{McpToken, TokenStatus};
+use mcp_model::ids::{Id, NodeId};
+use mcp_model::records::{McpToken, Server, TokenStatus, ToolList};
 use mcp_model::tables::{self, Key, Table, Tables};
 
 use super::stories::founded;
@@ -78,9 +78,56 @@ fn a_backup_is_whole_however_it_comes_and_says_what_it_holds() {
                 ("tokens", 4),
                 ("tombstones", 1),
                 ("tool lists", 0),
+                ("watched tools", 0),
+                ("server limits", 0),
+                ("project limits", 0),
             ]
         );
     }
+}
+
+/// What was approved, and what was limited, must not be open again after a restore.
+#[test]
+fn approvals_and_limits_come_back_and_need_the_newer_format() {
+    let mut world = peopled();
+    world.save();
+    assert_eq!(
+        world.backup.0[8..10],
+        [0, 1],
+        "an older program reads what it has a place for"
+    );
+    let git: Server = tables::by_name(&world.tables, Table::ServerNames, b"git").unwrap();
+    let list = ToolList {
+        server: git.id,
+        ..super::samples::tool_list()
+    };
+    let server = super::samples::name("git");
+    let print = super::samples::print();
+    world.line("as system");
+    world.carry_out(Command::ReportTools {
+        list,
+        node: NodeId(6),
+        prints: Some(vec![print]),
+    });
+    world.line("as admin");
+    world.carry_out(Command::UpdateLimitedServer {
+        name: server,
+        spec: git.spec,
+        limits: super::samples::server_limits(),
+        if_version: None,
+    });
+    let tables = [Table::ToolWatches, Table::ServerLimits];
+    let before = tables.map(|table| rows(&world, table));
+    assert!(before.iter().all(|rows| rows.len() == 1), "{before:?}");
+    world.save();
+    assert_eq!(world.backup.0[8..10], [0, 2]);
+    world.carry_out(Command::DeleteServer {
+        name: super::samples::name("git"),
+        if_version: None,
+    });
+    assert!(tables.iter().all(|table| rows(&world, *table).is_empty()));
+    world.line("restore");
+    assert_eq!(tables.map(|table| rows(&world, table)), before);
 }
 
 #[test]
@@ -123,10 +170,10 @@ fn what_is_damaged_is_named() {
     );
     // Of a newer format: the number was not altered, it fits the checksum.
     let mut newer = head[..head.len() - 32].to_vec();
-    newer[9] = 2;
+    newer[9] = 3;
     let sum = <sha2::Sha256 as sha2::Digest>::digest(&newer);
     newer.extend_from_slice(&sum);
-    assert_eq!(judge(&newer, 64), Err(Damage::Newer { found: 2 }));
+    assert_eq!(judge(&newer, 64), Err(Damage::Newer { found: 3 }));
 }
 
 /// What is found again from the records is found as it was: a restore at once changes no more than versions.

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use mcp_model::command::{Command, TokenGrant};
 use mcp_model::ids::{Id, NodeId};
+use mcp_model::limits::{ProjectLimits, Quota, ServerLimits};
 use mcp_model::names::{Email, Name};
 use mcp_model::records::*;
 use mcp_model::token::TokenHash;
+use mcp_model::watch::Print;
 
 pub(crate) fn id(n: u128) -> Id {
     Id::from_u128(n)
@@ -65,6 +67,41 @@ pub(crate) fn server_specs() -> Vec<ServerSpec> {
             headers: pairs,
         }),
     ]
+}
+
+pub(crate) fn print() -> Print {
+    Print {
+        name: "t".into(),
+        whole: [1; 32],
+        description: [2; 8],
+        schema: [3; 8],
+    }
+}
+
+pub(crate) fn server_limits() -> ServerLimits {
+    ServerLimits {
+        first_byte_ms: Some(1),
+        idle_ms: Some(2),
+        calls: Some(3),
+        queue: Some(4),
+        sessions: Some(5),
+        answer_bytes: Some(6),
+    }
+}
+
+pub(crate) fn project_limits() -> ProjectLimits {
+    let quota = |first| Quota {
+        rate: Some(first),
+        requests: Some(first + 1),
+        streams: Some(first + 2),
+        sessions: None,
+    };
+    ProjectLimits {
+        token: quota(1),
+        project: quota(5),
+        body_bytes: Some(9),
+        session_idle_ms: Some(10),
+    }
 }
 
 pub(crate) fn tool_list() -> ToolList {
@@ -332,5 +369,43 @@ fn principals() -> Vec<Command> {
             any_cluster: false,
         },
         Command::DropRestore { restore: id(6) },
+        Command::ReportTools {
+            list: tool_list(),
+            node: NodeId(6),
+            prints: Some(vec![print()]),
+        },
+        Command::ReportTools {
+            list: tool_list(),
+            node: NodeId(6),
+            prints: None,
+        },
+        Command::ApproveTools {
+            server: name("s"),
+            tools: vec![("t".into(), [1; 32])],
+        },
+        Command::CreateLimitedServer {
+            id: id(4),
+            name: name("s"),
+            spec: server_specs().remove(0),
+            limits: server_limits(),
+        },
+        Command::UpdateLimitedServer {
+            name: name("s"),
+            spec: server_specs().remove(0),
+            limits: ServerLimits::default(),
+            if_version: Some(3),
+        },
+        Command::CreateLimitedProject {
+            id: id(4),
+            name: name("p"),
+            spec: project_spec(),
+            limits: project_limits(),
+        },
+        Command::UpdateLimitedProject {
+            name: name("p"),
+            spec: project_spec(),
+            limits: ProjectLimits::default(),
+            if_version: None,
+        },
     ]
 }
