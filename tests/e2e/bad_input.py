@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import bad_api
+import bad_headers
 import raw
 import wire
 import wire2
@@ -102,6 +103,8 @@ async def run(at_hand):
         await raw.apart(no_look_up, at_hand, node, maker)
         await raw.apart(http2, at_hand, node, maker, counted)
         await raw.apart(sessions, at_hand, node, maker, counted)
+        for other in at_hand.cluster.nodes[1:]:
+            await raw.apart(foreign_session, at_hand, other, node, counted)
         await raw.apart(alike, at_hand, node, maker, counted)
         await raw.apart(upstreams, at_hand, node, maker, counted, going)
         await raw.apart(bad_api.run, at_hand, node)
@@ -212,6 +215,8 @@ def bearers(maker, at_hand):
     ]
     for what, how in given:
         yield Row(what, maker.post(**how), 401, headers=challenge)
+    for what, sent, status in bad_headers.authorizations(maker):
+        yield Row(what, sent, status, headers=challenge)
 
 
 def bodies(maker):
@@ -392,6 +397,8 @@ def origins(maker):
     yield Row("two hosts", maker.post(headers=[("Host", maker.host)]), 403, -32003)
     yield Row("two hosts, the second one evil", maker.post(headers=[("Host", "evil.example")]), 403, -32003)
     yield Row("no host", maker.post().replace(f"Host: {maker.host}\r\n".encode(), b""), 403, -32003)
+    for what, sent, status in bad_headers.hosts_and_origins(maker):
+        yield Row(what, sent, status)
     two = [("Origin", f"http://{maker.host}"), ("Origin", "https://evil.example")]
     yield Row("a good origin and a bad one", maker.post(headers=two), 403, -32003)
 
@@ -493,6 +500,20 @@ def sessions(at_hand, node, maker, counted):
         for method, body in (("POST", None), ("GET", b""), ("DELETE", b"")):
             sent = maker.post(body, headers=[("Mcp-Session-Id", session)], length=method == "POST", method=method)
             check(at_hand, node, counted, Row(f"{what}, {method}", sent, 404, -32001))
+
+
+def foreign_session(at_hand, node, issuer, counted):
+    """A session is another token's on every replica, and its own token's too."""
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "e2e", "version": "1"}}
+    initialize = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+    first, there = Maker(issuer, at_hand.second), Maker(node, at_hand.hostile)
+    opened, _ = wire.exchange(issuer.gateway, first.post(initialize))
+    session = [("Mcp-Session-Id", opened.headers["mcp-session-id"])]
+    for method, body in (("POST", None), ("GET", b""), ("DELETE", b"")):
+        sent = there.post(body, headers=session, length=method == "POST", method=method)
+        check(at_hand, node, counted, Row(f"another token's session on {node.name}, {method}", sent, 404, -32001))
+    own = there.post(headers=session, token=at_hand.second)
+    check(at_hand, node, counted, Row(f"its own token's on {node.name}", own, 200, says=('"result"',), reaches=1))
 
 
 def alike(at_hand, node, maker, counted):

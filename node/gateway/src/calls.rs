@@ -17,7 +17,10 @@ use http::StatusCode;
 use mcp_model::ids::Id;
 use mcp_store::cuts::Signal;
 use mcp_store::view::HashBits;
-use mcp_wire::refusal::{Refusal, UPSTREAM_FAILED};
+use mcp_wire::message::Message;
+use mcp_wire::refusal::{
+    HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, Refusal, UNSUPPORTED_VERSION, UPSTREAM_FAILED,
+};
 use mcp_wire::splice::Supply;
 use mcp_wire::sse;
 use mcp_wire::upstream::{Effect, Frame, Frames, Outgoing, Upstream, UpstreamError};
@@ -134,7 +137,8 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
     };
     let upstream = gateway.upstreams.get(&target.listed.server);
     // A look before anything is begun. Where nothing has to be, the look before the request leaves comes at once.
-    if !upstream.as_ref().is_ok_and(Upstream::is_open)
+    let era = call.era();
+    if !upstream.as_ref().is_ok_and(|upstream| upstream.is_open_in(era))
         && let Err(denial) = gateway.admission.still(&request.permit)
     {
         running.ends(denial.reason());
@@ -166,8 +170,9 @@ async fn open(
     target: Arc<Target>,
 ) -> Result<Option<Frames>, UpstreamError> {
     let upstream = upstream?;
-    if !upstream.is_open() {
-        upstream.open().await?;
+    let era = request.call.era();
+    if !upstream.is_open_in(era) {
+        upstream.open_in(era).await?;
     }
     if gateway.admission.still(&request.permit).is_err() {
         return Ok(None);
@@ -212,11 +217,24 @@ impl Flight {
             Some(Step::Frame(Frame::Response { bytes, is_error })) => {
                 self.running.sent(bytes.len());
                 self.running.ends(if is_error { "error" } else { "ok" });
-                respond::json(StatusCode::OK, bytes)
+                respond::json(self.status_of(&bytes, is_error), bytes)
             }
             Some(Step::Failed(error)) => respond::json(StatusCode::OK, self.failed(&error)),
             Some(Step::Cut) => self.cut(),
             Some(Step::Cancelled | Step::Over) => respond::empty(StatusCode::ACCEPTED),
+        }
+    }
+
+    /// The HTTP status of a response: some errors of the modern era are to be seen by it.
+    fn status_of(&self, response: &Bytes, is_error: bool) -> StatusCode {
+        if !is_error || self.request.call.era() == Era::Legacy {
+            return StatusCode::OK;
+        }
+        let error = Message::read(response.clone()).ok();
+        match error.and_then(|error| error.error_code()) {
+            Some(HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION) => StatusCode::BAD_REQUEST,
+            Some(METHOD_NOT_FOUND) => StatusCode::NOT_FOUND,
+            Some(_) | None => StatusCode::OK,
         }
     }
 

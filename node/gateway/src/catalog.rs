@@ -58,6 +58,8 @@ pub(crate) struct Catalog {
     pub(crate) fetched_ms: Vec<u64>,
     /// Whether a server of it completes arguments.
     pub(crate) completes: bool,
+    /// Whether resources of a server of it can be watched.
+    pub(crate) subscribes: bool,
 }
 
 impl Listing {
@@ -132,6 +134,7 @@ struct Offer {
     is_old: bool,
     fetched_ms: u64,
     completes: bool,
+    subscribes: bool,
 }
 
 #[derive(Debug)]
@@ -178,6 +181,7 @@ impl Offer {
             is_old: !healthy,
             fetched_ms: list.fetched_ms,
             completes: capabilities.get("completions").is_some(),
+            subscribes: capabilities["resources"]["subscribe"] == true,
         }
     }
 }
@@ -328,6 +332,7 @@ impl Catalogs {
             serves_old: parts.iter().any(|part| part.offer.is_old),
             fetched_ms: healthy.map(|part| part.offer.fetched_ms).collect(),
             completes: parts.iter().any(|part| part.offer.completes),
+            subscribes: parts.iter().any(|part| part.offer.subscribes),
         }
     }
 

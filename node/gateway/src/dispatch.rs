@@ -23,7 +23,7 @@ use crate::lists::{Eyes, List, SERVER_INFO, modern_members};
 use crate::metrics::Metrics;
 use crate::protocol::Call;
 use crate::session::ClientCan;
-use crate::{respond, streams};
+use crate::{respond, streams, watches};
 
 /// One request, admitted and read.
 pub(crate) struct Request {
@@ -56,7 +56,9 @@ pub(crate) async fn dispatch(gateway: Arc<Inner>, request: Arc<Request>, headers
         ("completion/complete", _) => complete(gateway, request).await,
         ("initialize", false) => initialize(&gateway, &request),
         ("server/discover", true) => discover(&gateway, &request),
-        ("subscriptions/listen", true) => streams::modern(gateway, request),
+        ("resources/subscribe", false) => watches::subscribe(&gateway, &request).await,
+        ("resources/unsubscribe", false) => watches::unsubscribe(&gateway, &request),
+        ("subscriptions/listen", true) => streams::modern(gateway, request).await,
         ("ping" | "logging/setLevel", false) => result(&request, "{}"),
         (_, _) => refuse(&request, &request.call.unknown_method()),
     }
@@ -69,7 +71,7 @@ fn result(request: &Request, raw: &str) -> Response {
     )
 }
 
-fn refuse(request: &Request, refusal: &Refusal) -> Response {
+pub(crate) fn refuse(request: &Request, refusal: &Refusal) -> Response {
     respond::refusal(refusal, request.call.message.id())
 }
 
@@ -86,7 +88,7 @@ fn notification(gateway: &Inner, request: &Request) -> Response {
 }
 
 impl Request {
-    fn catalog(&self, gateway: &Inner) -> Arc<Catalog> {
+    pub(crate) fn catalog(&self, gateway: &Inner) -> Arc<Catalog> {
         let lists = gateway.replica.view().lists();
         gateway
             .catalogs
@@ -182,6 +184,9 @@ fn our_capabilities(gateway: &Inner, request: &Request) -> Value {
     }
     if sees(List::Resources) || sees(List::Templates) {
         capabilities["resources"] = json!({"listChanged": true});
+        if catalog.subscribes {
+            capabilities["resources"]["subscribe"] = Value::from(true);
+        }
     }
     if catalog.completes && capabilities.as_object().is_some_and(|all| all.len() > 1) {
         capabilities["completions"] = json!({});
@@ -305,7 +310,7 @@ async fn complete(gateway: Arc<Inner>, request: Arc<Request>) -> Response {
 
 /// The entry, if the principal may use it. What does not exist and what may not be seen are refused alike; what may be seen
 /// and not used is refused with the right that is missing.
-fn permitted(
+pub(crate) fn permitted(
     gateway: &Inner,
     request: &Request,
     list: List,

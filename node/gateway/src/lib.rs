@@ -33,6 +33,7 @@ mod session;
 mod streams;
 mod upstreams;
 mod uses;
+mod watches;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,6 +64,7 @@ use crate::session::Sessions;
 pub use crate::upstreams::ServerState;
 use crate::upstreams::Upstreams;
 use crate::uses::TokenUses;
+use crate::watches::Watches;
 
 /// How a gateway is set up.
 pub struct GatewayConfig {
@@ -128,6 +130,7 @@ pub(crate) struct Inner {
     pub(crate) rendered: Rendered,
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) cancellable: Cancellable,
+    pub(crate) watches: Arc<Watches>,
     /// Of calls that wait for their first frame.
     pub(crate) first_frame: Timers,
     pub(crate) uses: Arc<TokenUses>,
@@ -177,6 +180,7 @@ impl Gateway {
             rendered: Rendered::new(&limits),
             upstreams: Arc::new(upstreams),
             cancellable: Cancellable::default(),
+            watches: Arc::default(),
             first_frame: Timers::new(Duration::from_millis(limits.first_frame_ms)),
             uses: Arc::default(),
             allowed_hosts: config.allowed_hosts,
@@ -215,7 +219,16 @@ impl Gateway {
             .clone()
             .run(inner.cluster.clone(), inner.limits.token_use_ms, stop.clone());
         let followed = inner.upstreams.follow(stop.clone());
-        tokio::join!(Arc::new(prober).run(stop.clone()), uses, followed, stop.cancelled());
+        let watched = inner
+            .watches
+            .run(inner.upstreams.updates(), |_session, _uri| {}, stop.clone());
+        tokio::join!(
+            Arc::new(prober).run(stop.clone()),
+            uses,
+            followed,
+            watched,
+            stop.cancelled()
+        );
         inner.stopping.cancel();
         inner.upstreams.close().await;
         synced.cancel();

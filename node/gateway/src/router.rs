@@ -208,7 +208,7 @@ fn open_stream(
         Err(refusal) => respond::refusal(&refusal, None),
         Ok(None) => respond::method_not_allowed("POST"),
         Ok(Some(_)) if !Accepts::of(headers).events => respond::empty(StatusCode::NOT_ACCEPTABLE),
-        Ok(Some(_)) => streams::legacy(gateway, permit, only, room),
+        Ok(Some(session)) => streams::legacy(gateway, permit, only, session.uuid, room),
     }
 }
 
@@ -218,6 +218,7 @@ fn end_session(gateway: &Inner, permit: &Permit, headers: &HeaderMap) -> Respons
         Ok(None) => respond::method_not_allowed("POST"),
         Ok(Some(session)) => {
             gateway.sessions.end(&session);
+            gateway.watches.drop_of(session.uuid, None);
             respond::empty(StatusCode::NO_CONTENT)
         }
     }

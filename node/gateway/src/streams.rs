@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
+use mcp_model::admission::Access;
 use mcp_model::ids::Id;
 use mcp_store::view::{Lists, Policy};
 use mcp_wire::message::META_SUBSCRIPTION_ID;
@@ -18,17 +19,21 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::Inner;
 use crate::admit::{Permit, StreamCount};
+use crate::catalog::Catalog;
 use crate::dispatch::Request;
 use crate::lists::{Eyes, List};
 use crate::respond;
+use crate::watches::{self, Ear};
 
 /// Which changes a stream reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Filter {
     tools_list_changed: bool,
     prompts_list_changed: bool,
     resources_list_changed: bool,
+    /// Resources that are watched.
+    resource_subscriptions: Vec<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -61,6 +66,8 @@ struct Watching {
     meta: String,
     applied: watch::Receiver<u64>,
     seen: Seen,
+    /// What of the watched resources is told here.
+    ear: Ear,
     ready: Vec<Bytes>,
     _count: StreamCount,
 }
@@ -73,12 +80,21 @@ struct Seen {
 }
 
 /// The GET stream of a legacy session.
-pub(crate) fn legacy(gateway: Arc<Inner>, permit: Permit, only: Option<Id>, room: OwnedSemaphorePermit) -> Response {
+pub(crate) fn legacy(
+    gateway: Arc<Inner>,
+    permit: Permit,
+    only: Option<Id>,
+    session: Id,
+    room: OwnedSemaphorePermit,
+) -> Response {
     let filter = Filter {
         tools_list_changed: true,
         prompts_list_changed: true,
         resources_list_changed: true,
+        // Those are subscribed to one by one.
+        resource_subscriptions: Vec::new(),
     };
+    let ear = gateway.watches.ear_of_session(session);
     // The first bytes tell the client, and every proxy on the way, that the stream is open.
     let ready = vec![Bytes::from_static(sse::COMMENT)];
     Watching::open(
@@ -87,6 +103,7 @@ pub(crate) fn legacy(gateway: Arc<Inner>, permit: Permit, only: Option<Id>, room
         only,
         filter,
         String::new(),
+        ear,
         ready,
     )
 }
@@ -97,19 +114,21 @@ pub(crate) fn decode_filter(bytes: &[u8]) {
 }
 
 /// `subscriptions/listen`: the acknowledgement comes first and says what is honoured.
-pub(crate) fn modern(gateway: Arc<Inner>, request: Arc<Request>) -> Response {
+pub(crate) async fn modern(gateway: Arc<Inner>, request: Arc<Request>) -> Response {
     let (call, only) = (&request.call, request.only);
     let params: ListenParams = call
         .message
         .params()
         .and_then(|raw| serde_json::from_str(raw).ok())
         .unwrap_or_default();
-    let filter = params.notifications;
+    let mut filter = params.notifications;
+    let uris = std::mem::take(&mut filter.resource_subscriptions);
+    let (watched, ear) = watches::listen(&gateway, &request, uris).await;
     let meta = format!(
         r#""_meta":{{"{META_SUBSCRIPTION_ID}":{}}}"#,
         call.message.id().unwrap_or("null")
     );
-    let honoured: Vec<String> = [
+    let mut honoured: Vec<String> = [
         ("toolsListChanged", filter.tools_list_changed),
         ("promptsListChanged", filter.prompts_list_changed),
         ("resourcesListChanged", filter.resources_list_changed),
@@ -118,12 +137,15 @@ pub(crate) fn modern(gateway: Arc<Inner>, request: Arc<Request>) -> Response {
     .filter(|(_, on)| *on)
     .map(|(name, _)| format!("\"{name}\":true"))
     .collect();
+    if !watched.is_empty() {
+        honoured.push(format!(r#""resourceSubscriptions":{}"#, serde_json::json!(watched)));
+    }
     let acknowledged = format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{{meta},"notifications":{{{}}}}}}}"#,
         honoured.join(",")
     );
     let ready = vec![sse::event(acknowledged.as_bytes())];
-    Watching::open(gateway, Holder::Request(request), only, filter, meta, ready)
+    Watching::open(gateway, Holder::Request(request), only, filter, meta, ear, ready)
 }
 
 impl Watching {
@@ -133,6 +155,7 @@ impl Watching {
         only: Option<Id>,
         filter: Filter,
         meta: String,
+        ear: Ear,
         ready: Vec<Bytes>,
     ) -> Response {
         let applied = gateway.replica.auth_index_watch();
@@ -146,6 +169,7 @@ impl Watching {
             meta,
             applied,
             seen,
+            ear,
             ready,
             _count: count,
         };
@@ -165,6 +189,11 @@ impl Watching {
                 changed = self.applied.changed() => {
                     changed.ok()?;
                     self.look();
+                }
+                uri = self.ear.changed() => {
+                    if self.may_read(&uri) {
+                        break sse::event(self.updated(&uri).as_bytes());
+                    }
                 }
                 () = tokio::time::sleep(quiet) => break Bytes::from_static(sse::COMMENT),
             }
@@ -194,6 +223,23 @@ impl Watching {
         self.seen = now;
     }
 
+    /// Whether the client may read a resource now: what it watches may have been taken from it since.
+    fn may_read(&self, uri: &str) -> bool {
+        Seen::with_eyes(&self.gateway, self.holder.permit(), self.only, |eyes, catalog| {
+            let found = catalog.resource(uri);
+            found.is_some_and(|(listed, _)| eyes.access(List::Resources, &listed) == Access::Usable)
+        })
+    }
+
+    fn updated(&self, uri: &str) -> String {
+        let uri = serde_json::Value::from(uri);
+        let comma = if self.meta.is_empty() { "" } else { "," };
+        let meta = &self.meta;
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":{uri}{comma}{meta}}}}}"#
+        )
+    }
+
     fn notice(&self, list: &str) -> String {
         let params = if self.meta.is_empty() {
             String::new()
@@ -205,7 +251,13 @@ impl Watching {
 }
 
 impl Seen {
-    fn now(gateway: &Inner, permit: &Permit, only: Option<Id>) -> Seen {
+    /// What the principal sees of the catalog at this moment.
+    fn with_eyes<T>(
+        gateway: &Inner,
+        permit: &Permit,
+        only: Option<Id>,
+        look: impl FnOnce(Eyes<'_>, &Arc<Catalog>) -> T,
+    ) -> T {
         let view = gateway.replica.view();
         let (policy, lists) = (view.policy(), view.lists());
         // The permit's own facts may be of yesterday: rights that were added cut nobody.
@@ -218,20 +270,30 @@ impl Seen {
             token: &token,
             owner: &owner,
         };
+        look(eyes, &catalog)
+    }
+
+    fn now(gateway: &Inner, permit: &Permit, only: Option<Id>) -> Seen {
+        let view = gateway.replica.view();
+        let (policy, lists) = (view.policy(), view.lists());
+        let digests = Seen::with_eyes(gateway, permit, only, Seen::digests);
+        Seen { policy, lists, digests }
+    }
+
+    fn digests(eyes: Eyes<'_>, catalog: &Arc<Catalog>) -> [u64; 3] {
         let digest = |kinds: &[List]| {
             let mut hasher = DefaultHasher::new();
             for list in kinds {
-                eyes.visible(*list, &catalog)
+                eyes.visible(*list, catalog)
                     .for_each(|listed| listed.json.hash(&mut hasher));
                 0u8.hash(&mut hasher);
             }
             hasher.finish()
         };
-        let digests = [
+        [
             digest(&[List::Tools]),
             digest(&[List::Prompts]),
             digest(&[List::Resources, List::Templates]),
-        ];
-        Seen { policy, lists, digests }
+        ]
     }
 }

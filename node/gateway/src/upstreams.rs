@@ -15,19 +15,25 @@ use mcp_wire::hidden;
 use mcp_wire::upstream::{
     CallLimits, Cause, Effect, HttpConfig, HttpPool, State, StdioConfig, Upstream, UpstreamError, inherited_env,
 };
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
 use crate::secrets::{self, Seen};
+use crate::watches::Changed;
 
 /// Connections whose secrets are remembered after their end.
 const ENDED_MAX: usize = 256;
+/// Changes of resources that may wait to be passed on.
+const UPDATES_MAX: usize = 1_024;
 
 /// The upstreams of this node.
 pub(crate) struct Upstreams {
     known: RwLock<HashMap<Id, Known>>,
     /// What must not be seen of connections that ended lately, the last one first.
     ended: Mutex<VecDeque<(Id, Arc<[String]>)>>,
+    /// Watched resources that have changed, of all of them.
+    updates: broadcast::Sender<Changed>,
     replica: Arc<Replica>,
     seal: Seal,
     pool: HttpPool,
@@ -69,6 +75,7 @@ impl Upstreams {
         Upstreams {
             known: RwLock::default(),
             ended: Mutex::default(),
+            updates: broadcast::Sender::new(UPDATES_MAX),
             replica,
             seal,
             pool,
@@ -104,6 +111,28 @@ impl Upstreams {
             self.end(server.id, old);
         }
         made.map(|made| made.upstream)
+    }
+
+    /// The watched resources that have changed, of all servers, from now on.
+    pub(crate) fn updates(&self) -> broadcast::Receiver<Changed> {
+        self.updates.subscribe()
+    }
+
+    /// Passes on what a connection says of watched resources, until it is gone.
+    fn pass_on(&self, server: Id, upstream: &Upstream) {
+        let (mut from, to) = (upstream.updates(), self.updates.clone());
+        tokio::spawn(async move {
+            loop {
+                match from.recv().await {
+                    // Nobody listens while the node is stopping.
+                    Ok(uri) => drop(to.send(Changed { server, uri })),
+                    Err(broadcast::error::RecvError::Lagged(missed)) => {
+                        tracing::warn!(%server, missed, "changes of resources were not passed on: too many at once");
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return,
+                }
+            }
+        });
     }
 
     /// A number that changes with a server's record and its secrets.
@@ -193,10 +222,12 @@ impl Upstreams {
         let transport = &server.spec.transport;
         let opened = secrets::open(&self.seal, &policy, transport).map_err(|why| unusable(&why))?;
         let hidden: Arc<[String]> = opened.hidden.into();
+        let upstream = self.upstream(server, &opened.transport, &hidden)?;
+        self.pass_on(server.id, &upstream);
         Ok(Known {
             version: server.origin.version,
             secrets: secrets::seen(&policy, transport),
-            upstream: self.upstream(server, &opened.transport, &hidden)?,
+            upstream,
             hidden,
         })
     }

@@ -237,8 +237,11 @@ fn sort(error: UpstreamError) -> ClientError {
         Cause::Connect(_) | Cause::Down(_) | Cause::Deadline(_) | Cause::Closed(_) | Cause::Status(_) => {
             ClientError::Transport(error.cause.to_string())
         }
-        Cause::Rubbish(_) | Cause::TooMuch(_) | Cause::SessionGone | Cause::Handshake(_) | Cause::Refused(_) => {
-            ClientError::Contract(error.cause.to_string())
-        }
+        Cause::Rubbish(_)
+        | Cause::TooMuch(_)
+        | Cause::SessionGone
+        | Cause::Handshake(_)
+        | Cause::Refused(_)
+        | Cause::Unsupported(_) => ClientError::Contract(error.cause.to_string()),
     }
 }

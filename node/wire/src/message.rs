@@ -250,6 +250,12 @@ impl Message {
         self.raw(self.spans.error.as_ref())
     }
 
+    /// The code of the error in a response.
+    pub fn error_code(&self) -> Option<i32> {
+        let [code] = crate::fields::read_fields(self.error()?, &["code"]).ok()?;
+        code?.parse().ok()
+    }
+
     pub(crate) fn id_span(&self) -> Option<Range<usize>> {
         self.spans.id.as_ref().map(at)
     }

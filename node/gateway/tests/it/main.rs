@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests, which may.
 
 mod admission;
+mod board;
 mod bodies;
 mod calls;
 mod eras;
@@ -13,4 +14,5 @@ mod principals;
 mod probes;
 mod secrets;
 mod streams;
+mod watched;
 mod world;

@@ -24,6 +24,14 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// Whether resources can be watched.
+    pub(super) fn can_watch(&self) -> Result<(), UpstreamError> {
+        match self.capabilities["resources"]["subscribe"] == true {
+            true => Ok(()),
+            false => Err(UpstreamError::before(Cause::Unsupported("subscriptions to resources"))),
+        }
+    }
+
     /// Whether the server declares this capability.
     pub fn can(&self, capability: &str) -> bool {
         self.capabilities.get(capability).is_some_and(Value::is_object)
@@ -69,7 +77,7 @@ pub(super) async fn open(exchange: &impl Exchange) -> Result<Opened, UpstreamErr
 }
 
 /// Statuses with which a modern-only server may refuse `initialize`; 401, 403 and 5xx say something else.
-fn is_refusal(status: u16) -> bool {
+pub(super) fn is_refusal(status: u16) -> bool {
     matches!(status, 400 | 404 | 405 | 406 | 415 | 422)
 }
 
@@ -98,7 +106,7 @@ pub(crate) fn decode(result: &str) {
 }
 
 /// Asks for the modern era; none if the server does not speak it either.
-async fn discover(exchange: &impl Exchange) -> Result<Option<Opened>, UpstreamError> {
+pub(super) async fn discover(exchange: &impl Exchange) -> Result<Option<Opened>, UpstreamError> {
     let params = format!(r#"{{"_meta":{{{}}}}}"#, own_modern_meta());
     let response = match exchange.ask(Era::Modern, "server/discover", &params).await {
         Ok((response, _)) => response,

@@ -1,9 +1,12 @@
 //! An upstream over streamable HTTP.
 
+mod modern;
+mod stream;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use ::http::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION};
@@ -12,12 +15,15 @@ use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http_body_util::Full;
 use rustls::ClientConfig;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, broadcast, watch};
+use tokio_util::task::AbortOnDropHandle;
 
+use self::modern::Modern;
 use super::answer::{Messages, collect, innermost};
 use super::frames::{Frames, Source};
 use super::handshake::{self, Exchange, Opened};
-use super::{CallLimits, Cause, Outgoing, State, UpstreamError};
+use super::watching::{Updates, Watched};
+use super::{CallLimits, Cause, Outgoing, State, UpstreamError, own_answer};
 use crate::headers;
 use crate::limits;
 use crate::message::{Kind, Message};
@@ -65,6 +71,14 @@ impl std::fmt::Debug for HttpConfig {
 pub(super) struct HttpLink {
     wire: Arc<Wire>,
     session: ArcSwapOption<Session>,
+    /// How to speak to it in the newer era, where it knows both.
+    modern: Modern,
+    /// The resources that are watched here.
+    watched: Watched,
+    /// Holds the server's own stream.
+    listener: OnceLock<AbortOnDropHandle<()>>,
+    /// Whether it does.
+    holds: watch::Sender<bool>,
     opening: Mutex<()>,
     state: RwLock<State>,
 }
@@ -94,6 +108,7 @@ struct Wire {
     target: Option<Target>,
     ids: AtomicU64,
     changes: watch::Sender<u64>,
+    updates: Updates,
 }
 
 impl HttpLink {
@@ -104,10 +119,15 @@ impl HttpLink {
             config,
             ids: AtomicU64::new(1),
             changes: watch::Sender::new(0),
+            updates: Updates::default(),
         };
         HttpLink {
             wire: Arc::new(wire),
             session: ArcSwapOption::empty(),
+            modern: Modern::default(),
+            watched: Watched::default(),
+            listener: OnceLock::new(),
+            holds: watch::Sender::new(false),
             opening: Mutex::new(()),
             state: RwLock::new(State::Idle),
         }
@@ -115,6 +135,51 @@ impl HttpLink {
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.wire.changes.subscribe()
+    }
+
+    pub(super) fn updates(&self) -> broadcast::Receiver<Arc<str>> {
+        self.wire.updates.subscribe()
+    }
+
+    /// Holds the server's own stream from now on. Many servers have one for a session and no more: whoever listens besides gives way.
+    fn hold_stream(self: &Arc<Self>) {
+        self.holds.send_replace(true);
+        self.listener
+            .get_or_init(|| AbortOnDropHandle::new(tokio::spawn(stream::hold(Arc::downgrade(self)))));
+    }
+
+    /// Waits until the server's own stream is held.
+    pub(super) async fn stream_is_held(&self) {
+        if self.holds.subscribe().wait_for(|holds| *holds).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub(super) async fn watch(self: &Arc<Self>, uri: &str) -> Result<(), UpstreamError> {
+        let opened = self.opened().await?;
+        opened.can_watch()?;
+        self.hold_stream();
+        if self.watched.add(uri) && opened.revision.era() == Era::Legacy {
+            let subscribed = self.ask("resources/subscribe", uri).await;
+            subscribed.inspect_err(|_| {
+                self.watched.remove(uri);
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn unwatch(&self, uri: &str) -> Result<(), UpstreamError> {
+        let legacy = |session: Arc<Session>| session.opened.revision.era() == Era::Legacy;
+        if self.watched.remove(uri) && self.session().is_some_and(legacy) {
+            self.ask("resources/unsubscribe", uri).await?;
+        }
+        Ok(())
+    }
+
+    /// A request of our own about a resource.
+    async fn ask(&self, method: &str, uri: &str) -> Result<(), UpstreamError> {
+        let message = Message::request(0, method, &serde_json::json!({ "uri": uri }).to_string());
+        own_answer(self.call(Outgoing::new(&message)).await?).await.map(drop)
     }
 
     pub(super) fn state(&self) -> State {
@@ -196,9 +261,35 @@ impl HttpLink {
     /// Forgets a session that the upstream no longer knows, unless a newer one is in use already.
     fn forget(&self, gone: &Arc<Session>) {
         self.session.compare_and_swap(gone, None);
+        self.modern.forget();
+    }
+
+    /// Whether nothing has to be found out or begun before a request of this era can be sent.
+    pub(super) fn is_open_in(&self, era: Era) -> bool {
+        match (era, self.modern.answer()) {
+            (Era::Modern, Some(true)) => true,
+            (Era::Modern, None) => false,
+            (Era::Legacy, _) | (Era::Modern, Some(false)) => self.is_open(),
+        }
+    }
+
+    /// Opens what a request of this era travels in.
+    pub(super) async fn open_in(&self, era: Era) -> Result<(), UpstreamError> {
+        if era == Era::Modern && self.open_modern().await?.is_some() {
+            return Ok(());
+        }
+        self.open().await.map(drop)
     }
 
     pub(super) async fn call(&self, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
+        if outgoing.message.names_protocol_version()
+            && let Some(session) = self.open_modern().await?
+        {
+            match self.wire.call(&session, outgoing).await {
+                Err(error) if modern::is_refusal_of_era(&error) => self.modern.forget(),
+                answer => return answer,
+            }
+        }
         let session = self.open().await?;
         match self.wire.call(&session, outgoing).await {
             Err(UpstreamError {
@@ -289,7 +380,6 @@ impl Wire {
 
     /// Sends a body and waits for the head of the answer, following redirects within the origin.
     async fn post(&self, headers: &HeaderMap, body: Bytes) -> Result<Response<Answer>, UpstreamError> {
-        let no_host = || UpstreamError::before(Cause::Connect("the URL names no host".to_owned()));
         let mut target = Cow::Borrowed(self.target.as_ref().ok_or_else(no_host)?);
         for _ in 0..=limits::REDIRECTS_MAX {
             let idle = self.config.limits.idle_ms;
@@ -357,6 +447,10 @@ impl Wire {
             Ok(_) | Err(_) => Err(UpstreamError::after(Cause::Status(status.as_u16()))),
         }
     }
+}
+
+fn no_host() -> UpstreamError {
+    UpstreamError::before(Cause::Connect("the URL names no host".to_owned()))
 }
 
 pub(super) fn request(method: Method, headers: &HeaderMap, body: Bytes) -> Request<Full<Bytes>> {

@@ -36,10 +36,20 @@ impl Upstream {
     pub async fn listen(&self) -> Result<Heard, UpstreamError> {
         match &self.link {
             Link::Stdio(_) => Ok(Heard::Nothing),
-            Link::Http(link) => match self.open().await?.revision.era() {
-                Era::Legacy => link.listen().await,
-                Era::Modern => self.subscribe().await,
-            },
+            Link::Http(link) => {
+                let listened = async {
+                    match self.open().await?.revision.era() {
+                        Era::Legacy => link.listen().await,
+                        Era::Modern => self.subscribe().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    // Where resources are watched, the one stream that there is tells of the lists too.
+                    () = link.stream_is_held() => std::future::pending().await,
+                    heard = listened => heard,
+                }
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::handshake::Opened;
 use super::http::{answer_to_server, cancelled, is_list_change};
 use super::stdio::lock;
+use super::watching::{Updates, updated_uri};
 use super::{Cause, UpstreamError};
 use crate::limits;
 use crate::lines::LineReader;
@@ -53,6 +54,7 @@ impl Live {
         pipes: Pipes,
         stderr: impl Fn(String) + Send + 'static,
         changes: watch::Sender<u64>,
+        updates: Updates,
         line_bytes_max: usize,
     ) -> (Arc<Live>, JoinHandle<String>, AbortOnDropHandle<()>) {
         let (stdin, queue) = mpsc::channel(limits::STDIN_QUEUE_MAX);
@@ -65,7 +67,7 @@ impl Live {
             writing: writing.abort_handle(),
         });
         let lines = LineReader::new(pipes.stdout, line_bytes_max);
-        let reading = tokio::spawn(live.clone().read_lines(lines, changes));
+        let reading = tokio::spawn(live.clone().read_lines(lines, changes, updates));
         (live, reading, keeping)
     }
 
@@ -105,12 +107,17 @@ impl Live {
     }
 
     /// Reads until the child closes its stdout or writes something unusable; says which.
-    async fn read_lines(self: Arc<Self>, mut lines: LineReader<ChildStdout>, changes: watch::Sender<u64>) -> String {
+    async fn read_lines(
+        self: Arc<Self>,
+        mut lines: LineReader<ChildStdout>,
+        changes: watch::Sender<u64>,
+        updates: Updates,
+    ) -> String {
         let reason = loop {
             match lines.next_line().await {
                 Ok(Some(line)) if line.iter().all(u8::is_ascii_whitespace) => {}
                 Ok(Some(line)) => match Message::read(line) {
-                    Ok(message) => self.route(message, &changes),
+                    Ok(message) => self.route(message, &changes, &updates),
                     // A stray line of text is a fault of the server, yet common: it belongs to nobody.
                     Err(refusal) => tracing::debug!(why = %refusal.message, "line of a stdio upstream dropped"),
                 },
@@ -122,7 +129,7 @@ impl Live {
         reason
     }
 
-    fn route(&self, message: Message, changes: &watch::Sender<u64>) {
+    fn route(&self, message: Message, changes: &watch::Sender<u64>, updates: &Updates) {
         let number = |raw: Option<&str>| raw.and_then(|raw| raw.parse::<u64>().ok());
         match (message.kind(), message.method()) {
             (Kind::Response, _) => {
@@ -141,8 +148,12 @@ impl Live {
                 }
             }
             (Kind::Notification, _) if is_list_change(&message) => changes.send_modify(|count| *count += 1),
-            // Log messages and the like name no call.
-            (Kind::Notification, _) => {}
+            (Kind::Notification, _) => {
+                // Log messages and the like name no call.
+                if let Some(uri) = updated_uri(&message) {
+                    updates.tell(uri);
+                }
+            }
             (Kind::Request, _) => self.write_now(answer_to_server(&message)),
         }
     }

@@ -11,12 +11,13 @@ mod listen;
 mod lists;
 mod live;
 mod stdio;
+mod watching;
 
 use std::sync::Arc;
 
 use ::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 pub use self::frames::{Frame, Frames};
 pub use self::handshake::Opened;
@@ -25,6 +26,7 @@ pub use self::http::{HttpConfig, HttpPool};
 pub use self::listen::Heard;
 pub use self::lists::Lists;
 pub use self::stdio::{StdioConfig, inherited_env};
+pub use self::watching::Watch;
 
 use crate::limits;
 use crate::message::Message;
@@ -163,6 +165,9 @@ pub enum Cause {
     /// The upstream does not know our session. Seen by callers only if a new session did not help.
     #[error("session refused")]
     SessionGone,
+    /// The server does not offer it.
+    #[error("it does not offer {0}")]
+    Unsupported(&'static str),
     /// The opening exchange failed.
     #[error("cannot open a session: {0}")]
     Handshake(String),
@@ -225,6 +230,22 @@ impl Upstream {
         }
     }
 
+    /// The same for requests of this era: a server of both is spoken to in the era of the client.
+    pub fn is_open_in(&self, era: Era) -> bool {
+        match &self.link {
+            Link::Http(link) => link.is_open_in(era),
+            Link::Stdio(_) => false,
+        }
+    }
+
+    /// Opens what requests of this era travel in.
+    pub async fn open_in(&self, era: Era) -> Result<(), UpstreamError> {
+        match &self.link {
+            Link::Http(link) => link.open_in(era).await,
+            Link::Stdio(link) => link.live().await.map(drop),
+        }
+    }
+
     /// Sends a request and gives back what comes: notifications, then the response. Dropping the frames cancels the
     /// call at the upstream.
     ///
@@ -240,13 +261,7 @@ impl Upstream {
     /// A request of our own, and the raw `result` of its response.
     pub async fn request(&self, method: &str, params: &str) -> Result<Message, UpstreamError> {
         let message = Message::request(0, method, params);
-        let mut frames = self.call(Outgoing::new(&message)).await?;
-        while let Some(frame) = frames.next().await? {
-            if let Frame::Response { bytes, .. } = frame {
-                return read_own(bytes);
-            }
-        }
-        Err(UpstreamError::after(Cause::Closed("no response".into())))
+        own_answer(self.call(Outgoing::new(&message)).await?).await
     }
 
     /// Asks whether the upstream is alive: `ping`, or `server/discover` where there is no `ping`.
@@ -280,6 +295,33 @@ impl Upstream {
         }
     }
 
+    /// Watches a resource, by the server's own URI, until the watch is dropped.
+    pub async fn watch(&self, uri: &str) -> Result<Watch, UpstreamError> {
+        match &self.link {
+            Link::Http(link) => link.watch(uri).await?,
+            Link::Stdio(link) => link.watch(uri).await?,
+        }
+        Ok(Watch::new(self.clone(), uri))
+    }
+
+    pub(self) async fn unwatch(&self, uri: &str) {
+        let ended = match &self.link {
+            Link::Http(link) => link.unwatch(uri).await,
+            Link::Stdio(link) => link.unwatch(uri).await,
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a resource is watched longer than it has to be");
+        }
+    }
+
+    /// The watched resources that have changed, by the server's own URIs, from now on.
+    pub fn updates(&self) -> broadcast::Receiver<Arc<str>> {
+        match &self.link {
+            Link::Http(link) => link.updates(),
+            Link::Stdio(link) => link.updates(),
+        }
+    }
+
     /// How it is doing.
     pub fn state(&self) -> State {
         match &self.link {
@@ -303,6 +345,16 @@ impl Upstream {
             Link::Stdio(link) => link.close().await,
         }
     }
+}
+
+/// The response among the frames of a request of our own.
+async fn own_answer(mut frames: Frames) -> Result<Message, UpstreamError> {
+    while let Some(frame) = frames.next().await? {
+        if let Frame::Response { bytes, .. } = frame {
+            return read_own(bytes);
+        }
+    }
+    Err(UpstreamError::after(Cause::Closed("no response".into())))
 }
 
 fn read_own(bytes: Bytes) -> Result<Message, UpstreamError> {

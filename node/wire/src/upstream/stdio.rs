@@ -10,13 +10,14 @@ use std::time::Duration;
 use ::http::HeaderValue;
 use bytes::Bytes;
 use tokio::process::{Child, Command};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::frames::{Frames, Source};
 use super::handshake::{self, Exchange, Opened};
 use super::live::{Live, Pipes};
+use super::watching::{Updates, Watched};
 use super::{CallLimits, Cause, Outgoing, State, UpstreamError};
 use crate::message::{Kind, Message};
 use crate::splice::Forward;
@@ -81,6 +82,8 @@ struct Shared {
     life: watch::Sender<Life>,
     wanted: Notify,
     changes: watch::Sender<u64>,
+    updates: Updates,
+    watched: Watched,
     stderr: Mutex<VecDeque<String>>,
     stop: CancellationToken,
 }
@@ -103,6 +106,8 @@ impl StdioLink {
             life: watch::Sender::new(Life::Idle),
             wanted: Notify::new(),
             changes: watch::Sender::new(0),
+            updates: Updates::default(),
+            watched: Watched::default(),
             stderr: Mutex::new(VecDeque::new()),
             stop: stop.clone(),
         });
@@ -115,6 +120,36 @@ impl StdioLink {
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
+    }
+
+    pub(super) fn updates(&self) -> broadcast::Receiver<Arc<str>> {
+        self.shared.updates.subscribe()
+    }
+
+    pub(super) async fn watch(&self, uri: &str) -> Result<(), UpstreamError> {
+        let live = self.live().await?;
+        live.opened().can_watch()?;
+        if self.shared.watched.add(uri) {
+            let subscribed = self.shared.ask(&live, "resources/subscribe", uri).await;
+            subscribed.inspect_err(|_| {
+                self.shared.watched.remove(uri);
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn unwatch(&self, uri: &str) -> Result<(), UpstreamError> {
+        let live = match &*self.shared.life.borrow() {
+            Life::Running(live) => live.clone(),
+            Life::Idle | Life::Starting | Life::BackingOff(_) | Life::Stopped => {
+                self.shared.watched.remove(uri);
+                return Ok(());
+            }
+        };
+        match self.shared.watched.remove(uri) {
+            true => self.shared.ask(&live, "resources/unsubscribe", uri).await,
+            false => Ok(()),
+        }
     }
 
     pub(super) fn state(&self) -> State {
@@ -237,7 +272,8 @@ impl Shared {
         };
         let (keeper, bytes_max) = (self.clone(), self.config.limits.answer_bytes_max);
         let keep = move |line| keeper.keep_line(line);
-        let (live, mut reading, keeping) = Live::begin(pipes, keep, self.changes.clone(), bytes_max);
+        let (changes, updates) = (self.changes.clone(), self.updates.clone());
+        let (live, mut reading, keeping) = Live::begin(pipes, keep, changes, updates, bytes_max);
         let reader = reading.abort_handle();
         let opening = Opening {
             shared: self,
@@ -257,6 +293,8 @@ impl Shared {
             Ok(opened) => {
                 live.open(opened);
                 self.life.send_replace(Life::Running(live.clone()));
+                // A new process knows nothing of what was watched.
+                tokio::spawn(self.clone().watch_again(live.clone()));
                 self.live_on(reading).await
             }
         };
@@ -280,6 +318,29 @@ impl Shared {
             ended.reason = format!("{}; {status}", ended.reason);
         }
         ended
+    }
+
+    async fn watch_again(self: Arc<Self>, live: Arc<Live>) {
+        for uri in self.watched.uris() {
+            if let Err(error) = self.ask(&live, "resources/subscribe", &uri).await {
+                tracing::debug!(%error, "a resource is no longer watched");
+            }
+        }
+    }
+
+    /// A request of our own about a resource.
+    async fn ask(self: &Arc<Self>, live: &Arc<Live>, method: &str, uri: &str) -> Result<(), UpstreamError> {
+        let params = serde_json::json!({ "uri": uri }).to_string();
+        let asked = Opening { shared: self, live };
+        let asked = asked.ask(live.opened().revision.era(), method, &params);
+        let limit = self.config.limits.idle_ms;
+        let (answer, _) = tokio::time::timeout(Duration::from_millis(limit), asked)
+            .await
+            .unwrap_or_else(|_| Err(UpstreamError::after(Cause::Deadline(limit))))?;
+        match answer.error() {
+            None => Ok(()),
+            Some(error) => Err(UpstreamError::after(Cause::Refused(error.chars().take(500).collect()))),
+        }
     }
 
     /// Waits until the child ends or we do.
