@@ -29,7 +29,7 @@ pub(crate) use create::{
     Create, CreateGroup, CreateProject, CreateRbac, CreateSecret, CreateServer, CreateServiceAccount, CreateSession,
     CreateToken, CreateUser,
 };
-pub(crate) use mcp::{CallArgs, CallOutput, GatewayArgs, Mcp, StdioArgs};
+pub(crate) use mcp::{CallArgs, CallOutput, ClientName, ConnectArgs, GatewayArgs, Mcp, StdioArgs};
 pub(crate) use objects::{ApproveArgs, DescribeArgs, EditArgs, ExplainArgs, GetArgs, RemoveArgs, RotateArgs, WaitArgs};
 pub(crate) use test::{Report, Test, TestMcpArgs};
 
@@ -210,6 +210,13 @@ pub(crate) enum Command {
         0 done, 1 the tool or its server failed, 2 usage, 3 no such tool, 4 the token is not taken or may not call it,\n  \
         5 no node took it (nothing was done), 6 it may have been done, 124 no result in time")]
     Call(CallArgs),
+    /// Print what a client needs to know to use a project: its configuration, or a program
+    ///
+    /// The text is on standard output and where it goes on standard error. No token is in it. docs/CLIENTS.md shows them all.
+    #[command(after_help = "Examples:\n  \
+        mcpctl connect claude -p demo > .mcp.json\n  \
+        mcpctl connect vllm -p demo --server http://gw:3200")]
+    Connect(ConnectArgs),
     /// Speak MCP: bridge a client on standard input and output
     #[command(subcommand)]
     Mcp(Mcp),

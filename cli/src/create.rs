@@ -119,6 +119,7 @@ async fn project(global: &Global, args: &CreateProject) -> Result<Exit, Failure>
         gated: args.gated.unwrap_or(true),
         proxy_model: args.proxy_model.clone(),
         instructions: args.instructions.clone(),
+        allow_sse: args.allow_sse.unwrap_or(false),
         ..ProjectSpecBody::default()
     };
     if let Some(naming) = &args.tool_naming {
@@ -132,6 +133,7 @@ async fn project(global: &Global, args: &CreateProject) -> Result<Exit, Failure>
         tool_naming: args.tool_naming.clone(),
         instructions: args.instructions.clone(),
         limits: None,
+        allow_sse: args.allow_sse,
     };
     let otherwise = if args.force {
         Otherwise::Send(Method::PATCH, &change)

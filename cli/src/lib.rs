@@ -14,6 +14,7 @@ mod clock;
 mod cluster;
 mod complete;
 mod config;
+mod connect;
 mod contexts;
 mod create;
 #[doc(hidden)]
@@ -95,6 +96,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Explain(args) => explain::explain(args),
         Command::ApiResources(args) => explain::api_resources(args),
         Command::Mcp(Mcp::Stdio(args)) => mcp::stdio::stdio(global, args).await,
+        Command::Connect(args) => connect::connect(global, args).await,
         Command::Call(args) => mcp::call::call(global, args).await,
         Command::Test(Test::Mcp(args)) => test_mcp::test_mcp(global, args).await,
         Command::Cluster(what) => cluster::cluster(global, what).await,

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use mcp_gateway::Gateway;
 use mcp_gateway::cluster::{Cluster, PortFuture, Report, Unavailable};
 use mcp_model::clock::Clock;
 use mcp_model::command::{Actor, Command, Envelope};
 use mcp_model::ids::{CommandId, Id, NodeId};
-use mcp_raft::{Likeness, Node, Standing, WaitFor, WriteFailed};
+use mcp_raft::{Hearing, Likeness, Listener, Node, Standing, WaitFor, WriteFailed};
 use mcpd::{ClusterStatus, MemberRole, Pending, Writer};
 use tokio::sync::Semaphore;
 
@@ -17,6 +19,8 @@ use crate::random;
 pub(crate) const OWN_WRITE: Duration = Duration::from_secs(5);
 /// Unknown tokens that may ask for newer state at once. They share rounds; this bounds what waits.
 const FRESHEN_MAX: usize = 64;
+/// Messages of gateways to other nodes that wait for an answer at once: fewer than one peer takes.
+const TELL_MAX: usize = 512;
 
 /// A command of the cluster itself.
 pub(crate) fn own(clock: &dyn Clock, command: Command) -> Envelope {
@@ -34,6 +38,16 @@ pub(crate) struct GatewayPort {
     pub(crate) node: Arc<Node>,
     pub(crate) clock: Arc<dyn Clock>,
     freshening: Semaphore,
+    telling: Semaphore,
+}
+
+/// Hands the gateway what other nodes tell it.
+pub(crate) struct GatewayEars(pub(crate) Gateway);
+
+impl Listener for GatewayEars {
+    fn hear(&self, _: NodeId, message: Bytes) -> Hearing<'_> {
+        Box::pin(async move { self.0.hear(&message).await })
+    }
 }
 
 impl GatewayPort {
@@ -42,6 +56,7 @@ impl GatewayPort {
             node,
             clock,
             freshening: Semaphore::new(FRESHEN_MAX),
+            telling: Semaphore::new(TELL_MAX),
         }
     }
 
@@ -67,6 +82,18 @@ impl Cluster for GatewayPort {
 
     fn record_token_use(&self, uses: Vec<(Id, u64)>) -> PortFuture<'_, Result<(), Unavailable>> {
         Box::pin(self.write(Command::RecordTokenUse { uses }))
+    }
+
+    fn others(&self) -> Vec<NodeId> {
+        self.node.others()
+    }
+
+    fn tell(&self, to: NodeId, message: Vec<u8>, wait: Duration) -> PortFuture<'_, Result<Vec<u8>, Unavailable>> {
+        Box::pin(async move {
+            let _place = self.telling.try_acquire().map_err(|_| Unavailable::TooMany)?;
+            let told = self.node.tell(to, message, wait).await;
+            told.map_err(|_| Unavailable::NotReached)
+        })
     }
 
     fn is_prober(&self) -> bool {

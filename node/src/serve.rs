@@ -25,7 +25,7 @@ use crate::founding::Founding;
 use crate::identity::{self, Identity};
 use crate::join::host::Host;
 use crate::listen::Door;
-use crate::ports::{ApiPort, GatewayPort};
+use crate::ports::{ApiPort, GatewayEars, GatewayPort};
 use crate::ready::Vitals;
 use crate::upkeep::Upkeep;
 use crate::{certs, limits, listen, random, ready, stores};
@@ -307,7 +307,9 @@ fn open_gateway(
         limits: Default::default(),
     };
     let port = Arc::new(GatewayPort::new(Arc::clone(node), Arc::clone(clock)));
-    Ok(Gateway::open(gateway, Arc::clone(replica), Arc::clone(clock), port)?)
+    let gateway = Gateway::open(gateway, Arc::clone(replica), Arc::clone(clock), port)?;
+    node.listen(Arc::new(GatewayEars(gateway.clone())));
+    Ok(gateway)
 }
 
 /// Begins the cluster, if that is still to be done, and says how this node is reached. Only the first can fail for good.

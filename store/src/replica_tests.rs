@@ -55,6 +55,7 @@ fn entry(index: u64) -> ApplyEntry {
                 description: "d".repeat(5_000),
                 servers: Vec::new(),
                 gated: true,
+                allow_sse: false,
                 proxy_model: None,
                 tool_naming: ToolNaming::Plain,
                 instructions: None,

@@ -156,6 +156,9 @@ pub(crate) struct CreateProject {
     /// Gated sessions
     #[arg(long)]
     pub(crate) gated: Option<bool>,
+    /// Clients may speak HTTP+SSE of 2024-11-05, with the token as the password in a URL (vLLM)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) allow_sse: Option<bool>,
     /// The proxy model
     #[arg(long)]
     pub(crate) proxy_model: Option<String>,

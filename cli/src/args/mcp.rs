@@ -74,3 +74,46 @@ pub(crate) struct CallArgs {
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: CallOutput,
 }
+
+/// The clients that there are stanzas for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ClientName {
+    /// Claude Code
+    Claude,
+    /// Claude Desktop, over stdio
+    ClaudeDesktop,
+    /// Cursor
+    Cursor,
+    /// Visual Studio Code
+    Vscode,
+    /// vLLM, over HTTP+SSE
+    Vllm,
+    /// The Python SDK, 2.x
+    Python,
+    /// The Python SDK, 1.x
+    #[value(name = "python-1")]
+    Python1,
+    /// FastMCP
+    Fastmcp,
+    /// LangChain
+    Langchain,
+    /// The OpenAI Agents SDK
+    OpenaiAgents,
+    /// The TypeScript SDK
+    Typescript,
+    /// The MCP Inspector
+    Inspector,
+    /// mcp-remote, over stdio
+    McpRemote,
+    /// curl
+    Curl,
+}
+
+#[derive(Args)]
+pub(crate) struct ConnectArgs {
+    /// The client
+    #[arg(value_enum)]
+    pub(crate) client: ClientName,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayArgs,
+}

@@ -21,6 +21,7 @@ impl Object for ProjectBody {
         "toolNaming",
         "instructions",
         "limits",
+        "allowSse",
     ];
 
     fn name(&self) -> String {
@@ -47,6 +48,10 @@ impl Object for ProjectBody {
             ("Servers", listed(&self.servers)),
             ("Tool naming", self.tool_naming.clone()),
             ("Gated", self.gated.to_string()),
+            (
+                "HTTP+SSE",
+                if self.allow_sse { "allowed" } else { "not allowed" }.to_owned(),
+            ),
             ("Proxy model", self.proxy_model.clone().unwrap_or_default()),
             ("Instructions", self.instructions.clone().unwrap_or_default()),
             ("Limits", limits(&self.limits)),

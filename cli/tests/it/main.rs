@@ -13,6 +13,7 @@ mod apply;
 mod backup;
 mod bridge;
 mod cluster;
+mod connect;
 mod contexts;
 mod help;
 mod nodes;

@@ -29,6 +29,10 @@ pub struct ProjectSpecBody {
     /// What its tokens may use.
     #[serde(skip_serializing_if = "is_default")]
     pub limits: ProjectLimitsBody,
+    /// Whether its clients may speak HTTP+SSE of 2024-11-05, with the token as the password in a URL: URLs are kept in more places
+    /// than headers are.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_sse: bool,
 }
 
 impl Default for ProjectSpecBody {
@@ -42,6 +46,7 @@ impl Default for ProjectSpecBody {
             tool_naming: "prefixed".to_owned(),
             instructions: None,
             limits: ProjectLimitsBody::default(),
+            allow_sse: false,
         }
     }
 }
@@ -71,6 +76,9 @@ pub struct ProjectChange {
     /// What its tokens may use: all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<ProjectLimitsBody>,
+    /// Whether its clients may speak HTTP+SSE of 2024-11-05, with the token as the password in a URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_sse: Option<bool>,
 }
 
 /// A project.
@@ -101,6 +109,9 @@ pub struct ProjectBody {
     /// What somebody should look at; none where all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<ConditionBody>,
+    /// Whether its clients may speak HTTP+SSE of 2024-11-05, with the token as the password in a URL.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_sse: bool,
     /// When it was made.
     pub created_at: String,
     /// By whom.

@@ -92,7 +92,7 @@ impl Admission {
         let _permit = self.unknown.try_acquire().map_err(|_| Denial::TooMany)?;
         Metrics::add(&self.metrics.freshened);
         self.cluster.freshen().await.map_err(|unavailable| match unavailable {
-            Unavailable::NoLeader => Denial::NoLease,
+            Unavailable::NoLeader | Unavailable::NotReached => Denial::NoLease,
             Unavailable::TooMany => Denial::TooMany,
         })
     }

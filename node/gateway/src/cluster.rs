@@ -2,6 +2,7 @@
 //! node connects this to Raft; a test connects it to nothing.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use mcp_model::ids::{Id, NodeId};
 use mcp_model::records::ToolList;
@@ -16,6 +17,9 @@ pub enum Unavailable {
     /// Nobody leads, or the leader cannot be reached in time.
     #[error("no leader")]
     NoLeader,
+    /// That node cannot be reached.
+    #[error("node not reached")]
+    NotReached,
     /// Too many such requests at once.
     #[error("too many requests")]
     TooMany,
@@ -49,6 +53,13 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Replicates when tokens were last used, in milliseconds since 1970.
     fn record_token_use(&self, uses: Vec<(Id, u64)>) -> PortFuture<'_, Result<(), Unavailable>>;
+
+    /// The other nodes.
+    fn others(&self) -> Vec<NodeId>;
+
+    /// Tells another node what only its gateway understands ([`Gateway::hear`](crate::Gateway::hear)), and waits for its answer,
+    /// no longer than `wait`. What was said may have been heard even if there is no answer.
+    fn tell(&self, to: NodeId, message: Vec<u8>, wait: Duration) -> PortFuture<'_, Result<Vec<u8>, Unavailable>>;
 
     /// Whether this node begins to ask upstreams that nobody asks yet. Two nodes may think so for a moment: that costs a probe
     /// and nothing else.

@@ -9,19 +9,20 @@ use mcp_model::ids::Id;
 use mcp_model::token::TokenHash;
 
 use crate::session::Sessions;
-use crate::{audit, bearer, catalog, protocol, router, streams};
+use crate::{audit, bearer, catalog, http_sse, protocol, router, streams};
 
 /// A decoder with its name.
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const ALL: [Decoder; 6] = [
+pub const ALL: [Decoder; 7] = [
     ("audit", an_audit_segment),
     ("session", session),
     ("bearer", a_bearer),
     ("path", path),
     ("lists", catalog::decode_lists),
     ("listen", streams::decode_filter),
+    ("posted", posted),
 ];
 
 /// The text of an audit segment.
@@ -57,6 +58,8 @@ fn a_bearer(bytes: &[u8]) {
     let _accepts = protocol::Accepts::of(&headers);
     if let Ok(uri) = Uri::try_from(uri) {
         let _hash = bearer::read(&headers, &uri).is_ok();
+        let _basic = bearer::read_or_basic(&headers, &uri).is_ok();
+        http_sse::decode_address(uri.query().unwrap_or_default());
     }
 }
 
@@ -64,9 +67,18 @@ fn memchr(bytes: &[u8]) -> Option<usize> {
     bytes.iter().position(|byte| *byte == b'\n')
 }
 
+/// What another node said of a message for a stream.
+fn posted(bytes: &[u8]) {
+    http_sse::decode_posted(bytes);
+    let mut marked = vec![0xf5];
+    marked.extend_from_slice(bytes);
+    http_sse::decode_posted(&marked);
+}
+
 /// Whose endpoint a path is: names in it are names, however they were coded.
 fn path(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     router::decode_path(&text);
     router::decode_path(&format!("/projects/{text}/mcp"));
+    router::decode_path(&format!("/projects/{text}/sse"));
 }

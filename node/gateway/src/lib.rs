@@ -5,7 +5,7 @@
 //!
 //! A request travels through the modules in this order: [`router`] (host, origin, size), [`bearer`] (shape, hash), [`admit`]
 //! (a permit, or a denial), [`protocol`] (a message with its era), [`dispatch`] (handlers, which take a permit), [`lists`] and
-//! [`calls`] or [`streams`], [`respond`].
+//! [`calls`] or [`streams`], [`respond`]. Clients of 2024-11-05 come through [`http_sse`].
 
 pub mod audit;
 pub mod cluster;
@@ -21,6 +21,7 @@ mod body;
 mod calls;
 mod catalog;
 mod dispatch;
+mod http_sse;
 mod listening;
 mod lists;
 mod prints;
@@ -131,6 +132,8 @@ pub(crate) struct Inner {
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) cancellable: Cancellable,
     pub(crate) watches: Arc<Watches>,
+    /// Streams of the transport of 2024-11-05.
+    pub(crate) http_sse: http_sse::Streams,
     /// Of calls that wait for their first frame.
     pub(crate) first_frame: Timers,
     pub(crate) uses: Arc<TokenUses>,
@@ -181,6 +184,7 @@ impl Gateway {
             upstreams: Arc::new(upstreams),
             cancellable: Cancellable::default(),
             watches: Arc::default(),
+            http_sse: http_sse::Streams::new(config.node),
             first_frame: Timers::new(Duration::from_millis(limits.first_frame_ms)),
             uses: Arc::default(),
             allowed_hosts: config.allowed_hosts,
@@ -235,6 +239,11 @@ impl Gateway {
         if let Err(error) = audit.await {
             tracing::error!(%error, "audit task failed");
         }
+    }
+
+    /// Hears what another node's gateway said ([`Cluster::tell`]), and answers. Nothing, where it cannot be understood.
+    pub async fn hear(&self, message: &[u8]) -> Vec<u8> {
+        http_sse::hear(&self.inner, message).unwrap_or_default()
     }
 
     /// Takes in no more requests and ends streams; calls under way go on.

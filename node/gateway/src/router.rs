@@ -18,6 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::admit::{Permit, Wanted};
 use crate::body::{self, Received, Refused, Sender};
 use crate::dispatch::{Request, dispatch};
+use crate::http_sse::{self, Part};
 use crate::metrics::Metrics;
 use crate::protocol::{self, Accepts, Call};
 use crate::{Inner, bearer, respond, streams};
@@ -44,9 +45,9 @@ async fn ready(State(gateway): State<Arc<Inner>>) -> Response {
 
 /// An MCP endpoint, as its path names it.
 #[derive(Debug, PartialEq, Eq)]
-struct Endpoint {
-    project: Option<Name>,
-    server: Option<Name>,
+pub(crate) struct Endpoint {
+    pub(crate) project: Option<Name>,
+    pub(crate) server: Option<Name>,
 }
 
 impl Endpoint {
@@ -68,6 +69,16 @@ impl Endpoint {
             }),
             _ => None,
         }
+    }
+
+    /// The same with `sse` or `messages` in the place of `mcp`. These name their project.
+    fn of_http_sse(path: &str) -> Option<(Endpoint, Part)> {
+        let (before, part) = match path.strip_suffix("/sse") {
+            Some(before) => (before, Part::Stream),
+            None => (path.strip_suffix("/messages")?, Part::Messages),
+        };
+        let endpoint = Endpoint::of(&format!("{before}/mcp"))?;
+        endpoint.project.is_some().then_some((endpoint, part))
     }
 }
 
@@ -95,9 +106,13 @@ fn name(segment: &str) -> Option<Name> {
 /// For the fuzzer: a path as an endpoint.
 pub(crate) fn decode_path(path: &str) {
     let _endpoint = Endpoint::of(path).is_some();
+    let _http_sse = Endpoint::of_http_sse(path).is_some();
 }
 
 async fn mcp(State(gateway): State<Arc<Inner>>, request: HttpRequest) -> Response {
+    if let Some((endpoint, part)) = Endpoint::of_http_sse(request.uri().path()) {
+        return http_sse::serve(gateway, request, endpoint, part).await;
+    }
     let Some(endpoint) = Endpoint::of(request.uri().path()) else {
         return respond::empty(StatusCode::NOT_FOUND);
     };
@@ -156,7 +171,7 @@ async fn mcp(State(gateway): State<Arc<Inner>>, request: HttpRequest) -> Respons
 }
 
 /// The server of this name in the permit's project.
-fn attached(permit: &Permit, name: &Name) -> Option<Id> {
+pub(crate) fn attached(permit: &Permit, name: &Name) -> Option<Id> {
     permit
         .policy()
         .attached(permit.project())
@@ -224,7 +239,12 @@ fn end_session(gateway: &Inner, permit: &Permit, headers: &HeaderMap) -> Respons
     }
 }
 
-fn deny(gateway: &Inner, hash: Option<mcp_model::token::TokenHash>, endpoint: &Endpoint, denial: Denial) -> Response {
+pub(crate) fn deny(
+    gateway: &Inner,
+    hash: Option<mcp_model::token::TokenHash>,
+    endpoint: &Endpoint,
+    denial: Denial,
+) -> Response {
     gateway.metrics.deny(denial);
     gateway
         .audit
@@ -233,7 +253,7 @@ fn deny(gateway: &Inner, hash: Option<mcp_model::token::TokenHash>, endpoint: &E
 }
 
 /// The answer to a request for a host that is not ours, or from a web page that is not trusted.
-fn foreign(gateway: &Inner, version: Version, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
+pub(crate) fn foreign(gateway: &Inner, version: Version, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
     // Of two Host headers, whoever stands in front of us may have meant the other one: that is none.
     let mut hosts = headers.get_all(HOST).iter();
     let authority = match (uri.authority(), hosts.next(), hosts.next()) {
@@ -322,6 +342,23 @@ mod tests {
         ];
         for (path, expected) in rows {
             assert_eq!(Endpoint::of(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_older_transport_has_two_paths_of_a_project() {
+        for (path, part) in [
+            ("/projects/demo/sse", Some(Part::Stream)),
+            ("/projects/demo/servers/git/sse", Some(Part::Stream)),
+            ("/projects/demo/messages", Some(Part::Messages)),
+            ("/sse", None),
+            ("/messages", None),
+            ("/projects/sse", None),
+            ("/projects/Demo/sse", None),
+            ("/projects/demo/sse/", None),
+            ("/projects/demo/mcp", None),
+        ] {
+            assert_eq!(Endpoint::of_http_sse(path).map(|(_, part)| part), part, "{path}");
         }
     }
 

@@ -15,12 +15,13 @@ use mcp_store::view::{Lists, Policy};
 use mcp_wire::message::META_SUBSCRIPTION_ID;
 use mcp_wire::sse;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use crate::Inner;
 use crate::admit::{Permit, StreamCount};
 use crate::catalog::Catalog;
 use crate::dispatch::Request;
+use crate::http_sse::Registered;
 use crate::lists::{Eyes, List};
 use crate::respond;
 use crate::watches::{self, Ear};
@@ -69,8 +70,13 @@ struct Watching {
     /// What of the watched resources is told here.
     ear: Ear,
     ready: Vec<Bytes>,
+    /// What comes of what the client posts, if this is its only stream.
+    inbox: Option<Inbox>,
     _count: StreamCount,
 }
+
+/// Events of a client of 2024-11-05, and its place among the streams that messages are carried to.
+type Inbox = (mpsc::Receiver<Bytes>, Registered);
 
 /// What the client was last told about, or could have listed.
 struct Seen {
@@ -105,7 +111,45 @@ pub(crate) fn legacy(
         String::new(),
         ear,
         ready,
+        None,
     )
+}
+
+/// The stream of a client of 2024-11-05: the same, and what comes of its messages.
+pub(crate) fn http_sse(
+    gateway: Arc<Inner>,
+    permit: Permit,
+    (session, only): (Id, Option<Id>),
+    room: OwnedSemaphorePermit,
+    first: Bytes,
+    inbox: Inbox,
+) -> Response {
+    let filter = Filter {
+        tools_list_changed: true,
+        prompts_list_changed: true,
+        resources_list_changed: true,
+        // Those are subscribed to one by one.
+        resource_subscriptions: Vec::new(),
+    };
+    let (holder, ear) = (Holder::Stream(permit, room), gateway.watches.ear_of_session(session));
+    Watching::open(
+        gateway,
+        holder,
+        only,
+        filter,
+        String::new(),
+        ear,
+        vec![first],
+        Some(inbox),
+    )
+}
+
+/// The next event of the inbox; never one where there is none.
+async fn from_inbox(inbox: &mut Option<Inbox>) -> Option<Bytes> {
+    match inbox {
+        Some((events, _)) => events.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// For the fuzzer: bytes as the params of `subscriptions/listen`.
@@ -145,10 +189,15 @@ pub(crate) async fn modern(gateway: Arc<Inner>, request: Arc<Request>) -> Respon
         honoured.join(",")
     );
     let ready = vec![sse::event(acknowledged.as_bytes())];
-    Watching::open(gateway, Holder::Request(request), only, filter, meta, ear, ready)
+    let holder = Holder::Request(request);
+    Watching::open(gateway, holder, only, filter, meta, ear, ready, None)
 }
 
 impl Watching {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is another thing, and there are three callers"
+    )]
     fn open(
         gateway: Arc<Inner>,
         holder: Holder,
@@ -157,6 +206,7 @@ impl Watching {
         meta: String,
         ear: Ear,
         ready: Vec<Bytes>,
+        inbox: Option<Inbox>,
     ) -> Response {
         let applied = gateway.replica.auth_index_watch();
         let seen = Seen::now(&gateway, holder.permit(), only);
@@ -171,6 +221,7 @@ impl Watching {
             seen,
             ear,
             ready,
+            inbox,
             _count: count,
         };
         respond::events(stream::unfold(watching, Watching::next))
@@ -195,6 +246,7 @@ impl Watching {
                         break sse::event(self.updated(&uri).as_bytes());
                     }
                 }
+                event = from_inbox(&mut self.inbox) => break event?,
                 () = tokio::time::sleep(quiet) => break Bytes::from_static(sse::COMMENT),
             }
         };

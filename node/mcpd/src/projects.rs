@@ -192,6 +192,7 @@ fn show(tables: &dyn Tables, project: &Project) -> ProjectBody {
         instructions: spec.instructions.clone(),
         limits: limited::show_project(tables, project.id),
         conditions: tools::conditions(tables, project),
+        allow_sse: spec.allow_sse,
         created_at: show_time(project.origin.created_ms),
         created_by: project.origin.created_by.clone(),
         resource_version: project.origin.version.to_string(),
@@ -209,6 +210,7 @@ fn merge(before: ProjectBody, change: ProjectChange) -> ProjectSpecBody {
         tool_naming: change.tool_naming.unwrap_or(before.tool_naming),
         instructions: text(change.instructions, before.instructions),
         limits: change.limits.unwrap_or(before.limits),
+        allow_sse: change.allow_sse.unwrap_or(before.allow_sse),
     }
 }
 
@@ -261,6 +263,7 @@ async fn read_spec(
         proxy_model: body.proxy_model.filter(|t| !t.is_empty()),
         tool_naming,
         instructions: body.instructions.filter(|t| !t.is_empty()),
+        allow_sse: body.allow_sse,
     };
     Ok(spec)
 }

@@ -379,6 +379,7 @@ impl Cluster {
             description: String::new(),
             servers: Vec::new(),
             gated: true,
+            allow_sse: false,
             proxy_model: None,
             tool_naming: ToolNaming::Plain,
             instructions: None,

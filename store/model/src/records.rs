@@ -86,8 +86,9 @@ pub enum ToolNaming {
     Plain,
 }
 
-/// What a user writes about a project.
+/// What a user writes about a project. It is kept as [`KeptProjectSpec`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "KeptProjectSpec", into = "KeptProjectSpec")]
 pub struct ProjectSpec {
     /// For people.
     pub description: String,
@@ -101,6 +102,56 @@ pub struct ProjectSpec {
     pub tool_naming: ToolNaming,
     /// Told to clients that connect.
     pub instructions: Option<String>,
+    /// Whether its clients may speak HTTP+SSE of 2024-11-05, with the token as the password in a URL.
+    pub allow_sse: bool,
+}
+
+/// The bytes of a [`ProjectSpec`]. What was one byte for `gated` alone holds a bit for each yes or no, so that whatever was written
+/// before reads as it did. A bit that is not known here was set by a newer program.
+#[derive(Serialize, Deserialize)]
+struct KeptProjectSpec {
+    description: String,
+    servers: Vec<Id>,
+    flags: u8,
+    proxy_model: Option<String>,
+    tool_naming: ToolNaming,
+    instructions: Option<String>,
+}
+
+const GATED: u8 = 1;
+const ALLOW_SSE: u8 = 1 << 1;
+
+impl From<ProjectSpec> for KeptProjectSpec {
+    fn from(spec: ProjectSpec) -> KeptProjectSpec {
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        KeptProjectSpec {
+            description: spec.description,
+            servers: spec.servers,
+            flags: bit(spec.gated, GATED) | bit(spec.allow_sse, ALLOW_SSE),
+            proxy_model: spec.proxy_model,
+            tool_naming: spec.tool_naming,
+            instructions: spec.instructions,
+        }
+    }
+}
+
+impl TryFrom<KeptProjectSpec> for ProjectSpec {
+    type Error = &'static str;
+
+    fn try_from(kept: KeptProjectSpec) -> Result<ProjectSpec, &'static str> {
+        if kept.flags & !(GATED | ALLOW_SSE) != 0 {
+            return Err("a project holds settings that this program does not know");
+        }
+        Ok(ProjectSpec {
+            description: kept.description,
+            servers: kept.servers,
+            gated: kept.flags & GATED != 0,
+            proxy_model: kept.proxy_model,
+            tool_naming: kept.tool_naming,
+            instructions: kept.instructions,
+            allow_sse: kept.flags & ALLOW_SSE != 0,
+        })
+    }
 }
 
 /// What clients connect to: some servers under one URL.
@@ -497,4 +548,50 @@ fn audit_key(index: u64, seq: u32) -> [u8; 12] {
     key[..8].copy_from_slice(&index.to_be_bytes());
     key[8..].copy_from_slice(&seq.to_be_bytes());
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{FrameError, decode, encode};
+
+    fn project(gated: bool, allow_sse: bool) -> Project {
+        Project {
+            id: Id::from_u128(1),
+            name: Name::parse("demo").unwrap(),
+            spec: ProjectSpec {
+                description: String::new(),
+                servers: Vec::new(),
+                gated,
+                proxy_model: None,
+                tool_naming: ToolNaming::Prefixed,
+                instructions: None,
+                allow_sse,
+            },
+            origin: Origin {
+                created_ms: 1,
+                created_by: "system".to_owned(),
+                version: 1,
+            },
+        }
+    }
+
+    #[test]
+    fn settings_of_a_project_share_a_byte_with_what_was_kept_before() {
+        for (gated, allow_sse) in [(false, false), (true, false), (false, true), (true, true)] {
+            let bytes = encode(&project(gated, allow_sse));
+            assert_eq!(decode(&bytes), Ok(project(gated, allow_sse)));
+        }
+        // Frame, id, name, an empty description, no servers, and then the settings.
+        let at = encode(&project(false, false))
+            .iter()
+            .zip(encode(&project(true, true)))
+            .position(|(a, b)| *a != b);
+        let mut newer = encode(&project(true, true));
+        newer[at.unwrap()] = 4;
+        let end = newer.len() - 4;
+        let crc = crc32c::crc32c(&newer[..end]).to_be_bytes();
+        newer[end..].copy_from_slice(&crc);
+        assert_eq!(decode::<Project>(&newer), Err(FrameError::Body));
+    }
 }

@@ -64,6 +64,7 @@ fn project(n: u128, called: &str) -> Envelope {
         description: String::new(),
         servers: Vec::new(),
         gated: true,
+        allow_sse: false,
         proxy_model: None,
         tool_naming: ToolNaming::Plain,
         instructions: None,

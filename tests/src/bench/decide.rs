@@ -267,6 +267,7 @@ fn project(n: usize) -> anyhow::Result<Envelope> {
         description: String::new(),
         servers: Vec::new(),
         gated: false,
+        allow_sse: false,
         proxy_model: None,
         tool_naming: ToolNaming::Prefixed,
         instructions: None,

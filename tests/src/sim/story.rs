@@ -169,6 +169,7 @@ fn founding(random: &mut Random, config: Config) -> (Vec<Entry>, MemTables) {
             description: String::new(),
             servers: Vec::new(),
             gated: true,
+            allow_sse: false,
             proxy_model: None,
             tool_naming: ToolNaming::Plain,
             instructions: None,

@@ -7,6 +7,7 @@ mod board;
 mod bodies;
 mod calls;
 mod eras;
+mod http_sse;
 mod lists;
 mod peer;
 mod pins;

@@ -97,9 +97,15 @@ impl Log {
     }
 }
 
+/// The gateways by node, for what they tell each other.
+type Peers = Arc<Mutex<Vec<(NodeId, Gateway)>>>;
+
 /// The port of one node.
 pub(crate) struct FakeCluster {
     at: usize,
+    peers: Peers,
+    /// Whether the other nodes cannot be reached.
+    pub(crate) alone: AtomicBool,
     log: Weak<Log>,
     pub(crate) prober: AtomicBool,
     pub(crate) leaderless: AtomicBool,
@@ -140,6 +146,22 @@ impl Cluster for FakeCluster {
                 .unwrap()
                 .commit(Actor::System, Command::RecordTokenUse { uses });
             Ok(())
+        })
+    }
+
+    fn others(&self) -> Vec<NodeId> {
+        let me = NodeId(u64::try_from(self.at).unwrap() + 1);
+        let peers = self.peers.lock().unwrap();
+        peers.iter().map(|(id, _)| *id).filter(|id| *id != me).collect()
+    }
+
+    fn tell(&self, to: NodeId, message: Vec<u8>, _: Duration) -> PortFuture<'_, Result<Vec<u8>, Unavailable>> {
+        let peer = self.peers.lock().unwrap().iter().find(|(id, _)| *id == to).cloned();
+        Box::pin(async move {
+            match peer.filter(|_| !self.alone.load(Ordering::SeqCst)) {
+                Some((_, gateway)) => Ok(gateway.hear(&message).await),
+                None => Err(Unavailable::NotReached),
+            }
         })
     }
 
@@ -202,6 +224,7 @@ impl World {
             clock: clock.clone(),
         });
         let mut nodes = Vec::new();
+        let peers = Peers::default();
         for at in 0..2 {
             let dir = tempfile::tempdir().unwrap();
             let options = ReplicaOptions {
@@ -213,6 +236,8 @@ impl World {
             log.replicas.lock().unwrap().push((replica.clone(), 0, false));
             let cluster = Arc::new(FakeCluster {
                 at,
+                peers: peers.clone(),
+                alone: AtomicBool::new(false),
                 log: Arc::downgrade(&log),
                 prober: AtomicBool::new(at == 0),
                 leaderless: AtomicBool::new(false),
@@ -233,6 +258,10 @@ impl World {
                 limits,
             };
             let gateway = Gateway::open(config, replica.clone(), clock.clone(), cluster.clone()).unwrap();
+            peers
+                .lock()
+                .unwrap()
+                .push((NodeId(u64::try_from(at).unwrap() + 1), gateway.clone()));
             let base = serve(gateway.router()).await;
             let stop = CancellationToken::new();
             let (running, until) = (gateway.clone(), stop.clone());
@@ -327,6 +356,7 @@ impl World {
             description: String::new(),
             servers: servers.to_vec(),
             gated: true,
+            allow_sse: false,
             proxy_model: None,
             tool_naming,
             instructions: Some("be careful".into()),

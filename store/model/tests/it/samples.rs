@@ -35,6 +35,7 @@ pub(crate) fn project_spec() -> ProjectSpec {
         description: "d".into(),
         servers: vec![id(5)],
         gated: true,
+        allow_sse: false,
         proxy_model: Some("m".into()),
         tool_naming: ToolNaming::Plain,
         instructions: Some("i".into()),

@@ -406,6 +406,7 @@ impl World {
             description: String::new(),
             servers: servers.iter().map(id).collect(),
             gated: true,
+            allow_sse: false,
             proxy_model: None,
             tool_naming: ToolNaming::Prefixed,
             instructions: None,

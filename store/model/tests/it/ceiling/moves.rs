@@ -352,6 +352,7 @@ pub(super) fn project_spec(servers: Vec<Id>) -> ProjectSpec {
         description: String::new(),
         servers,
         gated: true,
+        allow_sse: false,
         proxy_model: None,
         tool_naming: ToolNaming::Prefixed,
         instructions: None,
