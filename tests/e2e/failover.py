@@ -6,9 +6,11 @@ import signal
 import time
 
 import raw
+from bridge import Bridge
 from checks import same
 from fixture import PROJECT
 from refusals import ECHO, HELLO, last_word
+from revocation import IN_FLIGHT as LONG
 
 #: Longest time without an answered call on a survivor. The leases are made to outlast an election.
 GAP_SECONDS_MAX = 3
@@ -107,8 +109,18 @@ async def run(fixture):
         leader = await cluster.leader()
         survivors = [node for node in cluster.nodes if node is not leader]
         load.down = leader
+        bridge = await Bridge.open(cluster, fixture.token, PROJECT, [leader, *survivors])
+        long = await bridge.call(LONG, {"duration": 60, "steps": 120})
+        await bridge.until(lambda message: message.get("method") == "notifications/progress")
         killed_at = time.monotonic()
         leader.signal(signal.SIGKILL)
+        with check("the bridge says that the call on the killed node may have had an effect, and goes on with its session"):
+            lost = await bridge.answer(long)
+            same((lost["error"]["code"], lost["error"]["data"]["effect"]), (-32010, "possible"), lost)
+            said = await bridge.answer(await bridge.call(ECHO, HELLO))
+            assert "result" in said, said
+            print(f"# the bridge's first answer {time.monotonic() - killed_at:.2f} s after the kill")
+            same(await bridge.close(), 0, "exit code")
         with check(f"the leader {leader.name} is killed with -9, and writes go on"):
             first = await load.written(1, killed_at)
             print(f"# first acknowledged write {first - killed_at:.2f} s after the kill")

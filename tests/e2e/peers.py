@@ -54,9 +54,12 @@ class Peer:
         return answer["result"]
 
     async def open(self, url, token):
+        return await self.open_with(url=url, token=token)
+
+    async def open_with(self, **how):
         self.number += 1
         session = Session(self, f"s{self.number}")
-        opened = await session.ask("open", url=url, token=token)
+        opened = await session.ask("open", **how)
         session.protocol = opened["protocol"]
         return session
 
@@ -87,12 +90,14 @@ class Session:
 
 
 def all_peers(cache):
-    """Both SDKs in both eras. `auto` asks for the modern one first, as a stock client would."""
+    """Both SDKs in both eras. `auto` asks for the modern one first, as a stock client would; a revision is one to insist on."""
     python = [sys.executable, str(HERE / "python_client.py")]
     typescript = ["node", str(HERE / "typescript_client.mjs"), f"{cache}/node"]
+    pinned = "2026-07-28"
     return [
         Peer("python legacy", "2025-11-25", [*python, "legacy"]),
         Peer("python modern", "2026-07-28", [*python, "auto"]),
         Peer("typescript legacy", "2025-11-25", [*typescript, "legacy"]),
         Peer("typescript modern", "2026-07-28", [*typescript, "auto"]),
+        Peer("typescript pinned", pinned, [*typescript, pinned]),
     ]

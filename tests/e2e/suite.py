@@ -16,6 +16,7 @@ import described
 import failover
 import fixture
 import hostile_clients
+import real_clients
 import refusals
 import revocation
 import shells
@@ -24,7 +25,7 @@ from checks import Checks
 from cluster import Cluster
 from peers import HERE, all_peers
 
-PHASES = [described, shells, through, refusals, revocation, bad_input, hostile_clients, canary]
+PHASES = [described, shells, through, real_clients, refusals, revocation, bad_input, hostile_clients, canary]
 
 
 def chosen(only):
@@ -39,7 +40,7 @@ async def main(cache, tools, talk, pids, http_url):
     checks = Checks()
     cluster = Cluster(os.environ, tools, talk, pids)
     peers = all_peers(cache)
-    at_hand = fixture.Fixture(cluster, fixture.upstreams(cache, http_url), peers, checks)
+    at_hand = fixture.Fixture(cluster, fixture.upstreams(cache, http_url), peers, checks, cache)
     only = [name for name in os.environ.get("ONLY", "").split(",") if name]
     try:
         phases = chosen(only)

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 from checks import same
-from fixture import PROJECT, SKIPPED, VARYING, arguments_for
+from fixture import PROJECT, SKIPPED, VARYING, arguments_for, called
 
 PROMPT_ARGUMENTS = {
     "city": "Warsaw",
@@ -61,8 +61,10 @@ class Passage:
         def shape(name, tool):
             return json.dumps([name, tool.get("description"), tool["inputSchema"]], sort_keys=True)
 
-        wanted = [shape(f"{s.name}__{tool['name']}", tool) for s in self.fixture.servers for tool in s.tools]
-        found = [shape(tool["name"], tool) for tool in await session.ask("tools")]
+        wanted = {f"{s.name}__{tool['name']}": tool for s in self.fixture.servers for tool in s.tools}
+        wanted = [shape(name, wanted[name]) for name in called(wanted)]
+        found = {tool["name"]: tool for tool in await session.ask("tools")}
+        found = [shape(name, found[name]) for name in called(found)]
         same(sorted(found), sorted(wanted), "tools")
 
     async def calls(self, session, server):

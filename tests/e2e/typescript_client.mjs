@@ -1,6 +1,6 @@
 // The TypeScript SDK's client as a program, with the same lines in and out as python_client.py.
 //
-// Usage: node typescript_client.mjs DIR legacy|auto, where DIR/node_modules holds the SDK.
+// Usage: node typescript_client.mjs DIR legacy|auto|REVISION, where DIR/node_modules holds the SDK.
 
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -9,6 +9,8 @@ import { pathToFileURL } from "node:url";
 const [dir, mode] = process.argv.slice(2);
 const sdk = createRequire(pathToFileURL(`${dir}/`)).resolve("@modelcontextprotocol/client");
 const { Client, StreamableHTTPClientTransport } = await import(pathToFileURL(sdk));
+
+const negotiation = ["legacy", "auto"].includes(mode) ? mode : { pin: mode };
 
 const MS_MAX = 20_000;
 const sessions = new Map();
@@ -28,7 +30,7 @@ class Session {
                 return response;
             },
         });
-        this.client = new Client({ name: "e2e", version: "1" }, { versionNegotiation: { mode } });
+        this.client = new Client({ name: "e2e", version: "1" }, { versionNegotiation: { mode: negotiation } });
         this.client.onerror = () => {};
         await this.client.connect(transport, { timeout: MS_MAX });
         return { protocol: this.client.getNegotiatedProtocolVersion() };
