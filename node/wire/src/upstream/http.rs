@@ -5,6 +5,7 @@ mod stream;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -117,7 +118,7 @@ impl HttpLink {
             pool: pool.0.clone(),
             target: Target::of(&config.url),
             config,
-            ids: AtomicU64::new(1),
+            ids: AtomicU64::new(first_id()),
             changes: watch::Sender::new(0),
             updates: Updates::default(),
         };
@@ -449,6 +450,12 @@ impl Wire {
     }
 }
 
+/// Where the ids of a link begin. Several nodes speak to one server, and the retry of a call may come from another node than the call:
+/// it is to have another id. Far below what a number in JSON can be.
+fn first_id() -> u64 {
+    (RandomState::new().build_hasher().finish() >> 16) + 1
+}
+
 fn no_host() -> UpstreamError {
     UpstreamError::before(Cause::Connect("the URL names no host".to_owned()))
 }
@@ -464,8 +471,10 @@ impl Exchange for Wire {
     async fn ask(&self, era: Era, method: &str, params: &str) -> Result<(Message, Option<HeaderValue>), UpstreamError> {
         let id = self.next_id();
         let mut all = self.base_headers();
-        if era == Era::Modern {
-            headers::modern_headers(crate::version::NEWEST_MODERN, method, None, &mut all);
+        match era {
+            Era::Modern => headers::modern_headers(crate::version::NEWEST_MODERN, method, None, &mut all),
+            // A server of the newer era looks for it before it sees what is asked.
+            Era::Legacy => drop(all.insert(headers::METHOD, HeaderValue::from_static("initialize"))),
         }
         let answer = self
             .post(&all, Message::request(id, method, params).bytes().clone())
