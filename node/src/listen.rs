@@ -1,22 +1,24 @@
 //! Listeners: accepting connections, bounding what a client can make us hold, and draining on the way out.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use futures_util::FutureExt;
-use futures_util::future::Map;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use mcp_gateway::Gateway;
 use mcp_model::clock::Clock;
 use mcp_raft::Strangers;
 use rustls::ServerConfig;
@@ -119,7 +121,7 @@ impl Door {
 }
 
 /// Serves `router` on a listener until `stop` turns true, then lets what is running finish.
-pub(crate) async fn serve(door: Door, router: Router, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(door: Door, answers: impl Answers, mut stop: watch::Receiver<bool>) {
     let strangers = Strangers::who_are("a client");
     let speakers = Arc::new(Speakers::new(door.waits));
     loop {
@@ -147,7 +149,7 @@ pub(crate) async fn serve(door: Door, router: Router, mut stop: watch::Receiver<
             tracing::debug!(%error, "TCP_NODELAY");
         }
         let service = Service {
-            router: router.clone(),
+            answers: answers.clone(),
             from,
             places: Arc::clone(&door.places),
         };
@@ -184,7 +186,7 @@ async fn connection(
     speakers: &Speakers,
     tls: Option<TlsAcceptor>,
     stream: TcpStream,
-    service: Service,
+    service: Service<impl Answers>,
     mut mood: watch::Receiver<Mood>,
 ) {
     let (stream, returned) = linger::lend(stream);
@@ -251,7 +253,7 @@ impl Speakers {
     }
 
     /// Hears what a client speaks and answers in the same.
-    async fn converse<I>(&self, stream: I, service: Service, mut mood: watch::Receiver<Mood>)
+    async fn converse<I>(&self, stream: I, service: Service<impl Answers>, mut mood: watch::Receiver<Mood>)
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -287,41 +289,69 @@ async fn until_short<C: GracefulConnection>(connection: C, mut mood: watch::Rece
     }
 }
 
-/// The router, for one connection.
+/// What answers the requests of a listener.
+pub(crate) trait Answers: Clone + Send + Sync + 'static {
+    /// Answers one; `from` is where it comes from, as far as the proxies in front are trusted to say.
+    fn answer(
+        &self,
+        request: hyper::Request<Incoming>,
+        from: impl FnOnce(&hyper::Request<Incoming>) -> SocketAddr,
+    ) -> impl Future<Output = Response> + Send + 'static;
+}
+
+impl Answers for Router {
+    fn answer(
+        &self,
+        mut request: hyper::Request<Incoming>,
+        from: impl FnOnce(&hyper::Request<Incoming>) -> SocketAddr,
+    ) -> impl Future<Output = Response> + Send + 'static {
+        let from = from(&request);
+        request.extensions_mut().insert(ConnectInfo(from));
+        tower_service::Service::call(&mut self.clone(), request).map(|Ok(answer)| answer)
+    }
+}
+
+/// Whoever asks is known by a token: where from does not matter.
+impl Answers for Gateway {
+    fn answer(
+        &self,
+        request: hyper::Request<Incoming>,
+        _: impl FnOnce(&hyper::Request<Incoming>) -> SocketAddr,
+    ) -> impl Future<Output = Response> + Send + 'static {
+        let gateway = self.clone();
+        async move { gateway.answer(request.map(Body::new)).await }
+    }
+}
+
+/// What answers, for one connection.
 #[derive(Clone)]
-struct Service {
-    router: Router,
+struct Service<A> {
+    answers: A,
     from: SocketAddr,
     places: Arc<Places>,
 }
 
-type Routed = <Router as tower_service::Service<hyper::Request<Incoming>>>::Future;
-type Answer = Result<Response, Infallible>;
-
-impl hyper::service::Service<hyper::Request<Incoming>> for Service {
+impl<A: Answers> hyper::service::Service<hyper::Request<Incoming>> for Service<A> {
     type Response = Response;
     type Error = Infallible;
-    type Future = Map<Routed, fn(Answer) -> Answer>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-    fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
-        let from = proxies::client(self.places.trusted(), self.from, request.headers());
-        request.extensions_mut().insert(ConnectInfo(from));
-        let finish: fn(Answer) -> Answer = match request.headers().contains_key(TRANSFER_ENCODING) {
-            true => last_of_the_connection,
-            false => std::convert::identity,
-        };
-        tower_service::Service::call(&mut self.router.clone(), request).map(finish)
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        let is_last = request.headers().contains_key(TRANSFER_ENCODING);
+        let from =
+            |request: &hyper::Request<Incoming>| proxies::client(self.places.trusted(), self.from, request.headers());
+        let answer = self.answers.answer(request, from);
+        Box::pin(async move {
+            let mut answer = answer.await;
+            if is_last {
+                // Where a body in chunks ends is not looked at by [`crate::framing`], so nothing that comes behind it is read as a
+                // request.
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(CONNECTION, close);
+            }
+            Ok(answer)
+        })
     }
-}
-
-/// Where a body in chunks ends is not looked at by [`crate::framing`], so nothing that comes behind it is read as a request.
-fn last_of_the_connection(answer: Answer) -> Answer {
-    answer.map(|mut answer| {
-        answer
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
-        answer
-    })
 }
 
 #[cfg(test)]

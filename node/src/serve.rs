@@ -181,7 +181,7 @@ impl Started {
         let mut tasks = tokio::task::JoinSet::new();
         let gateway_door = Door::new(gateway_listener, &certificates.gateway, gateway_places, &clock).with_crew()?;
         let api_door = Door::new(api_listener, &certificates.api, api_places, &clock);
-        tasks.spawn(listen::serve(gateway_door, gateway.router(), listeners.subscribe()));
+        tasks.spawn(listen::serve(gateway_door, gateway.clone(), listeners.subscribe()));
         tasks.spawn(listen::serve(api_door, api, listeners.subscribe()));
         let running = (gateway.clone(), background.clone());
         tasks.spawn(async move { running.0.run(running.1).await });

@@ -41,6 +41,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
 use mcp_model::clock::Clock;
 use mcp_model::ids::NodeId;
 use mcp_store::Replica;
@@ -198,9 +200,14 @@ impl Gateway {
         Ok(Gateway { inner: Arc::new(inner) })
     }
 
-    /// The routes of its listener. The accept loop sets TCP_NODELAY and bounds the header block (32 KiB).
+    /// What answers at its listener. The accept loop sets TCP_NODELAY and bounds the header block (32 KiB).
     pub fn router(&self) -> Router {
         router::router(self.inner.clone())
+    }
+
+    /// Answers one request, as [`Gateway::router`] does.
+    pub async fn answer(&self, request: Request) -> Response {
+        router::answer(State(self.inner.clone()), request).await
     }
 
     /// Runs what happens in the background (probes, syncing the audit, uses of tokens) until `stop`; then takes in no more

@@ -144,7 +144,7 @@ fn every_endpoint_of_the_gateway_refuses_strangers_and_tokens_of_others() {
     }
 }
 
-/// The paths that sources give to a router by name, with their file.
+/// The paths that sources give to a router by name, or look for themselves, with their file.
 fn routes_in(dir: &Path, root: &Path, found: &mut BTreeSet<(String, String)>) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -162,6 +162,16 @@ fn routes_in(dir: &Path, root: &Path, found: &mut BTreeSet<(String, String)>) {
                         .and_then(|rest| rest.split('"').next());
                     // Without a name it comes from a table, which has a walk of its own.
                     found.extend(name.map(|name| (name.to_owned(), file.clone())));
+                }
+            }
+            for after in code.split("\"/").skip(1) {
+                let Some((name, arm)) = after.split_once('"') else {
+                    continue;
+                };
+                // Behind a bar the next name begins, where this piece ends.
+                let arm = arm.trim();
+                if arm.starts_with("=>") || arm == "|" {
+                    found.insert((format!("/{name}"), file.clone()));
                 }
             }
         }
