@@ -14,6 +14,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use futures_util::stream;
 use http::StatusCode;
+use mcp_model::admission::Denial;
 use mcp_model::ids::Id;
 use mcp_store::cuts::Signal;
 use mcp_store::view::HashBits;
@@ -239,14 +240,17 @@ impl Flight {
     }
 
     /// The answer to a call that was cut: what became of the token; or, if that is still good and only some right somewhere
-    /// went, that the call was ended.
+    /// went, or this replica cannot tell, that the call was ended. That is no 503: who is told to try again, or another replica,
+    /// would make a call twice.
     fn cut(&self) -> Response {
-        if let Some(denial) = self.gateway.admission.why_cut(&self.request.permit) {
-            return respond::denial(denial, self.gateway.limits.retry_after_s);
-        }
+        let cause = match self.gateway.admission.why_cut(&self.request.permit) {
+            Some(Denial::NoLease) => "this replica cannot decide on tokens at the moment",
+            Some(denial) => return respond::denial(denial, self.gateway.limits.retry_after_s),
+            None => "rights changed",
+        };
         let server = self.target.listed.server.name.as_str();
-        let data = serde_json::json!({"server": server, "cause": "rights changed", "effect": "possible"});
-        let message = "the call was ended because rights changed; it may have had an effect";
+        let data = serde_json::json!({"server": server, "cause": cause, "effect": "possible"});
+        let message = format!("the call was ended because {cause}; it may have had an effect");
         let refusal = Refusal::inside(UPSTREAM_FAILED, message).with_data(data);
         respond::refusal(&refusal, self.request.call.message.id())
     }

@@ -396,6 +396,28 @@ async fn nothing_leaves_for_an_upstream_without_a_lease() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_cut_without_a_lease_is_not_called_repeatable() {
+    let (world, peer, token) = demo(&["hang"]).await;
+    let message = call(1, "peer__hang");
+    let hanging = world.post(0, "demo", &token, &message);
+    let cut = async {
+        until("the call is at the upstream", || async {
+            (peer.calls("tools/call").len() == 1).then_some(())
+        })
+        .await;
+        world.clock.forward(LEASE_MS);
+        world.revoke(&token);
+    };
+    let (answer, ()) = tokio::join!(hanging, cut);
+    assert_eq!(answer.status.as_u16(), 200, "503 says: try again. {answer:?}");
+    let error = &answer.json()["error"];
+    assert_eq!(
+        (error["code"].as_i64(), error["data"]["effect"].as_str()),
+        (Some(-32010), Some("possible"))
+    );
+}
+
+#[tokio::test]
 async fn forty_clients_of_one_child_process_get_their_own_answers() {
     let world = World::new().await;
     let stdio = world.stdio("peer", "legacy");
