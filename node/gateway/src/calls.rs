@@ -1,6 +1,8 @@
 //! A call on its way to an upstream and back: audited before it leaves, checked once more, streamed through in order, and
 //! given up the moment its token is taken away or its caller leaves.
 
+mod asks;
+
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -33,6 +35,7 @@ use crate::catalog::Listed;
 use crate::dispatch::Request;
 use crate::metrics::Metrics;
 use crate::protocol::Call;
+use crate::relay::{Asking, Heard};
 use crate::respond;
 
 /// The open calls of each session: raw request id, and the signal that ends the call.
@@ -52,15 +55,14 @@ struct Listening {
 }
 
 impl Cancellable {
-    /// Cancels a call, if it runs on this node.
-    pub(crate) fn cancel(&self, session: Id, request_id: &str) {
+    /// Cancels a call, if it runs on this node. Whether it does.
+    pub(crate) fn cancel(&self, session: Id, request_id: &str) -> bool {
         let Some(calls) = self.sessions.get(&session) else {
-            return;
+            return false;
         };
         // Of two calls with one id the later is meant.
-        if let Some((_, signal)) = calls.iter().rfind(|(id, _)| **id == *request_id) {
-            signal.raise(Signal::GIVEN_UP);
-        }
+        let call = calls.iter().rfind(|(id, _)| **id == *request_id);
+        call.inspect(|(_, signal)| signal.raise(Signal::GIVEN_UP)).is_some()
     }
 
     fn listen(&self, call: &Call, signal: &Arc<Signal>) -> Option<Listening> {
@@ -101,6 +103,8 @@ struct Flight {
     target: Arc<Target>,
     running: Running,
     stage: Stage,
+    /// What the server has asked the client, if it has.
+    asking: Option<Box<Asking>>,
     _cancellable: Option<Listening>,
     ended: bool,
 }
@@ -112,7 +116,13 @@ enum Stage {
 
 /// What happened next in a flight.
 enum Step {
-    Frame(Frame),
+    /// A message for the client that comes before the response.
+    Message(Bytes),
+    /// The response.
+    Response {
+        bytes: Bytes,
+        is_error: bool,
+    },
     Failed(UpstreamError),
     /// The token, or a right, was taken away.
     Cut,
@@ -120,6 +130,14 @@ enum Step {
     Cancelled,
     /// The answer is complete.
     Over,
+}
+
+/// What a flight has to deal with next.
+enum Next {
+    Frame(Frame),
+    /// Something about what the client was asked.
+    Heard(Heard),
+    Step(Step),
 }
 
 /// Sends a call to its upstream and answers with what comes.
@@ -138,8 +156,8 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
     };
     let upstream = gateway.upstreams.get(&target.listed.server);
     // A look before anything is begun. Where nothing has to be, the look before the request leaves comes at once.
-    let era = call.era();
-    if !upstream.as_ref().is_ok_and(|upstream| upstream.is_open_in(era))
+    let (era, can) = (call.era(), call.can());
+    if !upstream.as_ref().is_ok_and(|upstream| upstream.is_open_in(era, can))
         && let Err(denial) = gateway.admission.still(&request.permit)
     {
         running.ends(denial.reason());
@@ -156,6 +174,7 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
         target,
         running,
         stage,
+        asking: None,
         _cancellable: cancellable,
         ended: false,
     };
@@ -171,9 +190,9 @@ async fn open(
     target: Arc<Target>,
 ) -> Result<Option<Frames>, UpstreamError> {
     let upstream = upstream?;
-    let era = request.call.era();
-    if !upstream.is_open_in(era) {
-        upstream.open_in(era).await?;
+    let (era, can) = (request.call.era(), request.call.can());
+    if !upstream.is_open_in(era, can) {
+        upstream.open_in(era, can).await?;
     }
     if gateway.admission.still(&request.permit).is_err() {
         return Ok(None);
@@ -196,6 +215,11 @@ async fn open(
             (true, _) => Supply::ResultType,
         },
         logs: !modern || message.meta_log_level().is_some(),
+        can,
+        owner: call
+            .session
+            .as_ref()
+            .map(|session| u128::from_be_bytes(session.uuid.to_bytes())),
     };
     upstream.call(outgoing).await.map(Some)
 }
@@ -210,12 +234,12 @@ impl Flight {
             (true, true) => self.step_soon().await,
         };
         match first {
-            Some(Step::Frame(Frame::Notification(bytes))) => {
+            Some(Step::Message(bytes)) => {
                 let first = self.event(&bytes);
                 respond::events(stream::unfold((Some(first), self), Flight::next_event))
             }
             None => respond::events(stream::unfold((None, self), Flight::next_event)),
-            Some(Step::Frame(Frame::Response { bytes, is_error })) => {
+            Some(Step::Response { bytes, is_error }) => {
                 self.running.sent(bytes.len());
                 self.running.ends(if is_error { "error" } else { "ok" });
                 respond::json(self.status_of(&bytes, is_error), bytes)
@@ -275,10 +299,22 @@ impl Flight {
         if self.ended {
             return Step::Over;
         }
-        let step = self.race().await;
+        let step = loop {
+            let message = match self.race().await {
+                Next::Step(step) => break step,
+                Next::Frame(Frame::Notification(bytes)) => Some(bytes),
+                Next::Frame(Frame::Response { bytes, is_error }) => break Step::Response { bytes, is_error },
+                Next::Frame(Frame::Request(request)) => self.ask(&request),
+                Next::Frame(Frame::Withdrawn(id)) => self.asking.as_mut().and_then(|asking| asking.withdraw(&id)),
+                Next::Heard(heard) => self.hear(heard),
+            };
+            if let Some(message) = message {
+                break Step::Message(message);
+            }
+        };
         match &step {
-            Step::Frame(Frame::Notification(_)) => {}
-            Step::Frame(Frame::Response { .. }) | Step::Failed(_) | Step::Over => self.ended = true,
+            Step::Message(_) => {}
+            Step::Response { .. } | Step::Failed(_) | Step::Over => self.ended = true,
             Step::Cut => {
                 self.ended = true;
                 Metrics::add(&self.gateway.metrics.calls_cut);
@@ -293,13 +329,21 @@ impl Flight {
         step
     }
 
-    async fn race(&mut self) -> Step {
+    async fn race(&mut self) -> Next {
         let signal = self.request.permit.signal();
+        let asking = &mut self.asking;
         let mut next = pin!(next_frame(&mut self.stage));
         poll_fn(|cx| match signal.poll_raised(Signal::CUT | Signal::GIVEN_UP, cx) {
-            Poll::Ready(raised) if raised & Signal::CUT != 0 => Poll::Ready(Step::Cut),
-            Poll::Ready(_) => Poll::Ready(Step::Cancelled),
-            Poll::Pending => next.as_mut().poll(cx).map(|next| next.unwrap_or_else(Step::Failed)),
+            Poll::Ready(raised) if raised & Signal::CUT != 0 => Poll::Ready(Next::Step(Step::Cut)),
+            Poll::Ready(_) => Poll::Ready(Next::Step(Step::Cancelled)),
+            Poll::Pending => {
+                if let Some(Poll::Ready(heard)) = asking.as_mut().map(|asking| asking.poll(cx)) {
+                    return Poll::Ready(Next::Heard(heard));
+                }
+                next.as_mut()
+                    .poll(cx)
+                    .map(|next| next.unwrap_or_else(|error| Next::Step(Step::Failed(error))))
+            }
         })
         .await
     }
@@ -308,7 +352,7 @@ impl Flight {
     async fn last_step(&mut self) -> Step {
         loop {
             match self.step().await {
-                Step::Frame(Frame::Notification(_)) => {}
+                Step::Message(_) => {}
                 step => return step,
             }
         }
@@ -324,8 +368,8 @@ impl Flight {
         let quiet = Duration::from_millis(flight.gateway.limits.comment_every_ms);
         let event = match tokio::time::timeout(quiet, flight.step()).await {
             Err(_) => Bytes::from_static(sse::COMMENT),
-            Ok(Step::Frame(Frame::Notification(bytes))) => flight.event(&bytes),
-            Ok(Step::Frame(Frame::Response { bytes, is_error })) => {
+            Ok(Step::Message(bytes)) => flight.event(&bytes),
+            Ok(Step::Response { bytes, is_error }) => {
                 flight.running.ends(if is_error { "error" } else { "ok" });
                 flight.event(&bytes)
             }
@@ -376,15 +420,15 @@ impl Flight {
     }
 }
 
-async fn next_frame(stage: &mut Stage) -> Result<Step, UpstreamError> {
+async fn next_frame(stage: &mut Stage) -> Result<Next, UpstreamError> {
     if let Stage::Opening(opening) = stage {
         let Some(frames) = opening.await? else {
-            return Ok(Step::Cut);
+            return Ok(Next::Step(Step::Cut));
         };
         *stage = Stage::Flowing(frames);
     }
     match stage {
-        Stage::Flowing(frames) => Ok(frames.next().await?.map_or(Step::Over, Step::Frame)),
-        Stage::Opening(_) => Ok(Step::Over),
+        Stage::Flowing(frames) => Ok(frames.next().await?.map_or(Next::Step(Step::Over), Next::Frame)),
+        Stage::Opening(_) => Ok(Next::Step(Step::Over)),
     }
 }

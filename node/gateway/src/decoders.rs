@@ -9,15 +9,17 @@ use mcp_model::ids::Id;
 use mcp_model::token::TokenHash;
 
 use crate::session::Sessions;
-use crate::{audit, bearer, catalog, http_sse, protocol, router, streams};
+use crate::{audit, bearer, catalog, http_sse, protocol, relay, router, streams};
 
 /// A decoder with its name.
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const ALL: [Decoder; 7] = [
+pub const ALL: [Decoder; 9] = [
     ("audit", an_audit_segment),
     ("session", session),
+    ("asked", relay::decode_asked),
+    ("said", relay::decode_said),
     ("bearer", a_bearer),
     ("path", path),
     ("lists", catalog::decode_lists),

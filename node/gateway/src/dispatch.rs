@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use mcp_model::admission::Access;
 use mcp_model::ids::Id;
+use mcp_wire::can::ClientCan;
 use mcp_wire::headers::SESSION_ID;
 use mcp_wire::message::Kind;
 use mcp_wire::refusal::{INTERNAL_ERROR, INVALID_PARAMS, NOT_ALLOWED, RESOURCE_NOT_FOUND, Refusal, result_body};
@@ -22,8 +23,7 @@ use crate::catalog::{Catalog, Listed};
 use crate::lists::{Eyes, List, SERVER_INFO, modern_members};
 use crate::metrics::Metrics;
 use crate::protocol::Call;
-use crate::session::ClientCan;
-use crate::{respond, streams, watches};
+use crate::{relay, respond, streams, watches};
 
 /// One request, admitted and read.
 pub(crate) struct Request {
@@ -39,11 +39,12 @@ pub(crate) struct Request {
 pub(crate) async fn dispatch(gateway: Arc<Inner>, request: Arc<Request>, headers: &HeaderMap) -> Response {
     gateway.uses.note(request.permit.token().id(), request.permit.at_ms());
     let Some(method) = request.call.message.method() else {
-        // The answer of a legacy client to a request that we never send.
-        return respond::empty(StatusCode::ACCEPTED);
+        // The answer of a legacy client to what a server asked.
+        return relay::reply(&gateway, &request).await;
     };
     if request.call.message.kind() == Kind::Notification {
-        return notification(&gateway, &request);
+        relay::notification(&gateway, &request).await;
+        return respond::empty(StatusCode::ACCEPTED);
     }
     let modern = request.call.era() == Era::Modern;
     match (method, modern) {
@@ -73,18 +74,6 @@ fn result(request: &Request, raw: &str) -> Response {
 
 pub(crate) fn refuse(request: &Request, refusal: &Refusal) -> Response {
     respond::refusal(refusal, request.call.message.id())
-}
-
-fn notification(gateway: &Inner, request: &Request) -> Response {
-    let message = &request.call.message;
-    if let ("notifications/cancelled", Some(session), Some(id)) = (
-        message.method().unwrap_or_default(),
-        &request.call.session,
-        message.cancelled_id(),
-    ) {
-        gateway.cancellable.cancel(session.uuid, id);
-    }
-    respond::empty(StatusCode::ACCEPTED)
 }
 
 impl Request {
@@ -117,15 +106,7 @@ impl Request {
 
 fn initialize(gateway: &Inner, request: &Request) -> Response {
     let capabilities = request.call.message.capabilities();
-    let capabilities: Value = capabilities
-        .and_then(|raw| serde_json::from_str(raw).ok())
-        .unwrap_or_default();
-    let has = |name: &str| capabilities.get(name).is_some_and(Value::is_object);
-    let can = ClientCan {
-        sampling: has("sampling"),
-        elicitation: has("elicitation"),
-        roots: has("roots"),
-    };
+    let can = capabilities.map_or(ClientCan::NOTHING, ClientCan::read);
     let permit = &request.permit;
     let revision = request.call.revision;
     let issued = gateway.sessions.issue(

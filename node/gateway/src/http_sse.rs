@@ -65,7 +65,7 @@ struct Open {
 #[derive(Clone, Copy)]
 struct Agreed {
     revision: mcp_wire::version::Revision,
-    can: crate::session::ClientCan,
+    can: mcp_wire::can::ClientCan,
 }
 
 impl Streams {

@@ -5,7 +5,8 @@
 //!
 //! A request travels through the modules in this order: [`router`] (host, origin, size), [`bearer`] (shape, hash), [`admit`]
 //! (a permit, or a denial), [`protocol`] (a message with its era), [`dispatch`] (handlers, which take a permit), [`lists`] and
-//! [`calls`] or [`streams`], [`respond`]. Clients of 2024-11-05 come through [`http_sse`].
+//! [`calls`] or [`streams`], [`respond`]. What a client says to a call that runs already goes through [`relay`]. Clients of
+//! 2024-11-05 come through [`http_sse`].
 
 pub mod audit;
 pub mod cluster;
@@ -27,6 +28,7 @@ mod lists;
 mod prints;
 mod prober;
 mod protocol;
+mod relay;
 mod respond;
 mod router;
 mod secrets;
@@ -63,6 +65,7 @@ use crate::limits::Limits;
 use crate::lists::Rendered;
 use crate::metrics::Metrics;
 use crate::prober::Prober;
+use crate::relay::Relay;
 use crate::session::Sessions;
 pub use crate::upstreams::ServerState;
 use crate::upstreams::Upstreams;
@@ -136,6 +139,7 @@ pub(crate) struct Inner {
     pub(crate) watches: Arc<Watches>,
     /// Streams of the transport of 2024-11-05.
     pub(crate) http_sse: http_sse::Streams,
+    pub(crate) relay: Arc<Relay>,
     /// Of calls that wait for their first frame.
     pub(crate) first_frame: Timers,
     pub(crate) uses: Arc<TokenUses>,
@@ -187,6 +191,7 @@ impl Gateway {
             cancellable: Cancellable::default(),
             watches: Arc::default(),
             http_sse: http_sse::Streams::new(config.node),
+            relay: Arc::new(Relay::new(config.node, &config.cluster_key)),
             first_frame: Timers::new(Duration::from_millis(limits.first_frame_ms)),
             uses: Arc::default(),
             allowed_hosts: config.allowed_hosts,
@@ -250,7 +255,10 @@ impl Gateway {
 
     /// Hears what another node's gateway said ([`Cluster::tell`]), and answers. Nothing, where it cannot be understood.
     pub async fn hear(&self, message: &[u8]) -> Vec<u8> {
-        http_sse::hear(&self.inner, message).unwrap_or_default()
+        match http_sse::hear(&self.inner, message) {
+            Some(answer) => answer,
+            None => relay::hear(&self.inner, message).await,
+        }
     }
 
     /// Takes in no more requests and ends streams; calls under way go on.

@@ -33,6 +33,9 @@ pub struct Limits {
     pub session_ms: u64,
     /// Ended sessions that are remembered, on this node.
     pub ended_sessions_max: usize,
+    /// How long a client may take to answer a server's request (sampling, elicitation, roots), in milliseconds. A person may be
+    /// asked. The server is told when it is over.
+    pub client_reply_ms: u64,
     /// Longest call, in milliseconds, progress or not.
     pub call_ms: u64,
     /// Largest answer of an upstream, in bytes.
@@ -82,6 +85,7 @@ impl Default for Limits {
             retry_after_s: 1,
             session_ms: 7 * 24 * 3_600_000,
             ended_sessions_max: 10_000,
+            client_reply_ms: 600_000,
             call_ms: 3_600_000,
             answer_bytes_max: 16 << 20,
             name_bytes_max: 64,
@@ -138,6 +142,7 @@ impl Limits {
             row("retry_after_s", self.retry_after_s, 1, 60),
             row("session_ms", self.session_ms, 60_000, 365 * 24 * 3_600_000),
             row("ended_sessions_max", size(self.ended_sessions_max), 1, 1_000_000),
+            row("client_reply_ms", self.client_reply_ms, 10, 24 * 3_600_000),
             row("call_ms", self.call_ms, 100, 24 * 3_600_000),
             row("answer_bytes_max", size(self.answer_bytes_max), 1 << 10, 256 << 20),
             row("name_bytes_max", size(self.name_bytes_max), 32, 128),

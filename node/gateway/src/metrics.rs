@@ -25,6 +25,14 @@ pub struct Metrics {
     pub calls_cancelled: AtomicU64,
     /// Calls refused for want of a right.
     pub calls_forbidden: AtomicU64,
+    /// Requests of servers that were put to clients.
+    pub asked: AtomicU64,
+    /// Requests of servers that no client could be asked.
+    pub asked_refused: AtomicU64,
+    /// Requests of servers that a client did not answer in time.
+    pub asked_late: AtomicU64,
+    /// Messages of clients that were handed to the node that runs the call.
+    pub relayed: AtomicU64,
     /// Lists answered from the cache.
     pub lists: AtomicU64,
     /// Probes of upstreams.
@@ -141,6 +149,26 @@ impl Metrics {
                 "gateway_calls_forbidden",
                 "Calls refused for want of a right",
                 &self.calls_forbidden,
+            ),
+            counter(
+                "gateway_asked",
+                "Requests of servers that were put to clients",
+                &self.asked,
+            ),
+            counter(
+                "gateway_asked_refused",
+                "Requests of servers that no client could be asked",
+                &self.asked_refused,
+            ),
+            counter(
+                "gateway_asked_late",
+                "Requests of servers that a client did not answer in time",
+                &self.asked_late,
+            ),
+            counter(
+                "gateway_relayed",
+                "Messages of clients handed to the node that runs the call",
+                &self.relayed,
             ),
             counter("gateway_lists", "Lists answered from the cache", &self.lists),
             counter("gateway_probes", "Probes of upstreams", &self.probes),

@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use http::header::ACCEPT;
+use mcp_wire::can::ClientCan;
 use mcp_wire::headers;
 use mcp_wire::message::{Kind, Message};
 use mcp_wire::refusal::{INVALID_PARAMS, METHOD_NOT_FOUND, Refusal, SESSION_NOT_FOUND};
@@ -76,6 +77,11 @@ impl Call {
             session,
             accepts,
         })
+    }
+
+    /// What the client can do for a server that is called.
+    pub(crate) fn can(&self) -> ClientCan {
+        self.session.as_ref().map_or(ClientCan::NOTHING, |session| session.can)
     }
 
     pub(crate) fn era(&self) -> Era {

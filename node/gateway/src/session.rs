@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mcp_model::ids::Id;
 use mcp_model::token::TokenHash;
+use mcp_wire::can::ClientCan;
 use mcp_wire::version::Revision;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -18,14 +19,6 @@ const VERSION: u8 = 1;
 const PURPOSE: &[u8] = b"mcp session id 1";
 /// version, uuid, token hash, project id, revision, capabilities, issued at.
 const PLAIN_BYTES: usize = 1 + 16 + 32 + 16 + 1 + 1 + 8;
-
-/// What a legacy client declared that matters later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct ClientCan {
-    pub(crate) sampling: bool,
-    pub(crate) elicitation: bool,
-    pub(crate) roots: bool,
-}
 
 /// A session, opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,7 +175,7 @@ impl Session {
         bytes[49..65].copy_from_slice(&self.project.to_bytes());
         let revision = Revision::ALL.iter().position(|revision| *revision == self.revision);
         bytes[65] = revision.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX);
-        bytes[66] = u8::from(self.can.sampling) | u8::from(self.can.elicitation) << 1 | u8::from(self.can.roots) << 2;
+        bytes[66] = self.can.bits();
         bytes[67..].copy_from_slice(&self.issued_ms.to_be_bytes());
         bytes
     }
@@ -191,17 +184,12 @@ impl Session {
         if bytes.len() != PLAIN_BYTES || bytes[0] != VERSION {
             return None;
         }
-        let can = ClientCan {
-            sampling: bytes[66] & 1 != 0,
-            elicitation: bytes[66] & 2 != 0,
-            roots: bytes[66] & 4 != 0,
-        };
         Some(Session {
             uuid: Id::from_slice(&bytes[1..17])?,
             token: TokenHash(bytes[17..49].try_into().ok()?),
             project: Id::from_slice(&bytes[49..65])?,
             revision: *Revision::ALL.get(usize::from(bytes[65]))?,
-            can,
+            can: ClientCan::from_bits(bytes[66]),
             issued_ms: u64::from_be_bytes(bytes[67..].try_into().ok()?),
         })
     }
@@ -218,10 +206,7 @@ mod tests {
         let (here, there) = (Sessions::new(&KEY, 1_000, 2), Sessions::new(&KEY, 1_000, 2));
         let (mine, other) = (TokenHash([1; 32]), TokenHash([2; 32]));
         let (project, foreign) = (Id::from_u128(1), Id::from_u128(2));
-        let can = ClientCan {
-            elicitation: true,
-            ..ClientCan::default()
-        };
+        let can = ClientCan::FORM.and(ClientCan::URL);
         let (session, id) = here.issue(mine, project, Revision::R20250618, can, 10_000).unwrap();
         assert_eq!(there.open(&id, mine, project, 11_000), Ok(session.clone()));
         assert!(id.bytes().all(|byte| byte.is_ascii_graphic()));

@@ -11,6 +11,7 @@ use axum::response::Response;
 use dashmap::DashMap;
 use http::StatusCode;
 use mcp_model::ids::Id;
+use mcp_wire::can::ClientCan;
 use mcp_wire::refusal::{INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND, Refusal, result_body};
 use mcp_wire::upstream::{Cause, Upstream, UpstreamError, Watch};
 use mcp_wire::version::Era;
@@ -286,7 +287,7 @@ async fn watch(gateway: &Arc<Inner>, request: &Request, uri: &str) -> Result<Wat
     };
     let begun = async {
         let upstream: Upstream = gateway.upstreams.get(&listed.server)?;
-        upstream.open_in(Era::Legacy).await?;
+        upstream.open_in(Era::Legacy, ClientCan::ALL).await?;
         match gateway.admission.still(&request.permit) {
             Ok(()) => upstream.watch(&own).await.map(Ok),
             Err(denial) => Ok(Err(denial)),

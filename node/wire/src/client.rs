@@ -93,10 +93,12 @@ impl Client {
             answer_bytes_max: limits::ANSWER_BYTES_MAX,
         };
         Ok(Client {
+            // Whoever types at a command line is not asked by servers.
             upstream: Upstream::http(
                 &HttpPool::new(tls, Reach::anywhere()),
                 HttpConfig { url, headers, limits },
-            ),
+            )
+            .on_its_own(),
         })
     }
 
@@ -163,6 +165,8 @@ impl Client {
                         notifications,
                     });
                 }
+                Frame::Request(asked) => frames.refuse(&asked),
+                Frame::Withdrawn(_) => {}
             }
         }
         Err(contract("tools/call: no response"))

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
+use crate::can::ClientCan;
 use crate::fields::read_fields;
 use crate::lines::LineReader;
 use crate::message::{Kind, Message};
@@ -109,6 +110,7 @@ fn splice(bytes: &[u8]) {
                     name: Some("a \"name\""),
                     uri: Some("file:///\\"),
                     era,
+                    can: ClientCan::ALL,
                 };
                 let sent = forward.splice(&read);
                 let again = Message::read(sent.clone());

@@ -9,6 +9,8 @@
 pub mod limits;
 pub mod version;
 
+pub mod can;
+
 mod fields;
 pub mod headers;
 pub mod message;

@@ -12,6 +12,8 @@ pub const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// What one call may leave unread from a shared stdio upstream, in bytes, before the call is given up: a slow client
 /// must not make the others wait or fill the memory.
 pub const BACKLOG_BYTES_MAX: usize = 16 << 20;
+/// Requests of a server that wait for an answer within one call.
+pub const ASKED_MAX: usize = 16;
 /// Messages waiting to be written to a stdio upstream.
 pub const STDIN_QUEUE_MAX: usize = 256;
 /// Lines of stderr kept per stdio upstream.

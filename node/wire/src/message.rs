@@ -112,6 +112,15 @@ struct Spans {
     error: Option<Span>,
 }
 
+/// Two messages are equal if their bytes are.
+impl PartialEq for Message {
+    fn eq(&self, other: &Message) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Message {}
+
 impl Message {
     /// Reads one message. Refuses invalid UTF-8 and JSON (`-32700`), and whatever is not exactly one unambiguous
     /// JSON-RPC 2.0 message: batches, doubled keys, a null id on a request, nesting deeper than

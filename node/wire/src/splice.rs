@@ -7,6 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use crate::can::ClientCan;
 use crate::fields::read_fields;
 use crate::message::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_PROTOCOL_VERSION, Message};
 use crate::version::{Era, NEWEST_MODERN};
@@ -60,6 +61,8 @@ pub struct Forward<'a> {
     /// The era of the upstream's session, none if it does not matter. The modern `_meta` keys are supplied to a modern
     /// upstream, and taken away for a legacy one: some refuse a request that carries them.
     pub era: Option<Era>,
+    /// What the client can do, for a modern upstream that a legacy client calls.
+    pub can: ClientCan,
 }
 
 impl Forward<'_> {
@@ -73,7 +76,7 @@ impl Forward<'_> {
             (Some(Era::Legacy), true) => self.take_modern_meta_away(message, &mut edits),
             (Some(Era::Modern), false) => {
                 self.put_progress_token(message, &mut edits);
-                add_modern_meta(message, &mut edits);
+                add_modern_meta(message, self.can, &mut edits);
             }
             (_, _) => self.put_progress_token(message, &mut edits),
         }
@@ -121,25 +124,25 @@ type Meta<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 /// The modern `_meta` keys of a request that we send on our own account, as members without braces.
 pub(crate) fn own_modern_meta() -> String {
-    modern_meta(true, true)
+    modern_meta(true, Some(ClientCan::ALL))
 }
 
-fn modern_meta(info: bool, capabilities: bool) -> String {
+fn modern_meta(info: bool, capabilities: Option<ClientCan>) -> String {
     let mut members = format!(r#""{META_PROTOCOL_VERSION}":"{}""#, NEWEST_MODERN.as_str());
     if info {
         members.push_str(&format!(r#","{META_CLIENT_INFO}":{}"#, crate::OWN_INFO));
     }
-    if capabilities {
-        members.push_str(&format!(r#","{META_CLIENT_CAPABILITIES}":{{}}"#));
+    if let Some(can) = capabilities {
+        members.push_str(&format!(r#","{META_CLIENT_CAPABILITIES}":{}"#, can.json()));
     }
     members
 }
 
 /// What a client has said of itself already must not stand there twice: its readers would differ about which one counts.
-fn add_modern_meta(message: &Message, edits: &mut Edits<'_>) {
+fn add_modern_meta(message: &Message, can: ClientCan, edits: &mut Edits<'_>) {
     let members = modern_meta(
         message.meta_client_info().is_none(),
-        message.meta_capabilities().is_none(),
+        message.meta_capabilities().is_none().then_some(can),
     );
     let comma = |object: &str| if is_empty_object(object) { "" } else { "," };
     match (message.meta_span(), message.params_span()) {
@@ -191,6 +194,22 @@ pub struct Backward<'a> {
     pub progress_token: Option<&'a str>,
     /// What to supply in a result.
     pub supply: Supply,
+}
+
+/// A server's request as it goes to the client: under our id, which is our progress token for it too. `id` is raw JSON.
+pub fn ask(request: &Message, id: &str) -> Bytes {
+    let mut edits = Edits::default();
+    for at in [request.id_span(), request.progress_token_span()].into_iter().flatten() {
+        edits.replace(at, id.as_bytes());
+    }
+    edits.apply(request.bytes())
+}
+
+/// A client's progress on a server's request, under the server's own token, raw JSON.
+pub fn progress_for(notification: &Message, token: &str) -> Option<Bytes> {
+    let mut edits = Edits::default();
+    edits.replace(notification.progress_of_span()?, token.as_bytes());
+    Some(edits.apply(notification.bytes()))
 }
 
 impl Backward<'_> {

@@ -16,8 +16,8 @@ use tokio::sync::{Semaphore, mpsc};
 use super::{Agreed, EVENTS_MAX, Open, RUNNING_MAX};
 use crate::protocol::Accepts;
 use crate::router::{self, Endpoint};
-use crate::session::ClientCan;
 use crate::{Inner, respond, streams};
+use mcp_wire::can::ClientCan;
 
 /// Takes a stream out of the node's when it ends.
 pub(crate) struct Registered {

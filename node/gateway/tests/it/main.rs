@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests, which may.
 
 mod admission;
+mod asked;
 mod board;
 mod bodies;
 mod calls;

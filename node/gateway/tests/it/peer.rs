@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::world::serve;
 
@@ -21,6 +22,8 @@ pub(crate) struct Peer {
     pub(crate) dropped: Arc<Mutex<u32>>,
     /// Told to whoever holds the GET stream open.
     pub(crate) changes: tokio::sync::watch::Sender<u64>,
+    /// Answers to what calls have asked.
+    pub(crate) answers: watch::Sender<Vec<Value>>,
 }
 
 impl Peer {
@@ -82,6 +85,10 @@ async fn answer(State(peer): State<Arc<Peer>>, method: Method, headers: HeaderMa
     };
     peer.seen.lock().unwrap().push((headers, message.clone()));
     let id = &message["id"];
+    if message.get("method").is_none() {
+        peer.answers.send_modify(|all| all.push(message.clone()));
+        return StatusCode::ACCEPTED.into_response();
+    }
     if id.is_null() {
         return StatusCode::ACCEPTED.into_response();
     }
@@ -158,6 +165,34 @@ async fn call(peer: &Peer, message: &Value) -> Response {
                 tokio::task::yield_now().await;
                 Some((Ok::<_, std::convert::Infallible>(one.clone()), (dropped, one)))
             });
+            ([("content-type", "text/event-stream")], Body::from_stream(stream)).into_response()
+        }
+        // Asks the client what the arguments say, and answers with what came of it.
+        "consult" => {
+            let asks = params["arguments"]["asks"].as_array().cloned().unwrap_or_default();
+            let asked = asks.clone().into_iter().map(|mut ask| {
+                ask["jsonrpc"] = json!("2.0");
+                event(&ask)
+            });
+            let dropped = Dropped(peer.dropped.clone());
+            let (mut answers, id) = (peer.answers.subscribe(), id.clone());
+            let last = async move {
+                let _dropped = dropped;
+                let mut found = Vec::new();
+                for ask in asks.iter().filter(|ask| ask.get("id").is_some()) {
+                    let to = |answer: &&Value| answer["id"] == ask["id"];
+                    let all = answers
+                        .wait_for(|all| all.iter().any(|answer| to(&answer)))
+                        .await
+                        .unwrap();
+                    found.push(all.iter().find(to).unwrap().clone());
+                }
+                let text = json!(found).to_string();
+                event(&json!({"jsonrpc":"2.0","id":id,"result":{"content":[{"type":"text","text":text}]}}))
+            };
+            let stream = futures_util::stream::iter(asked.collect::<Vec<_>>())
+                .chain(futures_util::stream::once(last))
+                .map(Ok::<_, std::convert::Infallible>);
             ([("content-type", "text/event-stream")], Body::from_stream(stream)).into_response()
         }
         "hang" => {

@@ -12,7 +12,9 @@ use tokio::time::{Instant, Sleep};
 use super::http::HttpFrames;
 use super::live::StdioFrames;
 use super::{CallLimits, Cause, Outgoing, UpstreamError};
+use crate::limits;
 use crate::message::{Kind, Message};
+use crate::refusal::{INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, Refusal};
 use crate::splice::{Backward, Supply};
 use crate::timers;
 
@@ -21,6 +23,10 @@ use crate::timers;
 pub enum Frame {
     /// Progress or a log message of this call.
     Notification(Bytes),
+    /// A request of the server for the client. It is owed an answer under its id: [`Frames::reply`].
+    Request(Message),
+    /// The server no longer wants the answer to its request of this id, raw JSON.
+    Withdrawn(Box<str>),
     /// The response, which is the last.
     Response {
         /// The message.
@@ -42,6 +48,8 @@ pub struct Frames {
     /// Ends the call then. Few calls have to wait for anything once there are frames: made when one does.
     total: Option<Pin<Box<Sleep>>>,
     finished: bool,
+    /// Requests of the server that wait for an answer: their ids, raw JSON.
+    asked: Vec<Box<str>>,
 }
 
 pub(super) enum Source {
@@ -61,6 +69,7 @@ impl Frames {
             until: timers::from_now(Duration::from_millis(limits.total_ms)),
             total: None,
             finished: false,
+            asked: Vec::new(),
         }
     }
 
@@ -77,12 +86,14 @@ impl Frames {
 
     async fn next_message(&mut self) -> Result<Message, UpstreamError> {
         let CallLimits { idle_ms, total_ms, .. } = self.limits;
+        // A server that waits for a client is silent for good reason; whoever waits for the client has a deadline.
+        let idle_ms = if self.asked.is_empty() { idle_ms } else { total_ms };
         let late = |limit_ms| Err(UpstreamError::after(Cause::Deadline(limit_ms)));
         let (source, total, until) = (&mut self.source, &mut self.total, self.until);
         let mut next = pin!(async {
             match source {
                 // It looks after the silence itself.
-                Source::Http(http) => http.next().await,
+                Source::Http(http) => http.next(idle_ms).await,
                 Source::Stdio(stdio) => tokio::time::timeout(Duration::from_millis(idle_ms), stdio.next())
                     .await
                     .unwrap_or_else(|_| late(idle_ms)),
@@ -119,7 +130,62 @@ impl Frames {
             (Kind::Notification, Some("notifications/message")) if self.logs => {
                 Some(Frame::Notification(message.bytes().clone()))
             }
-            (Kind::Notification | Kind::Request, _) => None,
+            (Kind::Notification, Some("notifications/elicitation/complete")) if self.supply == Supply::Nothing => {
+                Some(Frame::Notification(message.bytes().clone()))
+            }
+            (Kind::Notification, Some("notifications/cancelled")) => self.withdrawn(message),
+            (Kind::Notification, _) => None,
+            (Kind::Request, _) => self.asked(message),
+        }
+    }
+
+    fn asked(&mut self, request: &Message) -> Option<Frame> {
+        let id = request.id().unwrap_or("null");
+        if self.asked.len() >= limits::ASKED_MAX || self.asked.iter().any(|asked| **asked == *id) {
+            let refusal = Refusal::bad(
+                INVALID_REQUEST,
+                "too many requests wait for the client, or this one twice",
+            );
+            self.source.say(refusal.body(Some(id)));
+            return None;
+        }
+        self.asked.push(id.into());
+        Some(Frame::Request(request.clone()))
+    }
+
+    fn withdrawn(&mut self, notification: &Message) -> Option<Frame> {
+        let id = notification.cancelled_id()?;
+        let at = self.asked.iter().position(|asked| **asked == *id)?;
+        Some(Frame::Withdrawn(self.asked.swap_remove(at)))
+    }
+
+    /// Answers a request of the server: a response that bears the id of the request. Nothing is sent if none is owed.
+    pub fn reply(&mut self, id: &str, body: Bytes) {
+        if let Some(at) = self.asked.iter().position(|asked| **asked == *id) {
+            self.asked.swap_remove(at);
+            self.source.say(body);
+        }
+    }
+
+    /// Refuses a request for which there is no client.
+    pub fn refuse(&mut self, request: &Message) {
+        let id = request.id().unwrap_or("null");
+        let refusal = Refusal::bad(METHOD_NOT_FOUND, "no client can be asked in this call");
+        self.reply(id, refusal.body(Some(id)));
+    }
+
+    /// Sends a notification that belongs to the call.
+    pub fn tell(&self, notification: Bytes) {
+        self.source.say(notification);
+    }
+}
+
+impl Drop for Frames {
+    /// A server that waits for a client which is gone would wait for long.
+    fn drop(&mut self) {
+        for id in std::mem::take(&mut self.asked) {
+            let refusal = Refusal::bad(INTERNAL_ERROR, "the client has not answered and will not");
+            self.source.say(refusal.body(Some(&id)));
         }
     }
 }
@@ -129,6 +195,13 @@ impl Source {
         match self {
             Source::Http(http) => http.finish(),
             Source::Stdio(stdio) => stdio.finish(),
+        }
+    }
+
+    fn say(&self, body: Bytes) {
+        match self {
+            Source::Http(http) => http.say(body),
+            Source::Stdio(stdio) => stdio.say(body),
         }
     }
 

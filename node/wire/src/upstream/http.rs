@@ -25,6 +25,7 @@ use super::frames::{Frames, Source};
 use super::handshake::{self, Exchange, Opened};
 use super::watching::{Updates, Watched};
 use super::{CallLimits, Cause, Outgoing, State, UpstreamError, own_answer};
+use crate::can::ClientCan;
 use crate::headers;
 use crate::limits;
 use crate::message::{Kind, Message};
@@ -71,7 +72,8 @@ impl std::fmt::Debug for HttpConfig {
 /// The connection to one HTTP upstream.
 pub(super) struct HttpLink {
     wire: Arc<Wire>,
-    session: ArcSwapOption<Session>,
+    /// One for every set of capabilities for which one was needed: a server decides by them what it does.
+    sessions: Box<[ArcSwapOption<Session>; ClientCan::SETS]>,
     /// How to speak to it in the newer era, where it knows both.
     modern: Modern,
     /// The resources that are watched here.
@@ -124,7 +126,7 @@ impl HttpLink {
         };
         HttpLink {
             wire: Arc::new(wire),
-            session: ArcSwapOption::empty(),
+            sessions: Box::new([const { ArcSwapOption::const_empty() }; ClientCan::SETS]),
             modern: Modern::default(),
             watched: Watched::default(),
             listener: OnceLock::new(),
@@ -157,7 +159,7 @@ impl HttpLink {
     }
 
     pub(super) async fn watch(self: &Arc<Self>, uri: &str) -> Result<(), UpstreamError> {
-        let opened = self.opened().await?;
+        let opened = self.opened(ClientCan::ALL).await?;
         opened.can_watch()?;
         self.hold_stream();
         if self.watched.add(uri) && opened.revision.era() == Era::Legacy {
@@ -171,7 +173,7 @@ impl HttpLink {
 
     pub(super) async fn unwatch(&self, uri: &str) -> Result<(), UpstreamError> {
         let legacy = |session: Arc<Session>| session.opened.revision.era() == Era::Legacy;
-        if self.watched.remove(uri) && self.session().is_some_and(legacy) {
+        if self.watched.remove(uri) && self.session(ClientCan::ALL).is_some_and(legacy) {
             self.ask("resources/unsubscribe", uri).await?;
         }
         Ok(())
@@ -180,7 +182,11 @@ impl HttpLink {
     /// A request of our own about a resource.
     async fn ask(&self, method: &str, uri: &str) -> Result<(), UpstreamError> {
         let message = Message::request(0, method, &serde_json::json!({ "uri": uri }).to_string());
-        own_answer(self.call(Outgoing::new(&message)).await?).await.map(drop)
+        let outgoing = Outgoing {
+            can: ClientCan::ALL,
+            ..Outgoing::new(&message)
+        };
+        own_answer(self.call(outgoing).await?).await.map(drop)
     }
 
     pub(super) fn state(&self) -> State {
@@ -218,30 +224,30 @@ impl HttpLink {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    fn session(&self) -> Option<Arc<Session>> {
-        self.session.load_full()
+    fn session(&self, can: ClientCan) -> Option<Arc<Session>> {
+        self.sessions[can.index()].load_full()
     }
 
-    /// Whether a session is open.
-    pub(super) fn is_open(&self) -> bool {
-        self.session.load().is_some()
+    /// Whether a session is open for such clients.
+    pub(super) fn is_open(&self, can: ClientCan) -> bool {
+        self.sessions[can.index()].load().is_some()
     }
 
     /// The open session; one caller opens it, the others wait for that.
-    pub(super) async fn opened(&self) -> Result<Arc<Opened>, UpstreamError> {
-        self.open().await.map(|session| session.opened.clone())
+    pub(super) async fn opened(&self, can: ClientCan) -> Result<Arc<Opened>, UpstreamError> {
+        self.open(can).await.map(|session| session.opened.clone())
     }
 
-    pub(super) async fn open(&self) -> Result<Arc<Session>, UpstreamError> {
-        if let Some(opened) = self.session() {
+    pub(super) async fn open(&self, can: ClientCan) -> Result<Arc<Session>, UpstreamError> {
+        if let Some(opened) = self.session(can) {
             return Ok(opened);
         }
         let _one_at_a_time = self.opening.lock().await;
-        if let Some(opened) = self.session() {
+        if let Some(opened) = self.session(can) {
             return Ok(opened);
         }
         let limit = self.wire.config.limits.handshake_ms;
-        let opened = tokio::time::timeout(Duration::from_millis(limit), handshake::open(&*self.wire))
+        let opened = tokio::time::timeout(Duration::from_millis(limit), handshake::open(&*self.wire, can))
             .await
             .unwrap_or_else(|_| Err(UpstreamError::before(Cause::Deadline(limit))))
             .inspect_err(|error| {
@@ -254,32 +260,36 @@ impl HttpLink {
             opened: Arc::new(opened),
             headers,
         });
-        self.session.store(Some(session.clone()));
+        match session.opened.revision.era() {
+            Era::Legacy => self.sessions[can.index()].store(Some(session.clone())),
+            // It is told with every request what the client can do.
+            Era::Modern => self.sessions.iter().for_each(|one| one.store(Some(session.clone()))),
+        }
         self.set_state(State::Running);
         Ok(session)
     }
 
     /// Forgets a session that the upstream no longer knows, unless a newer one is in use already.
-    fn forget(&self, gone: &Arc<Session>) {
-        self.session.compare_and_swap(gone, None);
+    fn forget(&self, can: ClientCan, gone: &Arc<Session>) {
+        self.sessions[can.index()].compare_and_swap(gone, None);
         self.modern.forget();
     }
 
-    /// Whether nothing has to be found out or begun before a request of this era can be sent.
-    pub(super) fn is_open_in(&self, era: Era) -> bool {
+    /// Whether nothing has to be found out or begun before a request of this era, of such a client, can be sent.
+    pub(super) fn is_open_in(&self, era: Era, can: ClientCan) -> bool {
         match (era, self.modern.answer()) {
             (Era::Modern, Some(true)) => true,
             (Era::Modern, None) => false,
-            (Era::Legacy, _) | (Era::Modern, Some(false)) => self.is_open(),
+            (Era::Legacy, _) | (Era::Modern, Some(false)) => self.is_open(can),
         }
     }
 
-    /// Opens what a request of this era travels in.
-    pub(super) async fn open_in(&self, era: Era) -> Result<(), UpstreamError> {
+    /// Opens what such a request travels in: in which era.
+    pub(super) async fn open_in(&self, era: Era, can: ClientCan) -> Result<Era, UpstreamError> {
         if era == Era::Modern && self.open_modern().await?.is_some() {
-            return Ok(());
+            return Ok(Era::Modern);
         }
-        self.open().await.map(drop)
+        self.open(can).await.map(|session| session.opened.revision.era())
     }
 
     pub(super) async fn call(&self, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
@@ -291,14 +301,14 @@ impl HttpLink {
                 answer => return answer,
             }
         }
-        let session = self.open().await?;
+        let session = self.open(outgoing.can).await?;
         match self.wire.call(&session, outgoing).await {
             Err(UpstreamError {
                 cause: Cause::SessionGone,
                 ..
             }) => {
-                self.forget(&session);
-                let session = self.open().await?;
+                self.forget(outgoing.can, &session);
+                let session = self.open(outgoing.can).await?;
                 self.wire.call(&session, outgoing).await
             }
             answer => answer,
@@ -306,16 +316,16 @@ impl HttpLink {
     }
 
     pub(super) async fn close(&self) {
-        let session = self.session.swap(None);
+        let sessions: Vec<_> = self.sessions.iter().filter_map(|session| session.swap(None)).collect();
         self.set_state(State::Stopped);
-        let Some(session) = session.filter(|session| session.opened.session_id.is_some()) else {
-            return;
-        };
         let Some(target) = &self.wire.target else { return };
-        let request = request(Method::DELETE, &session.headers, Bytes::new());
         let limit = Duration::from_millis(limits::LEAVE_MS);
-        if let Err(error) = self.wire.pool.request(target, request, limit).await {
-            tracing::debug!(%error, "upstream session not ended");
+        for session in sessions.iter().filter(|session| session.opened.session_id.is_some()) {
+            let request = request(Method::DELETE, &session.headers, Bytes::new());
+            if let Err(error) = self.wire.pool.request(target, request, limit).await {
+                // Nor will the others be, by a server that does not answer.
+                return tracing::debug!(%error, "upstream session not ended");
+            }
         }
     }
 }
@@ -358,6 +368,7 @@ impl Wire {
             name: outgoing.name,
             uri: outgoing.uri,
             era: Some(era),
+            can: outgoing.can,
         };
         let body = forward.splice(outgoing.message);
         let answer = match era {
@@ -585,9 +596,14 @@ impl HttpFrames {
         self.finished = true;
     }
 
-    pub(super) async fn next(&mut self) -> Result<Message, UpstreamError> {
+    /// The next message, after a silence of `idle_ms` at most.
+    pub(super) async fn next(&mut self, idle_ms: u64) -> Result<Message, UpstreamError> {
+        let limits = CallLimits {
+            idle_ms,
+            ..self.wire.config.limits
+        };
         loop {
-            let message = self.source.next(&self.wire.config.limits).await?;
+            let message = self.source.next(&limits).await?;
             match message.kind() {
                 Kind::Response if answers(&message, self.id) => return Ok(message),
                 Kind::Response => {
@@ -597,18 +613,27 @@ impl HttpFrames {
                 }
                 Kind::Notification if is_list_change(&message) => self.wire.changes.send_modify(|count| *count += 1),
                 Kind::Notification => return Ok(message),
-                Kind::Request => self.answer(&message),
+                Kind::Request if message.method() == Some("ping") => self.say(pong(&message)),
+                Kind::Request => return Ok(message),
             }
         }
     }
 
-    /// A request of the upstream: we declared no capability, so only a ping has a good answer.
-    fn answer(&self, request: &Message) {
-        let body = answer_to_server(request);
+    /// Sends what belongs to this call and is no request: an answer to one of the server's, or a notification. A modern server
+    /// takes neither.
+    pub(super) fn say(&self, body: Bytes) {
+        if self.session.opened.revision.era() == Era::Modern {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         let (wire, session) = (self.wire.clone(), self.session.clone());
-        tokio::spawn(async move {
-            if let Err(error) = wire.post(&session.headers, body).await {
-                tracing::debug!(%error, "upstream request not answered");
+        runtime.spawn(async move {
+            match wire.post(&session.headers, body).await {
+                Ok(answer) if answer.status().is_success() => {}
+                Ok(answer) => tracing::debug!(status = %answer.status(), "upstream refused an answer"),
+                Err(error) => tracing::debug!(%error, "upstream request not answered"),
             }
         });
     }
@@ -617,19 +642,9 @@ impl HttpFrames {
 impl Drop for HttpFrames {
     /// Giving up a call: a modern upstream notices the closed stream; a legacy one must be told.
     fn drop(&mut self) {
-        if self.finished || self.session.opened.revision.era() == Era::Modern {
-            return;
+        if !self.finished {
+            self.say(Bytes::from(cancelled(self.id)));
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        let note = Bytes::from(cancelled(self.id));
-        let (wire, session) = (self.wire.clone(), self.session.clone());
-        runtime.spawn(async move {
-            if let Err(error) = wire.post(&session.headers, note).await {
-                tracing::debug!(%error, "upstream call not cancelled");
-            }
-        });
     }
 }
 
@@ -640,13 +655,22 @@ pub(super) fn cancelled(id: u64) -> String {
     )
 }
 
-/// What a server's own request gets.
+/// What a server gets that asks on a stream which belongs to no call.
 pub(super) fn answer_to_server(request: &Message) -> Bytes {
     let id = request.id().unwrap_or("null");
     match request.method() {
-        Some("ping") => result_body(id, "{}"),
-        Some(_) | None => Refusal::bad(METHOD_NOT_FOUND, "the gateway does not relay this request").body(Some(id)),
+        Some("ping") => pong(request),
+        Some(_) | None => Refusal::bad(
+            METHOD_NOT_FOUND,
+            "this request belongs to no call, so there is no client to ask",
+        )
+        .body(Some(id)),
     }
+}
+
+/// The answer to a server's ping.
+pub(super) fn pong(request: &Message) -> Bytes {
+    result_body(request.id().unwrap_or("null"), "{}")
 }
 
 /// Whether a notification says that a list is out of date.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::answer::Messages;
 use super::http::{HttpLink, answer_to_server, is_list_change, request};
 use super::{CallLimits, Cause, Link, Outgoing, Upstream, UpstreamError};
+use crate::can::ClientCan;
 use crate::message::{Kind, Message};
 use crate::sse::SseReader;
 use crate::version::Era;
@@ -39,7 +40,7 @@ impl Upstream {
             Link::Http(link) => {
                 let listened = async {
                     match self.open().await?.revision.era() {
-                        Era::Legacy => link.listen().await,
+                        Era::Legacy => link.listen(self.own).await,
                         Era::Modern => self.subscribe().await,
                     }
                 };
@@ -64,6 +65,9 @@ impl Upstream {
             Err(error) => return Err(error),
         };
         while let Some(frame) = frames.next().await? {
+            if let super::Frame::Request(asked) = &frame {
+                frames.refuse(asked);
+            }
             // The answer to it is an error, or comes at its end.
             if let super::Frame::Response { is_error, .. } = frame {
                 return Ok(if is_error { Heard::Nothing } else { Heard::AllThereWas });
@@ -74,8 +78,8 @@ impl Upstream {
 }
 
 impl HttpLink {
-    async fn listen(&self) -> Result<Heard, UpstreamError> {
-        let session = self.open().await?;
+    async fn listen(&self, own: ClientCan) -> Result<Heard, UpstreamError> {
+        let session = self.open(own).await?;
         let Some(target) = self.target() else {
             return Ok(Heard::Nothing);
         };

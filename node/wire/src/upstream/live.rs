@@ -3,22 +3,27 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::handshake::Opened;
-use super::http::{answer_to_server, cancelled, is_list_change};
-use super::stdio::lock;
+use super::http::{cancelled, is_list_change, pong};
+use super::stdio::{lock, one_line};
 use super::watching::{Updates, updated_uri};
 use super::{Cause, UpstreamError};
+use crate::fields::read_fields;
 use crate::limits;
 use crate::lines::LineReader;
 use crate::message::{Kind, Message};
+use crate::refusal::{INVALID_REQUEST, Refusal};
 
 /// The pipes of a child.
 pub(super) struct Pipes {
@@ -39,6 +44,23 @@ pub(super) struct Live {
 struct Lane {
     messages: mpsc::UnboundedSender<Message>,
     backlog: Arc<Backlog>,
+    caller: Caller,
+    /// Nobody waits for it any more, but the child may still be at it.
+    gone: bool,
+    /// Requests of the child that were given to this call, and the ids of its elicitations: what names them comes here too.
+    asked: Vec<Box<str>>,
+    elicitations: Vec<Box<str>>,
+}
+
+/// What is known of who makes a call.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Caller {
+    /// Whether the server may ask the client something because of this call.
+    pub(super) can_be_asked: bool,
+    /// Whose call it is.
+    pub(super) owner: Option<u128>,
+    /// How long a call that was given up may go on at the child, in milliseconds.
+    pub(super) lingers_ms: u64,
 }
 
 #[derive(Default)]
@@ -82,7 +104,12 @@ impl Live {
     }
 
     /// Writes a request and waits for nothing; its messages come out of the frames.
-    pub(super) async fn send(self: &Arc<Self>, id: u64, line: Bytes) -> Result<StdioFrames, UpstreamError> {
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        id: u64,
+        line: Bytes,
+        caller: Caller,
+    ) -> Result<StdioFrames, UpstreamError> {
         let closed = || UpstreamError::before(Cause::Closed("the process has ended".into()));
         let stdin = lock(&self.stdin).clone().ok_or_else(closed)?;
         let (sender, messages) = mpsc::unbounded_channel();
@@ -92,6 +119,10 @@ impl Live {
             Lane {
                 messages: sender,
                 backlog: backlog.clone(),
+                caller,
+                gone: false,
+                asked: Vec::new(),
+                elicitations: Vec::new(),
             },
         );
         let mut frames = StdioFrames {
@@ -99,6 +130,7 @@ impl Live {
             messages,
             backlog,
             live: self.clone(),
+            lingers_ms: caller.can_be_asked.then_some(caller.lingers_ms),
             finished: true,
         };
         stdin.send(line).await.map_err(|_| closed())?;
@@ -143,18 +175,74 @@ impl Live {
                     return;
                 };
                 let mut waiting = lock(&self.waiting);
-                if waiting.get(&id).is_some_and(|lane| !lane.give(message)) {
+                if waiting.get(&id).is_some_and(|lane| !lane.gone && !lane.give(message)) {
                     waiting.remove(&id);
                 }
             }
             (Kind::Notification, _) if is_list_change(&message) => changes.send_modify(|count| *count += 1),
+            (Kind::Notification, Some("notifications/cancelled" | "notifications/elicitation/complete")) => {
+                self.route_about_asked(message);
+            }
             (Kind::Notification, _) => {
                 // Log messages and the like name no call.
                 if let Some(uri) = updated_uri(&message) {
                     updates.tell(uri);
                 }
             }
-            (Kind::Request, _) => self.write_now(answer_to_server(&message)),
+            (Kind::Request, Some("ping")) => self.write_now(pong(&message)),
+            (Kind::Request, _) => self.route_request(message),
+        }
+    }
+
+    /// A request goes to the call because of which it came. It does not say which that is: so either there is one only, or all are
+    /// of one owner. Whoever else got it would be shown what is meant for another.
+    fn route_request(&self, message: Message) {
+        let mut waiting = lock(&self.waiting);
+        let lanes = || waiting.iter().filter(|(_, lane)| lane.caller.can_be_asked);
+        let latest = lanes().filter(|(_, lane)| !lane.gone).max_by_key(|(id, _)| **id);
+        let whose = latest.filter(|(latest, lane)| {
+            let same = |other: &Lane| lane.caller.owner.is_some() && lane.caller.owner == other.caller.owner;
+            lanes().all(|(id, other)| id == *latest || same(other))
+        });
+        let Some(lane) = whose.map(|(id, _)| *id).and_then(|id| waiting.get_mut(&id)) else {
+            drop(waiting);
+            let id = message.id().unwrap_or("null");
+            let why =
+                "calls of several clients are under way, or none, and this request does not say to whom it belongs";
+            return self.write_now(Refusal::bad(INVALID_REQUEST, why).body(Some(id)));
+        };
+        if lane.asked.len() < limits::ASKED_MAX {
+            lane.asked.extend(message.id().map(Box::from));
+        }
+        if lane.elicitations.len() < limits::ASKED_MAX {
+            lane.elicitations.extend(elicitation_of(&message));
+        }
+        lane.give(message);
+    }
+
+    /// What names a request that was given to a call goes to that call.
+    fn route_about_asked(&self, message: Message) {
+        let elicitation = elicitation_of(&message);
+        let mut waiting = lock(&self.waiting);
+        let lane = waiting.values_mut().find(|lane| match &elicitation {
+            Some(elicitation) => lane.elicitations.contains(elicitation),
+            None => message
+                .cancelled_id()
+                .is_some_and(|id| lane.asked.iter().any(|asked| **asked == *id)),
+        });
+        if let Some(lane) = lane {
+            lane.give(message);
+        }
+    }
+
+    /// Writes a line as soon as there is room for it.
+    pub(super) fn write_soon(&self, line: Bytes) {
+        let Some(stdin) = lock(&self.stdin).clone() else {
+            return;
+        };
+        if let (Err(TrySendError::Full(line)), Ok(runtime)) = (stdin.try_send(line), Handle::try_current()) {
+            // It ends with the child, which takes the queue away.
+            runtime.spawn(async move { stdin.send(line).await.unwrap_or(()) });
         }
     }
 
@@ -181,6 +269,21 @@ impl Drop for Live {
 }
 
 impl Lane {
+    /// Of a call that is asked about no more.
+    fn silent(backlog: &Arc<Backlog>) -> Lane {
+        Lane {
+            messages: mpsc::unbounded_channel().0,
+            backlog: Arc::clone(backlog),
+            caller: Caller {
+                can_be_asked: true,
+                ..Caller::default()
+            },
+            gone: true,
+            asked: Vec::new(),
+            elicitations: Vec::new(),
+        }
+    }
+
     /// Hands a message over; false if the call is gone or has fallen too far behind.
     fn give(&self, message: Message) -> bool {
         let bytes = message.bytes().len() + 256;
@@ -224,12 +327,20 @@ async fn keep_stderr(stderr: ChildStderr, keep: impl Fn(String)) {
     }
 }
 
+/// `params.elicitationId`, raw.
+fn elicitation_of(message: &Message) -> Option<Box<str>> {
+    let [id] = read_fields(message.params()?, &["elicitationId"]).ok()?;
+    id.map(Box::from)
+}
+
 /// The messages of one call.
 pub(super) struct StdioFrames {
     id: u64,
     messages: mpsc::UnboundedReceiver<Message>,
     backlog: Arc<Backlog>,
     live: Arc<Live>,
+    /// How long the child may go on with it after it was given up; none if that does not matter.
+    lingers_ms: Option<u64>,
     finished: bool,
 }
 
@@ -240,6 +351,11 @@ impl StdioFrames {
 
     pub(super) fn finish(&mut self) {
         self.finished = true;
+    }
+
+    /// Writes what belongs to this call and is no request.
+    pub(super) fn say(&self, body: Bytes) {
+        self.live.write_soon(one_line(body));
     }
 
     pub(super) async fn next(&mut self) -> Result<Message, UpstreamError> {
@@ -264,9 +380,30 @@ impl StdioFrames {
 impl Drop for StdioFrames {
     /// Giving up a call: the child is told by a notification, there being no stream of the call's own to close.
     fn drop(&mut self) {
-        lock(&self.live.waiting).remove(&self.id);
-        if !self.finished {
-            self.live.write_now(Bytes::from(cancelled(self.id)));
+        if self.finished {
+            lock(&self.live.waiting).remove(&self.id);
+            return;
+        }
+        self.live.write_now(Bytes::from(cancelled(self.id)));
+        let mut waiting = lock(&self.live.waiting);
+        let (Some(lingers_ms), Ok(runtime)) = (self.lingers_ms, Handle::try_current()) else {
+            waiting.remove(&self.id);
+            return;
+        };
+        // The child may not have heard yet, and what it asks because of this call is for nobody else.
+        if self.backlog.overflowed.load(Ordering::Relaxed) {
+            let lane = Lane::silent(&self.backlog);
+            waiting.entry(self.id).or_insert(lane);
+        }
+        if let Some(lane) = waiting.get_mut(&self.id) {
+            lane.gone = true;
+            let (live, id) = (Arc::downgrade(&self.live), self.id);
+            runtime.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(lingers_ms)).await;
+                if let Some(live) = live.upgrade() {
+                    lock(&live.waiting).remove(&id);
+                }
+            });
         }
     }
 }

@@ -28,6 +28,7 @@ pub use self::lists::Lists;
 pub use self::stdio::{StdioConfig, inherited_env};
 pub use self::watching::Watch;
 
+use crate::can::ClientCan;
 use crate::limits;
 use crate::message::Message;
 use crate::refusal::Refusal;
@@ -62,6 +63,8 @@ impl Default for CallLimits {
 #[derive(Clone)]
 pub struct Upstream {
     link: Link,
+    /// What it declares on our own account.
+    own: ClientCan,
 }
 
 #[derive(Clone)]
@@ -85,6 +88,11 @@ pub struct Outgoing<'a> {
     pub supply: Supply,
     /// Whether the client wants log messages on the stream of this call.
     pub logs: bool,
+    /// What the client can do for the server.
+    pub can: ClientCan,
+    /// Whose call it is: a client session, for instance. On a connection that calls share, a request of the server belongs to the
+    /// one call that is under way, or to one of several of the same owner.
+    pub owner: Option<u128>,
 }
 
 impl<'a> Outgoing<'a> {
@@ -97,6 +105,8 @@ impl<'a> Outgoing<'a> {
             params: &[],
             supply: Supply::Nothing,
             logs: true,
+            can: ClientCan::NOTHING,
+            owner: None,
         }
     }
 }
@@ -203,6 +213,7 @@ impl Upstream {
     pub fn http(pool: &HttpPool, config: HttpConfig) -> Upstream {
         Upstream {
             link: Link::Http(Arc::new(http::HttpLink::new(pool, config))),
+            own: ClientCan::ALL,
         }
     }
 
@@ -211,38 +222,42 @@ impl Upstream {
     pub fn stdio(config: StdioConfig) -> Upstream {
         Upstream {
             link: Link::Stdio(Arc::new(stdio::StdioLink::new(config))),
+            own: ClientCan::ALL,
         }
     }
 
-    /// Opens the session if that has not been done.
+    /// The same for a client that can do nothing for the server: there is nobody behind it.
+    #[must_use]
+    pub fn on_its_own(self) -> Upstream {
+        Upstream {
+            own: ClientCan::NOTHING,
+            ..self
+        }
+    }
+
+    /// Opens the session in which we ask on our own account: the server is told of every capability that a client may have, so
+    /// that it lists all that it has for any of them.
     pub async fn open(&self) -> Result<Arc<Opened>, UpstreamError> {
         match &self.link {
-            Link::Http(link) => link.opened().await,
+            Link::Http(link) => link.opened(self.own).await,
             Link::Stdio(link) => Ok(link.live().await?.opened()),
         }
     }
 
-    /// Whether nothing has to be begun before a request can be sent: no connection, no session, no process.
-    pub fn is_open(&self) -> bool {
+    /// Whether nothing has to be begun before a request of this era, of such a client, can be sent: no connection, no session, no
+    /// process. A server of both eras is spoken to in the era of the client.
+    pub fn is_open_in(&self, era: Era, can: ClientCan) -> bool {
         match &self.link {
-            Link::Http(link) => link.is_open(),
+            Link::Http(link) => link.is_open_in(era, can),
             Link::Stdio(_) => false,
         }
     }
 
-    /// The same for requests of this era: a server of both is spoken to in the era of the client.
-    pub fn is_open_in(&self, era: Era) -> bool {
+    /// Opens what requests of this era, of such clients, travel in: in which era the server is spoken to.
+    pub async fn open_in(&self, era: Era, can: ClientCan) -> Result<Era, UpstreamError> {
         match &self.link {
-            Link::Http(link) => link.is_open_in(era),
-            Link::Stdio(_) => false,
-        }
-    }
-
-    /// Opens what requests of this era travel in.
-    pub async fn open_in(&self, era: Era) -> Result<(), UpstreamError> {
-        match &self.link {
-            Link::Http(link) => link.open_in(era).await,
-            Link::Stdio(link) => link.live().await.map(drop),
+            Link::Http(link) => link.open_in(era, can).await,
+            Link::Stdio(link) => Ok(link.live().await?.opened().revision.era()),
         }
     }
 
@@ -261,7 +276,11 @@ impl Upstream {
     /// A request of our own, and the raw `result` of its response.
     pub async fn request(&self, method: &str, params: &str) -> Result<Message, UpstreamError> {
         let message = Message::request(0, method, params);
-        own_answer(self.call(Outgoing::new(&message)).await?).await
+        let outgoing = Outgoing {
+            can: self.own,
+            ..Outgoing::new(&message)
+        };
+        own_answer(self.call(outgoing).await?).await
     }
 
     /// Asks whether the upstream is alive: `ping`, or `server/discover` where there is no `ping`.
@@ -350,8 +369,10 @@ impl Upstream {
 /// The response among the frames of a request of our own.
 async fn own_answer(mut frames: Frames) -> Result<Message, UpstreamError> {
     while let Some(frame) = frames.next().await? {
-        if let Frame::Response { bytes, .. } = frame {
-            return read_own(bytes);
+        match frame {
+            Frame::Response { bytes, .. } => return read_own(bytes),
+            Frame::Request(asked) => frames.refuse(&asked),
+            Frame::Notification(_) | Frame::Withdrawn(_) => {}
         }
     }
     Err(UpstreamError::after(Cause::Closed("no response".into())))

@@ -16,9 +16,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::frames::{Frames, Source};
 use super::handshake::{self, Exchange, Opened};
-use super::live::{Live, Pipes};
+use super::live::{Caller, Live, Pipes};
 use super::watching::{Updates, Watched};
 use super::{CallLimits, Cause, Outgoing, State, UpstreamError};
+use crate::can::ClientCan;
 use crate::message::{Kind, Message};
 use crate::splice::Forward;
 use crate::version::Era;
@@ -209,8 +210,16 @@ impl StdioLink {
             name: outgoing.name,
             uri: outgoing.uri,
             era: Some(era),
+            can: outgoing.can,
         };
-        let frames = live.send(id, one_line(forward.splice(outgoing.message))).await?;
+        let asked = ["tools/call", "prompts/get", "resources/read", "completion/complete"];
+        let caller = Caller {
+            can_be_asked: asked.contains(&outgoing.message.method().unwrap_or_default()),
+            owner: outgoing.owner,
+            lingers_ms: self.shared.config.limits.idle_ms,
+        };
+        let line = one_line(forward.splice(outgoing.message));
+        let frames = live.send(id, line, caller).await?;
         Ok(Frames::new(Source::Stdio(frames), &outgoing, self.shared.config.limits))
     }
 }
@@ -220,7 +229,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The message as one line. A line break in JSON can only be white space between tokens.
-fn one_line(bytes: Bytes) -> Bytes {
+pub(super) fn one_line(bytes: Bytes) -> Bytes {
     match memchr::memchr2(b'\n', b'\r', &bytes) {
         None => bytes,
         Some(_) => bytes
@@ -280,7 +289,7 @@ impl Shared {
             live: &live,
         };
         let limit = Duration::from_millis(self.config.limits.handshake_ms);
-        let opening = tokio::time::timeout(limit, handshake::open(&opening));
+        let opening = tokio::time::timeout(limit, handshake::open(&opening, ClientCan::ALL));
         let opened = tokio::select! {
             opened = opening => opened.unwrap_or_else(|_| {
                 Err(UpstreamError::before(Cause::Deadline(self.config.limits.handshake_ms)))
@@ -433,7 +442,7 @@ impl Exchange for Opening<'_> {
     ) -> Result<(Message, Option<HeaderValue>), UpstreamError> {
         let id = self.shared.next_id();
         let line = Message::request(id, method, params).bytes().clone();
-        let mut frames = self.live.send(id, line).await?;
+        let mut frames = self.live.send(id, line, Caller::default()).await?;
         loop {
             let message = frames.next().await?;
             if message.kind() == Kind::Response {

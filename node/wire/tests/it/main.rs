@@ -31,6 +31,11 @@ async fn drain(mut frames: Frames) -> Result<Vec<Value>, UpstreamError> {
     while let Some(frame) = frames.next().await? {
         let bytes = match frame {
             Frame::Notification(bytes) | Frame::Response { bytes, .. } => bytes,
+            Frame::Request(asked) => {
+                frames.refuse(&asked);
+                continue;
+            }
+            Frame::Withdrawn(_) => continue,
         };
         all.push(serde_json::from_slice(&bytes).unwrap());
     }

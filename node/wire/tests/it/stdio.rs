@@ -202,8 +202,9 @@ async fn requests_of_the_child_are_answered() {
         (answers.len() == 2).then_some(answers)
     })
     .await;
-    assert_eq!(answers[0]["error"]["code"], -32601);
-    assert_eq!(answers[1]["result"], json!({}));
+    let to = |id: &str| answers.iter().find(|answer| answer["id"] == id).unwrap();
+    assert_eq!(to("s1")["error"]["code"], -32601);
+    assert_eq!(to("s2")["result"], json!({}));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -18,8 +18,28 @@ const STEP: Duration = Duration::from_millis(2);
 /// What calls leave behind for later ones to ask about.
 #[derive(Default)]
 struct Seen {
+    said: Mutex<Said>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Said {
     cancelled: Vec<Value>,
     answers: Vec<Value>,
+}
+
+impl Seen {
+    fn note(&self, note: impl FnOnce(&mut Said)) {
+        note(&mut self.said.lock().unwrap());
+        self.more.notify_all();
+    }
+
+    /// Waits for the answer to a request of ours.
+    fn answer_to(&self, id: &Value) -> Value {
+        let waits = |said: &mut Said| !said.answers.iter().any(|answer| answer["id"] == *id);
+        let said = self.more.wait_while(self.said.lock().unwrap(), waits).unwrap();
+        said.answers.iter().find(|answer| answer["id"] == *id).unwrap().clone()
+    }
 }
 
 fn main() {
@@ -30,7 +50,7 @@ fn main() {
     if mode == "crash" {
         std::process::exit(1);
     }
-    let seen = Arc::new(Mutex::new(Seen::default()));
+    let seen = Arc::new(Seen::default());
     for line in std::io::stdin().lock().lines() {
         let message: Value = serde_json::from_str(&line.unwrap()).unwrap();
         if mode == "mute" {
@@ -40,9 +60,9 @@ fn main() {
     }
 }
 
-fn receive(message: Value, modern: bool, seen: &Arc<Mutex<Seen>>) {
+fn receive(message: Value, modern: bool, seen: &Arc<Seen>) {
     let Some(method) = message["method"].as_str() else {
-        seen.lock().unwrap().answers.push(message);
+        seen.note(|said| said.answers.push(message));
         return;
     };
     let unknown = || error(&message, -32601, "Method not found");
@@ -67,8 +87,8 @@ fn receive(message: Value, modern: bool, seen: &Arc<Mutex<Seen>>) {
         ),
         ("initialize" | "server/discover", _) => unknown(),
         ("tools/list", _) if message["params"]["cursor"] == "2" => {
-            let tools =
-                ["progress", "env", "args"].map(|name| json!({"name": name, "inputSchema": {"type": "object"}}));
+            let tools = ["progress", "env", "args", "consult"]
+                .map(|name| json!({"name": name, "inputSchema": {"type": "object"}}));
             result(&message, json!({"tools": tools}));
         }
         ("tools/list", _) => {
@@ -77,7 +97,7 @@ fn receive(message: Value, modern: bool, seen: &Arc<Mutex<Seen>>) {
         }
         ("notifications/cancelled", _) => {
             let id = message["params"]["requestId"].clone();
-            seen.lock().unwrap().cancelled.push(id);
+            seen.note(|said| said.cancelled.push(id));
         }
         ("tools/call", _) => {
             let seen = Arc::clone(seen);
@@ -89,7 +109,7 @@ fn receive(message: Value, modern: bool, seen: &Arc<Mutex<Seen>>) {
     }
 }
 
-fn call(request: &Value, seen: &Mutex<Seen>) {
+fn call(request: &Value, seen: &Seen) {
     let params = &request["params"];
     match params["name"].as_str().unwrap_or_default() {
         "echo" => answer(request, params.to_string()),
@@ -99,8 +119,8 @@ fn call(request: &Value, seen: &Mutex<Seen>) {
             eprintln!("going down");
             std::process::exit(3);
         }
-        "cancelled" => answer(request, json!(seen.lock().unwrap().cancelled).to_string()),
-        "answers" => answer(request, json!(seen.lock().unwrap().answers).to_string()),
+        "cancelled" => answer(request, json!(seen.said.lock().unwrap().cancelled).to_string()),
+        "answers" => answer(request, json!(seen.said.lock().unwrap().answers).to_string()),
         "rubbish" => {
             write("this is not JSON");
             answer(request, "after rubbish".to_owned());
@@ -116,6 +136,18 @@ fn call(request: &Value, seen: &Mutex<Seen>) {
             send(&json!({"jsonrpc": "2.0", "id": "s1", "method": "sampling/createMessage", "params": {}}));
             send(&json!({"jsonrpc": "2.0", "id": "s2", "method": "ping"}));
             answer(request, "asked".to_owned());
+        }
+        // Asks the client what the arguments say, and answers with what came of it.
+        "consult" => {
+            let asks = params["arguments"]["asks"].as_array().cloned().unwrap_or_default();
+            for ask in &asks {
+                let mut asked = ask.clone();
+                asked["jsonrpc"] = json!("2.0");
+                send(&asked);
+            }
+            let owed = asks.iter().filter(|ask| ask.get("id").is_some());
+            let answers: Vec<Value> = owed.map(|ask| seen.answer_to(&ask["id"])).collect();
+            answer(request, json!(answers).to_string());
         }
         other => error(request, -32602, &format!("Unknown tool: {other}")),
     }

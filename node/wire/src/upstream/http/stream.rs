@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::{HttpLink, Session, Wire, is_list_change, request};
+use crate::can::ClientCan;
 use crate::headers;
 use crate::message::{Kind, Message};
 use crate::splice::own_modern_meta;
@@ -65,7 +66,7 @@ fn is_modern(session: Option<&Arc<Session>>) -> bool {
 
 /// Opens it, in a new session if the server has forgotten the old one.
 async fn open(link: &HttpLink, last: &mut Option<Arc<Session>>) -> Result<Messages, UpstreamError> {
-    let session = link.open().await?;
+    let session = link.open(ClientCan::ALL).await?;
     if session.opened.revision.era() == Era::Modern {
         let messages = listen(&link.wire, &session, &link.watched.uris()).await;
         *last = Some(session);
@@ -77,7 +78,7 @@ async fn open(link: &HttpLink, last: &mut Option<Arc<Session>>) -> Result<Messag
             cause: Cause::Status(404),
             ..
         }) => {
-            link.forget(&session);
+            link.forget(ClientCan::ALL, &session);
             Err(UpstreamError::before(Cause::SessionGone))
         }
         Err(error) => Err(error),
