@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use crate::args::Global;
+use crate::args::{Global, Waiting};
 use crate::clock;
 use crate::failure::{Exit, Failure};
 use crate::settings::Settings;
@@ -41,6 +41,8 @@ pub(crate) struct Api {
     /// The node that answered last: the next request begins there, not at one that was found dead a moment ago.
     first: AtomicUsize,
     session: Option<Zeroizing<String>>,
+    /// How changes are waited for.
+    waiting: Waiting,
 }
 
 struct Node {
@@ -106,7 +108,35 @@ impl Api {
             nodes,
             first: AtomicUsize::new(0),
             session: settings.session.clone(),
+            waiting: Waiting::default(),
         })
+    }
+
+    /// Waits for changes in this way.
+    pub(crate) fn waiting(self, waiting: &Waiting) -> Api {
+        Api {
+            waiting: *waiting,
+            ..self
+        }
+    }
+
+    /// Whether changes are waited for until they are in force everywhere.
+    pub(crate) fn waits(&self) -> bool {
+        !self.waiting.no_wait
+    }
+
+    fn told_how_to_wait(&self, path: &str) -> String {
+        let Some(query) = self.waiting.query() else {
+            return path.to_owned();
+        };
+        let between = if path.contains('?') { '&' } else { '?' };
+        format!("{path}{between}{query}")
+    }
+
+    /// How long an answer to a write may take: longer than the node itself waits.
+    fn write_wait(&self) -> Duration {
+        let asked = self.waiting.timeout.map_or(Duration::ZERO, Duration::from_secs);
+        WRITE_WAIT.max(asked + WRITE_WAIT / 2)
     }
 
     /// Refuses before anything is sent when there is nobody to ask on behalf of.
@@ -206,6 +236,7 @@ impl Api {
     ) -> Result<Result<Answer<T>, Problem>, Failure> {
         self.logged_in(what)?;
         let (body, key) = (encode(what, body)?, Some(random_key()?));
+        let path = &self.told_how_to_wait(path);
         self.send(&Ask {
             what,
             method,
@@ -226,6 +257,7 @@ impl Api {
         body: &impl Serialize,
     ) -> Result<Result<Answer<T>, Problem>, Failure> {
         let (body, key) = (encode(what, body)?, Some(random_key()?));
+        let path = &self.told_how_to_wait(path);
         self.send(&Ask {
             what,
             method,
@@ -282,7 +314,11 @@ impl Api {
                 .await;
             life.map_err(|error| Miss::Unreached(chain(&error)))?;
         }
-        let wait = if ask.key.is_some() { WRITE_WAIT } else { READ_WAIT };
+        let wait = if ask.key.is_some() {
+            self.write_wait()
+        } else {
+            READ_WAIT
+        };
         let url = format!("{}/api/v1/{}", node.url, ask.path);
         let mut request = node.http.request(ask.method.clone(), url).timeout(wait);
         if let Some(bearer) = self.session.as_ref().and_then(|s| sensitive(s)) {

@@ -18,7 +18,7 @@ use crate::out;
 use store::Store;
 
 pub(crate) async fn documents(global: &Global, args: &ApplyArgs) -> Result<Exit, Failure> {
-    let api = Api::of(global)?;
+    let api = Api::of(global)?.waiting(&args.waiting);
     let what = "apply the documents";
     let planned = planned(&api, &args.from, what).await?;
     let lacking = rights::lacking(&api, &planned, args.force).await?;
@@ -126,7 +126,7 @@ async fn carry_out(
     if step == Step::Mint {
         return mint(api, manifest, store).await;
     }
-    let answer = send(api, args, manifest, live, &step).await?;
+    let answer = send(api, manifest, live, &step).await?;
     let receipt = answer.body.receipt.as_ref();
     let proof = receipt.filter(|r| r.effective).map_or_else(String::new, |r| {
         format!(
@@ -140,29 +140,22 @@ async fn carry_out(
     Ok(answer.status == 202)
 }
 
-async fn send(
-    api: &Api,
-    args: &ApplyArgs,
-    manifest: &Manifest,
-    live: &Live,
-    step: &Step,
-) -> Result<Answer<Written<Value>>, Failure> {
+async fn send(api: &Api, manifest: &Manifest, live: &Live, step: &Step) -> Result<Answer<Written<Value>>, Failure> {
     let (kind, name) = (manifest.kind, &manifest.name);
     let (singular, plural) = (kind.singular(), kind.plural());
-    let wait = if args.no_wait { "?wait=committed" } else { "" };
     let mut body = manifest.spec.clone();
     if *step == Step::Create {
         let what = format!("create {singular} {name:?}");
         if kind == Kind::Users {
             body["email"] = name.as_str().into();
-            return create_user(api, name, body, wait).await;
+            return create_user(api, name, body).await;
         }
         body["name"] = name.as_str().into();
-        return api.write(&what, Method::POST, &format!("{plural}{wait}"), &body).await;
+        return api.write(&what, Method::POST, plural, &body).await;
     }
     let what = format!("change {singular} {name:?}");
     let (method, body) = change_of(kind, body);
-    let path = format!("{plural}/{}{wait}", encoded(name));
+    let path = format!("{plural}/{}", encoded(name));
     match live {
         // What was compared is what is written over.
         Live::Here { version, .. } => {
@@ -198,21 +191,16 @@ pub(crate) fn change_of(kind: Kind, mut spec: Value) -> (Method, Value) {
 }
 
 /// A user is made enabled; one that is to be disabled is disabled right after.
-async fn create_user(api: &Api, email: &str, mut body: Value, wait: &str) -> Result<Answer<Written<Value>>, Failure> {
+async fn create_user(api: &Api, email: &str, mut body: Value) -> Result<Answer<Written<Value>>, Failure> {
     let disabled = body["disabled"] == true;
     body.as_object_mut().map(|fields| fields.remove("disabled"));
     let made = api
-        .write(
-            &format!("create user {email:?}"),
-            Method::POST,
-            &format!("users{wait}"),
-            &body,
-        )
+        .write(&format!("create user {email:?}"), Method::POST, "users", &body)
         .await?;
     if !disabled {
         return Ok(made);
     }
-    let path = format!("users/{}{wait}", encoded(email));
+    let path = format!("users/{}", encoded(email));
     api.write(
         &format!("disable user {email:?}"),
         Method::PATCH,

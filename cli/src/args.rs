@@ -9,6 +9,7 @@ mod create;
 mod mcp;
 mod objects;
 mod test;
+mod waiting;
 
 use std::path::PathBuf;
 
@@ -19,7 +20,7 @@ use clap_complete::engine::ArgValueCandidates;
 use crate::{complete, jsonpath};
 
 pub(crate) use apply::{ApplyArgs, DiffArgs, FilesArg};
-pub(crate) use auth::{Auth, CanIArgs, LoginArgs, PasswdArgs};
+pub(crate) use auth::{Auth, CanIArgs, LoginArgs, LogoutArgs, PasswdArgs};
 pub(crate) use backup::{Backup, RestoreArgs, SaveArgs, VerifyArgs};
 pub(crate) use cluster::{
     Cluster, JoinToken, JoinTokenArgs, NewJoinTokenArgs, NodeArgs, RemoveNodeArgs, RevokeJoinTokenArgs,
@@ -32,6 +33,7 @@ pub(crate) use create::{
 pub(crate) use mcp::{CallArgs, CallOutput, ClientName, ConnectArgs, GatewayArgs, Mcp, StdioArgs};
 pub(crate) use objects::{ApproveArgs, DescribeArgs, EditArgs, ExplainArgs, GetArgs, RemoveArgs, RotateArgs, WaitArgs};
 pub(crate) use test::{Report, Test, TestMcpArgs};
+pub(crate) use waiting::Waiting;
 
 #[derive(Parser)]
 #[command(
@@ -129,7 +131,7 @@ pub(crate) enum Command {
     Login(LoginArgs),
     /// End the session
     #[command(after_help = "Examples:\n  mcpctl logout\n  mcpctl logout --context prod")]
-    Logout,
+    Logout(LogoutArgs),
     /// Change one's password, or set somebody else's; their sessions end
     #[command(after_help = "Examples:\n  \
         mcpctl passwd\n  printf '%s\\n' \"$NEW\" | mcpctl passwd alice@example.com --password-stdin")]

@@ -9,7 +9,7 @@ use reqwest::Method;
 use zeroize::Zeroizing;
 
 use crate::api::{Answer, Api, encoded};
-use crate::args::{CanIArgs, Format, Global, LoginArgs, OutputArg, PasswdArgs};
+use crate::args::{CanIArgs, Format, Global, LoginArgs, LogoutArgs, OutputArg, PasswdArgs};
 use crate::config::Config;
 use crate::failure::{Exit, Failure};
 use crate::settings::Settings;
@@ -111,9 +111,9 @@ fn warn_about_plain_http(settings: &Settings) {
     }
 }
 
-pub(crate) async fn logout(global: &Global) -> Result<Exit, Failure> {
+pub(crate) async fn logout(global: &Global, args: &LogoutArgs) -> Result<Exit, Failure> {
     let settings = Settings::of(global, &[])?;
-    let api = Api::with(&settings)?;
+    let api = Api::with(&settings)?.waiting(&args.waiting);
     let what = "log out";
     let ended = api
         .try_write::<Written<Removed>>(what, Method::POST, "auth/logout", &serde_json::json!({}))
@@ -135,7 +135,10 @@ pub(crate) async fn logout(global: &Global) -> Result<Exit, Failure> {
             .next("mcpctl get nodes")
             .with_exit(Exit::Uncertain));
     }
-    eprintln!("logged out");
+    match api.waits() {
+        true => eprintln!("logged out"),
+        false => eprintln!("logged out: committed, and not waited for"),
+    }
     Ok(Exit::Done)
 }
 
@@ -209,7 +212,7 @@ async fn granted(global: &Global) -> Result<Exit, Failure> {
 
 /// One's own password, or somebody else's.
 pub(crate) async fn passwd(global: &Global, args: &PasswdArgs) -> Result<Exit, Failure> {
-    let api = Api::of(global)?;
+    let api = Api::of(global)?.waiting(&args.waiting);
     let what = match &args.email {
         Some(email) => format!("set the password of {email}"),
         None => "change the password".to_owned(),
@@ -237,7 +240,12 @@ pub(crate) async fn passwd(global: &Global, args: &PasswdArgs) -> Result<Exit, F
                 .with_exit(Exit::Uncertain),
         );
     }
-    eprintln!("the password is set; sessions from before are over");
+    match api.waits() {
+        true => eprintln!("the password is set; sessions from before are over"),
+        false => eprintln!(
+            "the password is set: committed, and not waited for; sessions from before may be let in for up to a lease more"
+        ),
+    }
     Ok(Exit::Done)
 }
 

@@ -149,7 +149,7 @@ async fn restore(global: &Global, args: &RestoreArgs) -> Result<Exit, Failure> {
     let name = args.file.display().to_string();
     let what = format!("restore backup {name:?}");
     let (_, head) = judge(&args.file, "restore")?;
-    let api = Api::of(global)?;
+    let api = Api::of(global)?.waiting(&args.waiting);
     let id = args.id.clone().map_or_else(random_id, Ok)?;
     let request = RestoreRequest {
         head: BASE64.encode(&head),
@@ -159,14 +159,14 @@ async fn restore(global: &Global, args: &RestoreArgs) -> Result<Exit, Failure> {
     };
     // Whoever asks again may find that it was carried out.
     if args.id.is_some()
-        && let Some(answer) = finish(&api, &what, &id, &request, args).await?
+        && let Some(answer) = finish(&api, &what, &id, &request).await?
     {
         return report(args, &id, answer);
     }
     lay_down(&api, &what, &id, &args.file, head.len())
         .await
         .map_err(|failure| again(failure, args, &id))?;
-    let finished = finish(&api, &what, &id, &request, args).await;
+    let finished = finish(&api, &what, &id, &request).await;
     if args.dry_run
         || finished
             .as_ref()
@@ -237,10 +237,8 @@ async fn finish(
     what: &str,
     id: &str,
     request: &RestoreRequest,
-    args: &RestoreArgs,
 ) -> Result<Option<Answer<Written<RestoreBody>>>, Failure> {
-    let wait = if args.no_wait { "?wait=committed" } else { "" };
-    let path = format!("backup/restores/{id}{wait}");
+    let path = format!("backup/restores/{id}");
     match api.try_write(what, Method::POST, &path, request).await? {
         Ok(answer) => Ok(Some(answer)),
         Err(problem) if problem.code == Code::NotFound.as_str() => Ok(None),
@@ -288,7 +286,7 @@ fn report(args: &RestoreArgs, id: &str, answer: Answer<Written<RestoreBody>>) ->
         word: "effective",
         again: repeated(args, id),
         receipt: receipt.as_ref(),
-        waited: !args.no_wait,
+        waited: !args.waiting.no_wait,
     };
     match args.output.output {
         Format::Table | Format::Wide => report.print(),

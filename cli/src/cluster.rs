@@ -153,9 +153,9 @@ async fn set_role(global: &Global, args: &NodeArgs, verb: &str) -> Result<Exit, 
 
 async fn remove(global: &Global, args: &RemoveNodeArgs) -> Result<Exit, Failure> {
     let what = format!("remove node {:?}", args.name);
-    let wait = if args.no_wait { "?wait=committed" } else { "" };
-    let path = format!("cluster/nodes/{}{wait}", encoded(&args.name));
+    let path = format!("cluster/nodes/{}", encoded(&args.name));
     let answer: Answer<Written<NodeChanged>> = Api::of(global)?
+        .waiting(&args.waiting)
         .write(&what, Method::DELETE, &path, &serde_json::json!({}))
         .await?;
     let (node, receipt) = (answer.body.object, answer.body.receipt);
@@ -181,7 +181,7 @@ async fn remove(global: &Global, args: &RemoveNodeArgs) -> Result<Exit, Failure>
         word: "effective",
         again: format!("mcpctl cluster remove {}", node.id),
         receipt: receipt.as_ref(),
-        waited: !args.no_wait,
+        waited: !args.waiting.no_wait,
     };
     match args.output.output {
         Format::Table | Format::Wide => report.print(),

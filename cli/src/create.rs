@@ -72,7 +72,7 @@ async fn made<T: Object, B: Serialize>(
             });
         }
     };
-    finish(format, &answer, verb)
+    finish(format, &answer, verb, verb == "created" || api.waits())
 }
 
 /// Whether `create` takes `--force` for this kind.
@@ -84,19 +84,24 @@ fn can_force(kind: Kind) -> bool {
 }
 
 /// Says what became of a change, with the receipt where there is one.
-pub(crate) fn finish<T: Object>(format: Format, answer: &Answer<Written<T>>, verb: &str) -> Result<Exit, Failure> {
+pub(crate) fn finish<T: Object>(
+    format: Format,
+    answer: &Answer<Written<T>>,
+    verb: &str,
+    waited: bool,
+) -> Result<Exit, Failure> {
     let object = &answer.body.object;
     let table = matches!(format, Format::Table | Format::Wide);
     let what = format!("{} {:?} {verb}", T::KIND.singular(), object.name());
     let receipt = answer.body.receipt.as_ref();
-    if table && receipt.is_some() {
+    if table && (receipt.is_some() || !waited) {
         let again = format!("mcpctl describe {} {}", T::KIND.singular(), object.name());
         return Report {
             what,
             word: "effective",
             again,
             receipt,
-            waited: true,
+            waited,
         }
         .print();
     }
@@ -140,7 +145,14 @@ async fn project(global: &Global, args: &CreateProject) -> Result<Exit, Failure>
     } else {
         Otherwise::Fail
     };
-    made::<ProjectBody, _>(&Api::of(global)?, args.output.output, &args.name, &spec, otherwise).await
+    made::<ProjectBody, _>(
+        &Api::of(global)?.waiting(&args.waiting),
+        args.output.output,
+        &args.name,
+        &spec,
+        otherwise,
+    )
+    .await
 }
 
 async fn server(global: &Global, args: &CreateServer) -> Result<Exit, Failure> {
@@ -188,7 +200,14 @@ async fn server(global: &Global, args: &CreateServer) -> Result<Exit, Failure> {
     } else {
         Otherwise::Fail
     };
-    made::<ServerBody, _>(&Api::of(global)?, args.output.output, &args.name, &spec, otherwise).await
+    made::<ServerBody, _>(
+        &Api::of(global)?.waiting(&args.waiting),
+        args.output.output,
+        &args.name,
+        &spec,
+        otherwise,
+    )
+    .await
 }
 
 /// `KEY=VALUE` or `NAME: VALUE`. `@FILE` stands for what is in the file, so that a secret need not be an argument.

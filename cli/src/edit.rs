@@ -33,7 +33,7 @@ pub(crate) async fn edit(global: &Global, args: &EditArgs) -> Result<Exit, Failu
     if !kind.takes("edit") {
         return Err(not_editable(kind, name));
     }
-    let api = Api::of(global)?;
+    let api = Api::of(global)?.waiting(&args.waiting);
     let mut session = Session::begin(&api, kind, name).await?;
     loop {
         match session.round(&api).await? {
@@ -122,9 +122,9 @@ impl Session {
         match self.send(api, method, &body).await {
             Ok(Ok(answer)) => {
                 self.leave("configured")?;
-                let Some(receipt) = &answer.body.receipt else {
+                if answer.body.receipt.is_none() && api.waits() {
                     return Ok(Round::Done(Exit::Done));
-                };
+                }
                 let report = Report {
                     what: format!("{} {:?} changed", self.kind.singular(), self.name),
                     word: "effective",
@@ -133,8 +133,8 @@ impl Session {
                         self.kind.singular(),
                         self.name
                     ),
-                    receipt: Some(receipt),
-                    waited: true,
+                    receipt: answer.body.receipt.as_ref(),
+                    waited: api.waits(),
                 };
                 report.print().map(Round::Done)
             }

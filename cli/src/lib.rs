@@ -78,7 +78,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
     let global = &cli.global;
     match &cli.command {
         Command::Login(args) => auth::login(global, args).await,
-        Command::Logout => auth::logout(global).await,
+        Command::Logout(args) => auth::logout(global, args).await,
         Command::Passwd(args) => auth::passwd(global, args).await,
         Command::Whoami(args) => auth::whoami(global, args).await,
         Command::Auth(Auth::CanI(args)) => auth::can_i(global, args).await,

@@ -22,7 +22,7 @@ pub(crate) async fn delete(global: &Global, args: &RemoveArgs) -> Result<Exit, F
         };
         return Err(Failure::usage("cannot delete", why).next(next));
     }
-    let api = Api::of(global)?;
+    let api = Api::of(global)?.waiting(&args.waiting);
     for name in &target.names {
         if target.kind == Kind::McpTokens {
             let token = get::token(global, &api, &args.project, name, "delete").await?;
@@ -40,7 +40,7 @@ pub(crate) async fn revoke(global: &Global, args: &RemoveArgs) -> Result<Exit, F
         let why = format!("only tokens are revoked, not {}", target.kind.plural());
         return Err(Failure::usage("cannot revoke", why).next("mcpctl revoke mcptoken NAME -p PROJECT"));
     }
-    let api = Api::of(global)?;
+    let api = Api::of(global)?.waiting(&args.waiting);
     for name in &target.names {
         let token = get::token(global, &api, &args.project, name, "revoke").await?;
         take_away(&api, args, &token, Way::Revoke).await?;
@@ -66,15 +66,11 @@ fn some_target(args: &RemoveArgs, verb: &str) -> Result<Target, Failure> {
     Ok(target)
 }
 
-fn waiting(args: &RemoveArgs) -> &'static str {
-    if args.no_wait { "?wait=committed" } else { "" }
-}
-
 async fn take_away(api: &Api, args: &RemoveArgs, token: &McpTokenBody, way: Way) -> Result<(), Failure> {
-    let (name, wait) = (&token.name, waiting(args));
+    let name = &token.name;
     let (verb, method, path) = match way {
-        Way::Revoke => ("revoke", Method::POST, format!("mcptokens/{}/revoke{wait}", token.id)),
-        Way::Delete => ("delete", Method::DELETE, format!("mcptokens/{}{wait}", token.id)),
+        Way::Revoke => ("revoke", Method::POST, format!("mcptokens/{}/revoke", token.id)),
+        Way::Delete => ("delete", Method::DELETE, format!("mcptokens/{}", token.id)),
     };
     let what = format!("{verb} mcptoken {name:?}");
     let answer: Answer<Written<Removed>> = api.write(&what, method, &path, &serde_json::json!({})).await?;
@@ -96,7 +92,7 @@ async fn take_away(api: &Api, args: &RemoveArgs, token: &McpTokenBody, way: Way)
 
 async fn delete_named(api: &Api, args: &RemoveArgs, kind: Kind, name: &str) -> Result<(), Failure> {
     let what = format!("delete {} {name:?}", kind.singular());
-    let path = format!("{}/{}{}", kind.plural(), encoded(name), waiting(args));
+    let path = format!("{}/{}", kind.plural(), encoded(name));
     let answer: Answer<Written<Removed>> = api.write(&what, Method::DELETE, &path, &serde_json::json!({})).await?;
     let said = format!("{} {:?} deleted", kind.singular(), answer.body.object.name);
     report(
@@ -124,7 +120,7 @@ fn report(
                 word,
                 again,
                 receipt,
-                waited: !args.no_wait,
+                waited: !args.waiting.no_wait,
             }
             .print()?;
             return Ok(());

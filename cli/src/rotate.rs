@@ -33,7 +33,7 @@ pub(crate) async fn rotate(global: &Global, args: &RotateArgs) -> Result<Exit, F
 /// The same token with another bearer: the one before it is refused everywhere when this returns. It ends when that one
 /// would have ended, and whoever rotates it becomes its owner.
 async fn token(global: &Global, args: &RotateArgs, name: &str) -> Result<Exit, Failure> {
-    let api = Api::of(global)?;
+    let api = Api::of(global)?.waiting(&args.waiting);
     let old = get::token(global, &api, &args.project, name, "rotate").await?;
     let (Some(project), "active") = (&old.project, old.status.as_str()) else {
         return Err(Failure::new(
@@ -72,6 +72,7 @@ async fn secret(global: &Global, args: &RotateArgs, name: &str) -> Result<Exit, 
         data: BTreeMap::from([(key.clone(), Some(value))]),
     };
     let (what, path) = (format!("rotate secret {name:?}"), format!("secrets/{}", encoded(name)));
-    let answer: Answer<Written<SecretBody>> = Api::of(global)?.write(&what, Method::PATCH, &path, &change).await?;
-    create::finish(args.output.output, &answer, "rotated")
+    let api = Api::of(global)?.waiting(&args.waiting);
+    let answer: Answer<Written<SecretBody>> = api.write(&what, Method::PATCH, &path, &change).await?;
+    create::finish(args.output.output, &answer, "rotated", api.waits())
 }

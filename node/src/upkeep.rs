@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::join_all;
 use mcp_model::clock::Clock;
 use mcp_model::command::{Command, Refusal, Reply};
 use mcp_model::ids::{Id, NodeId};
 use mcp_model::names::Name;
 use mcp_model::records::{ClusterRecord, NodeRecord, Origin};
 use mcp_model::tables::{self, Table};
-use mcp_raft::{Begun, Member, Node, WaitFor};
+use mcp_raft::{Begun, Member, Node, WaitFor, WriteFailed};
 use mcp_store::Replica;
 
 use crate::config::Config;
@@ -155,24 +156,32 @@ impl Upkeep {
             if !self.node.leads() {
                 continue;
             }
-            for (id, expires_ms) in self.due() {
-                let command = Command::ExpireToken { id, expires_ms };
-                let envelope = own(&*self.clock, command);
-                if let Err(error) = self.node.write(&envelope, WaitFor::Committed, OWN_WRITE).await {
-                    tracing::warn!(%error, token = %id, "a token's expiry is late");
-                    break;
-                }
+            // All at once: they share entries, so many tokens that end together do not end one commit after the other.
+            let ends = self.due().into_iter().map(|(id, expires_ms)| self.end(id, expires_ms));
+            let late = join_all(ends).await.into_iter().flatten().next();
+            if let Some((id, error)) = late {
+                tracing::warn!(%error, token = %id, "a token's expiry is late");
             }
         }
     }
 
+    async fn end(&self, id: Id, expires_ms: u64) -> Option<(Id, WriteFailed)> {
+        let envelope = own(&*self.clock, Command::ExpireToken { id, expires_ms });
+        let written = self.node.write(&envelope, WaitFor::Committed, OWN_WRITE).await;
+        written.err().map(|error| (id, error))
+    }
+
+    /// What is due by the cluster's time. That never goes back, so a leader whose own clock is behind that of an earlier one puts nothing off.
     fn due(&self) -> Vec<(Id, u64)> {
-        let now_ms = self.clock.wall_ms();
         // A state that cannot be read has shut the gate already.
-        let rows = self
+        let (rows, cluster) = self
             .replica
-            .read(|t| t.scan(Table::Expiries, &[], None, DUE_MAX))
+            .read(|t| {
+                let cluster = tables::load::<ClusterRecord>(t, &[0]);
+                (t.scan(Table::Expiries, &[], None, DUE_MAX), cluster)
+            })
             .unwrap_or_default();
+        let now_ms = cluster.map_or(0, |c| c.time_ms).max(self.clock.wall_ms());
         let parsed = rows.iter().filter_map(|(key, _)| {
             let (at, id) = key.split_at_checked(8)?;
             Some((Id::from_slice(id)?, u64::from_be_bytes(at.try_into().ok()?)))

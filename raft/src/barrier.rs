@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use mcp_model::barrier::{self, ConfirmationRefused, Confirmed, Holders, Look, Proving};
-use mcp_model::ids::NodeId;
+use mcp_model::ids::{Incarnation, NodeId};
 use mcp_model::receipt::{Receipt, ReplicaReceipt};
 
 use mcp_store::Replica;
+use mcp_store::live::Live;
 
 use crate::link::Lane;
 use crate::members;
@@ -38,30 +39,39 @@ pub(crate) async fn wait(core: &Arc<Core>, index: u64, term: u64, deadline: Dura
     Some(barrier::receipt(index, join_all(lines).await))
 }
 
-/// Members of the applied and of the appended configuration, learners included, whoever was removed, and whoever is enrolled: a
-/// node that was let go because it lost its log is a member no more, though it was none the less granted a lease if it had been taken back
-/// before. `None`: the state cannot be read, or is on its way back to where it was, so nobody can say.
+/// Who may hold a lease, as this node knows. `None`: the state cannot be read, or is on its way back to where it was, so nobody can say.
 fn may_hold_a_lease(core: &Core) -> Option<Holders> {
     let incarnation = core.replica.gate().incarnation();
     let applied = core.membership.borrow().clone();
     let appended = core.metrics.borrow().membership_config.clone();
-    let of = |config: &Stored| -> BTreeSet<NodeId> { config.nodes().map(|(id, _)| NodeId(*id)).collect() };
-    let voters = applied.voter_ids().chain(appended.voter_ids()).map(NodeId).collect();
-    let everybody = &of(&applied) | &of(&appended);
-    let enrolled = members::enrolled(core)?;
-    let absent = enrolled.keys().copied().filter(|node| !everybody.contains(node));
-    let removed = core.retired()?.into_iter().chain(absent).collect();
-    // The memberships never go back, and the state does while a disk is mended or a snapshot comes in. Records of an older state know
-    // nothing of a removal that the memberships are already without.
-    if core.replica.live().is_behind() || core.replica.gate().incarnation() != incarnation {
+    let enrolled = members::enrolled(core)?.into_keys().collect();
+    let retired = core.retired()?;
+    if !speaks_for_now(core.replica.live(), incarnation) {
         tracing::warn!("the state is on its way back: nobody can say now who may hold a lease");
         return None;
     }
-    Some(Holders {
+    Some(holders((&applied, &appended), &enrolled, retired))
+}
+
+/// Whether what was read since an incarnation was looked up is as new as the memberships. Those never go back, and the state does while a disk is
+/// mended or a snapshot comes in: records of an older state know nothing of a removal that the memberships are already without.
+fn speaks_for_now(live: &Live, since: Incarnation) -> bool {
+    !live.is_behind() && live.gate().incarnation() == since
+}
+
+/// Members of the applied and of the appended configuration, learners included, whoever was removed, and whoever is enrolled: a
+/// node that was let go because it lost its log is a member no more, though it was none the less granted a lease if it had been taken back
+/// before.
+fn holders((applied, appended): (&Stored, &Stored), enrolled: &BTreeSet<NodeId>, retired: Vec<NodeId>) -> Holders {
+    let of = |config: &Stored| -> BTreeSet<NodeId> { config.nodes().map(|(id, _)| NodeId(*id)).collect() };
+    let voters = applied.voter_ids().chain(appended.voter_ids()).map(NodeId).collect();
+    let everybody = &of(applied) | &of(appended);
+    let absent = enrolled - &everybody;
+    Holders {
         learners: &everybody - &voters,
         voters,
-        removed,
-    })
+        removed: retired.into_iter().chain(absent).collect(),
+    }
 }
 
 async fn prove(core: &Core, proving: &Proving) -> ReplicaReceipt {
@@ -130,5 +140,67 @@ async fn confirms(core: &Core, proving: &Proving, left_ms: u64) -> Option<Replic
             tokio::time::sleep(RETRY).await;
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use openraft::Membership;
+
+    use super::*;
+    use crate::types::Peer;
+
+    fn nodes<const N: usize>(ids: [u64; N]) -> BTreeSet<NodeId> {
+        ids.into_iter().map(NodeId).collect()
+    }
+
+    fn configuration(voters: &[u64], learners: &[u64]) -> Stored {
+        let all = voters.iter().chain(learners);
+        let all: BTreeMap<u64, Peer> = all.map(|id| (*id, Peer::default())).collect();
+        let voters = vec![voters.iter().copied().collect()];
+        Stored::new(None, Membership::new(voters, all))
+    }
+
+    /// What the model calls `let-go-leaves-at-once`.
+    #[test]
+    fn a_node_that_was_let_go_may_hold_a_lease_for_as_long_as_it_is_enrolled() {
+        let without = configuration(&[1, 2], &[]);
+        let found = holders((&without, &without), &nodes([1, 2, 3]), Vec::new());
+        assert_eq!((found.voters, found.removed), (nodes([1, 2]), nodes([3])));
+        // Once it is a member again it is asked as one.
+        let (before, after) = (configuration(&[1, 2], &[]), configuration(&[1, 2], &[3]));
+        let found = holders((&before, &after), &nodes([1, 2, 3]), Vec::new());
+        assert_eq!((found.learners, found.removed), (nodes([3]), nodes([])));
+    }
+
+    #[test]
+    fn nobody_of_either_configuration_is_forgotten_and_nobody_who_was_removed() {
+        let (applied, appended) = (configuration(&[1, 2, 3], &[7]), configuration(&[1, 2, 4], &[8]));
+        let found = holders((&applied, &appended), &nodes([1, 2, 3, 4, 7, 8]), vec![NodeId(9)]);
+        assert_eq!(found.voters, nodes([1, 2, 3, 4]));
+        assert_eq!((found.learners, found.removed), (nodes([7, 8]), nodes([9])));
+    }
+
+    /// What the model calls `set-from-older-state`.
+    #[test]
+    fn records_of_a_state_that_went_back_or_came_anew_meanwhile_are_not_believed() {
+        let (first, second) = (Incarnation(1), Incarnation(2));
+        let live = Live::new(first, 2_000, 7);
+        assert!(speaks_for_now(&live, first));
+        live.go_back(second);
+        assert!(
+            !speaks_for_now(&live, first) && !speaks_for_now(&live, second),
+            "it is behind"
+        );
+        live.publish(6);
+        assert!(!speaks_for_now(&live, second), "not there yet");
+        live.publish(7);
+        assert!(speaks_for_now(&live, second), "it is where it was");
+        assert!(
+            !speaks_for_now(&live, first),
+            "whoever has begun before has read an older state"
+        );
     }
 }

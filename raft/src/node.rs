@@ -120,6 +120,7 @@ impl Node {
             readmitting: tokio::sync::Mutex::new(()),
             lease,
             stranger_lease: AtomicBool::new(false),
+            refuses_renewals: AtomicBool::new(false),
             wrong: Mutex::default(),
             fit: AtomicBool::new(true),
             renewing: AtomicBool::new(true),

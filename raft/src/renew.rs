@@ -1,6 +1,7 @@
 //! Leases: asked for by every node, granted by the leader. Rules 1 and 2 of the guarantee.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mcp_model::ids::{Incarnation, NodeId};
@@ -59,7 +60,10 @@ async fn renew(core: &Core) -> bool {
     // Another leader is asked at once: the check of the timers allows for one round here, and not for the silence of the old one.
     let granted = tokio::select! {
         granted = tokio::time::timeout(ANSWER_WAIT, ask(core, leader, incarnation, request)) => granted,
-        () = core.leader_changed() => Ok(None),
+        () = core.leader_changed() => {
+            tracing::warn!(%leader, ?request, "a renewal was given up: whom it was sent to leads no more, and its answer counts for nothing");
+            Ok(None)
+        }
     };
     match granted {
         Ok(Some(Index::At(read_index))) => {
@@ -100,7 +104,11 @@ pub(crate) async fn grant(core: &Core, node: NodeId, renewal: Renewal) -> Index 
     };
     let (tx, rx) = oneshot::channel();
     match core.office.renew(asker, &*core.clock, tx) {
-        Ok(()) => rx.await.unwrap_or(Index::NotLeader),
+        Ok(()) => {
+            let index = rx.await.unwrap_or(Index::NotLeader);
+            say_whether_granted(core, &asker, index);
+            index
+        }
         Err(why @ RenewalRefused::Stale(_)) => {
             tracing::warn!(%node, ?incarnation, ?request, %why, "a renewal was refused");
             Index::NotLeader
@@ -109,5 +117,19 @@ pub(crate) async fn grant(core: &Core, node: NodeId, renewal: Renewal) -> Index 
             tracing::debug!(%node, %why, "a renewal was refused");
             Index::NotLeader
         }
+    }
+}
+
+/// Says it when this node begins to refuse because it does not lead, or cannot show it: once, and not for every renewal that comes meanwhile.
+fn say_whether_granted(core: &Core, asker: &Asker, index: Index) {
+    let refuses = index == Index::NotLeader;
+    if core.refuses_renewals.swap(refuses, Ordering::Relaxed) == refuses {
+        return;
+    }
+    let Asker { node, request, .. } = asker;
+    if refuses {
+        tracing::warn!(%node, ?request, "a renewal was refused: this node does not lead, or no majority says that it still does");
+    } else {
+        tracing::info!(%node, ?request, "renewals are granted here again");
     }
 }

@@ -86,6 +86,8 @@ pub(crate) struct Core {
     pub(crate) lease: String,
     /// Whether a node with other timers has come, which is said once.
     pub(crate) stranger_lease: AtomicBool,
+    /// Whether the last renewal that came was refused because this node does not lead.
+    pub(crate) refuses_renewals: AtomicBool,
     /// What is wrong with this node's stores, in words for people.
     pub(crate) wrong: Mutex<Vec<String>>,
     pub(crate) fit: AtomicBool,

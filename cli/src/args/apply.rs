@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use super::Waiting;
+
 #[derive(Args)]
 pub(crate) struct FilesArg {
     /// A file, a directory (its .yaml, .yml and .json files), or - for standard input; repeatable
@@ -27,9 +29,8 @@ pub(crate) struct ApplyArgs {
     /// Store the minted token here (0600) instead of printing it; a directory gets one file per token, PROJECT.NAME
     #[arg(long, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub(crate) token_out: Option<PathBuf>,
-    /// Return when changes are committed; a replica that is cut off may let in what they take away for up to a lease more
-    #[arg(long)]
-    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
 }
 
 #[derive(Args)]

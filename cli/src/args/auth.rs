@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
 
+use super::Waiting;
 use crate::complete;
 
 #[derive(Args)]
@@ -21,6 +22,12 @@ pub(crate) struct LoginArgs {
     /// API URLs of the nodes, kept in the context
     #[arg(long, value_name = "URL[,URL]", value_delimiter = ',')]
     pub(crate) server: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct LogoutArgs {
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
 }
 
 #[derive(Subcommand)]
@@ -55,4 +62,6 @@ pub(crate) struct PasswdArgs {
     /// Read from standard input instead of asking: the new password, for one's own the present one on a line before it
     #[arg(long)]
     pub(crate) password_stdin: bool,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::OutputArg;
+use super::{OutputArg, Waiting};
 
 #[derive(Subcommand)]
 pub(crate) enum Backup {
@@ -66,9 +66,8 @@ pub(crate) struct RestoreArgs {
     /// Ask again what became of this restore, and carry it out if it was not: what an unknown outcome names
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<String>,
-    /// Return when the change is committed: a token that the restore revokes may be let in for up to a lease more
-    #[arg(long)]
-    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
     #[command(flatten)]
     pub(crate) output: OutputArg,
 }

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
 
-use super::OutputArg;
+use super::{OutputArg, Waiting};
 use crate::complete;
 
 #[derive(Subcommand)]
@@ -97,9 +97,8 @@ pub(crate) struct RemoveNodeArgs {
     /// Its name or id
     #[arg(add = ArgValueCandidates::new(complete::nodes))]
     pub(crate) name: String,
-    /// Return when the change is committed; the node may admit requests for up to a lease more
-    #[arg(long)]
-    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
     #[command(flatten)]
     pub(crate) output: OutputArg,
 }

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
 
-use super::{OutputArg, ProjectArg};
+use super::{OutputArg, ProjectArg, Waiting};
 use crate::complete;
 
 #[derive(Subcommand)]
@@ -85,6 +85,8 @@ pub(crate) struct CreateGroup {
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]
+    pub(crate) waiting: Waiting,
+    #[command(flatten)]
     pub(crate) output: OutputArg,
 }
 
@@ -121,6 +123,8 @@ pub(crate) struct CreateSecret {
     /// If it exists, set these keys and keep the others
     #[arg(long)]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
     #[command(flatten)]
     pub(crate) output: OutputArg,
 }
@@ -166,6 +170,8 @@ pub(crate) struct CreateProject {
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]
+    pub(crate) waiting: Waiting,
+    #[command(flatten)]
     pub(crate) output: OutputArg,
 }
 
@@ -207,6 +213,8 @@ pub(crate) struct CreateServer {
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]
+    pub(crate) waiting: Waiting,
+    #[command(flatten)]
     pub(crate) output: OutputArg,
 }
 
@@ -232,6 +240,8 @@ pub(crate) struct CreateToken {
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]
+    pub(crate) waiting: Waiting,
+    #[command(flatten)]
     pub(crate) output: OutputArg,
 }
 
@@ -254,6 +264,8 @@ pub(crate) struct CreateRbac {
     /// If it exists, replace it
     #[arg(long)]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
     #[command(flatten)]
     pub(crate) output: OutputArg,
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter};
 
-use super::{OutputArg, ProjectArg};
+use super::{OutputArg, ProjectArg, Waiting};
 use crate::complete;
 
 #[derive(Args)]
@@ -42,9 +42,8 @@ pub(crate) struct RemoveArgs {
     pub(crate) names: Vec<String>,
     #[command(flatten)]
     pub(crate) project: ProjectArg,
-    /// Return when the change is committed; a replica that is cut off may let in what was taken away for up to a lease more
-    #[arg(long)]
-    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
     #[command(flatten)]
     pub(crate) output: OutputArg,
 }
@@ -57,6 +56,8 @@ pub(crate) struct EditArgs {
     /// Name or id
     #[arg(add = ArgValueCompleter::new(complete::names))]
     pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
 }
 
 #[derive(Args)]
@@ -78,7 +79,7 @@ pub(crate) struct WaitArgs {
 }
 
 /// A wait, in seconds. A number alone counts seconds.
-fn seconds(text: &str) -> Result<u64, String> {
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.strip_suffix(['s', 'm', 'h']) {
         Some(digits) => (digits, &text[digits.len()..]),
         None => (text, "s"),
@@ -118,6 +119,8 @@ pub(crate) struct RotateArgs {
     /// A secret: read the new value from this file instead of asking for it; - is standard input
     #[arg(long, value_name = "FILE", requires = "key")]
     pub(crate) from_file: Option<String>,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
     #[command(flatten)]
     pub(crate) output: OutputArg,
 }

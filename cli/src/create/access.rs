@@ -37,7 +37,14 @@ pub(super) async fn rbac(global: &Global, args: &CreateRbac) -> Result<Exit, Fai
     } else {
         Otherwise::Fail
     };
-    made::<RbacBody, _>(&Api::of(global)?, args.output.output, &args.name, &spec, otherwise).await
+    made::<RbacBody, _>(
+        &Api::of(global)?.waiting(&args.waiting),
+        args.output.output,
+        &args.name,
+        &spec,
+        otherwise,
+    )
+    .await
 }
 
 /// `--binding edit:servers` and `--operation logs` are gone: says what to write instead.
@@ -105,7 +112,14 @@ pub(super) async fn group(global: &Global, args: &CreateGroup) -> Result<Exit, F
     } else {
         Otherwise::Fail
     };
-    made::<GroupBody, _>(&Api::of(global)?, args.output.output, &args.name, &spec, otherwise).await
+    made::<GroupBody, _>(
+        &Api::of(global)?.waiting(&args.waiting),
+        args.output.output,
+        &args.name,
+        &spec,
+        otherwise,
+    )
+    .await
 }
 
 pub(super) async fn service_account(global: &Global, args: &CreateServiceAccount) -> Result<Exit, Failure> {

@@ -35,7 +35,14 @@ pub(super) async fn create(global: &Global, args: &CreateSecret) -> Result<Exit,
     } else {
         Otherwise::Fail
     };
-    made::<SecretBody, _>(&Api::of(global)?, args.output.output, &args.name, &spec, otherwise).await
+    made::<SecretBody, _>(
+        &Api::of(global)?.waiting(&args.waiting),
+        args.output.output,
+        &args.name,
+        &spec,
+        otherwise,
+    )
+    .await
 }
 
 /// An argument can be read by every user of the machine, and stays in the shell's history.

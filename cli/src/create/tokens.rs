@@ -29,7 +29,7 @@ pub(crate) async fn create(global: &Global, args: &CreateToken) -> Result<Exit, 
         expires_at: None,
         force: args.force,
     };
-    mint(&Api::of(global)?, args.output.output, &body).await
+    mint(&Api::of(global)?.waiting(&args.waiting), args.output.output, &body).await
 }
 
 /// Makes a token and shows it, alone on its line.
@@ -70,6 +70,10 @@ pub(crate) async fn mint(api: &Api, format: Format, body: &NewMcpToken) -> Resul
         (Some(_), Some(receipt)) if receipt.effective => {
             let (on, of, ms) = (receipt.refusing, receipt.replicas.len(), receipt.took_ms);
             eprintln!("the token of that name before it is revoked: refused on {on} of {of} replicas ({ms} ms)");
+            Ok(Exit::Done)
+        }
+        (Some(_), None) if !api.waits() => {
+            eprintln!("the token of that name before it is revoked: committed, and not waited for");
             Ok(Exit::Done)
         }
         (Some(old), _) => Err(Failure::new(

@@ -23,4 +23,5 @@ mod people;
 mod snapshots;
 mod test_mcp;
 mod tokens;
+mod waiting;
 mod waits;

@@ -82,7 +82,9 @@ pub(crate) async fn setup(call: Call) -> Result<Answer, Fault> {
         password_hash: api.hasher.hash(password, api.random()).await?,
     };
     let id = api.random_command_id();
-    let written = api.propose(id, Actor::System, command, WaitFor::Committed).await;
+    let written = api
+        .propose(id, Actor::System, command, (WaitFor::Committed, limits::WRITE_WAIT))
+        .await;
     let written = written.map_err(|fault| match fault.code() {
         Code::NotAuthenticated => used_up(),
         _ => fault,
@@ -116,7 +118,9 @@ async fn open_session(call: &Call, user: User) -> Result<Answer, Fault> {
         seen_version: user.origin.version,
     };
     let id = api.random_command_id();
-    let written = api.propose(id, Actor::System, command, WaitFor::Committed).await?;
+    let written = api
+        .propose(id, Actor::System, command, (WaitFor::Committed, limits::WRITE_WAIT))
+        .await?;
     tracing::info!(user = %user.email, index = written.index, "session opened");
     let answer = LoginAnswer {
         token: session.expose().to_owned(),

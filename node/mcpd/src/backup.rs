@@ -131,7 +131,7 @@ pub(crate) async fn finish(it: Admitted) -> Result<Answer, Fault> {
         revive_tokens,
         any_cluster,
     };
-    let written = api.propose(id, it.caller.actor, command, it.call.wait()?).await?;
+    let written = api.propose(id, it.caller.actor, command, it.call.patience()?).await?;
     let Reply::Restored(restored) = &written.reply else {
         return Err(Fault::new(
             Code::NotProposed,
@@ -143,6 +143,15 @@ pub(crate) async fn finish(it: Admitted) -> Result<Answer, Fault> {
         backup_index = restored.backup_index,
         "a backup was restored"
     );
+    if restored.refused.count > 0 {
+        tracing::warn!(
+            index = written.index,
+            backup_index = restored.backup_index,
+            tokens = restored.refused.count,
+            names = restored.refused.names.join(", "),
+            "tokens of the restored backup stay refused: they were revoked, deleted or have expired since, or were never known here"
+        );
+    }
     let object = RestoreBody::of(restore.to_string(), false, restored);
     it.answer(&written, StatusCode::OK, object).await
 }

@@ -19,10 +19,14 @@ use crate::routes::{Right, Route};
 use crate::sessions::OwnedSession;
 
 /// Every query parameter that means something to some route, and what.
-pub(crate) const QUERY: [(&str, &str); 12] = [
+pub(crate) const QUERY: [(&str, &str); 13] = [
     (
         "wait",
         "`effective` (the default): answer once no replica admits any more what was taken away. `committed`: answer once it is agreed.",
+    ),
+    (
+        "timeoutSeconds",
+        "How long to wait for `effective`, 1 to 300; 15 if not given. After it the answer is 202, with what is known by then.",
     ),
     (
         "consistency",

@@ -16,6 +16,8 @@ pub const BODY_WAIT: Duration = Duration::from_secs(10);
 /// Longest wait for a write: longer than a failover and a lease together, so that a revoke is answered with a whole receipt
 /// even when the leader has just died.
 pub const WRITE_WAIT: Duration = Duration::from_secs(15);
+/// Longest wait for a write that somebody may ask for, in seconds: a lease lasts a minute at most.
+pub const WRITE_WAIT_SECONDS_MAX: u64 = 300;
 /// Longest wait until this node has applied an index that a reader asked for, or that it wrote itself.
 pub const INDEX_WAIT: Duration = Duration::from_secs(5);
 /// Longest wait for the leader's word on how far there is to apply.

@@ -159,7 +159,7 @@ impl Route {
         let own = self.told.query.iter().copied();
         let shared: &[&str] = match self.told.gives {
             Gives::Pages(_) => &["limit", "continue"],
-            Gives::Change(_) => &["wait"],
+            Gives::Change(_) => &["wait", "timeoutSeconds"],
             Gives::One(_) | Gives::File => &[],
         };
         let callers: &[&str] = match self.access {

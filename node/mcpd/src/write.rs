@@ -33,7 +33,7 @@ impl Api {
         id: CommandId,
         actor: Actor,
         command: Command,
-        wait: WaitFor,
+        (wait, limit): (WaitFor, Duration),
     ) -> Result<Written, Fault> {
         let envelope = Envelope {
             id,
@@ -41,9 +41,9 @@ impl Api {
             actor,
             command,
         };
-        let writing = self.writer.write(envelope, wait, limits::WRITE_WAIT);
+        let writing = self.writer.write(envelope, wait, limit);
         // The port keeps its own limit; this one is for a port that does not.
-        let written = tokio::time::timeout(limits::WRITE_WAIT + Duration::from_secs(5), writing).await;
+        let written = tokio::time::timeout(limit + Duration::from_secs(5), writing).await;
         let late = |_| WriteFailed::OutcomeUnknown("no answer in time".to_owned());
         let written = written.map_err(late)??;
         match written.reply {
@@ -86,6 +86,21 @@ impl Call {
                 "the values are effective and committed",
             )])),
         }
+    }
+
+    /// The same, and for how long.
+    pub(crate) fn patience(&self) -> Result<(WaitFor, Duration), Fault> {
+        let limit = match self.query("timeoutSeconds").map(str::parse) {
+            None => limits::WRITE_WAIT,
+            Some(Ok(seconds)) if (1..=limits::WRITE_WAIT_SECONDS_MAX).contains(&seconds) => {
+                Duration::from_secs(seconds)
+            }
+            Some(_) => {
+                let why = format!("a number of seconds, 1 to {}", limits::WRITE_WAIT_SECONDS_MAX);
+                return Err(Fault::invalid(vec![FieldFault::new("timeoutSeconds", why)]));
+            }
+        };
+        Ok((self.wait()?, limit))
     }
 
     /// The version that the object must still have, from `If-Match`.
@@ -166,7 +181,7 @@ impl Call {
         };
         // The command's id is known, so it is not carried out: its first outcome comes back, and is waited for anew.
         let command = Command::DeleteToken { id: object };
-        let written = self.api.propose(id, caller.actor, command, self.wait()?).await?;
+        let written = self.api.propose(id, caller.actor, command, self.patience()?).await?;
         let (kind, name) = named.unwrap_or_else(|| ("object".to_owned(), object.to_string()));
         let removed = Removed {
             kind,
@@ -225,7 +240,7 @@ impl Admitted {
         let id = self.command_id(attempt)?;
         self.call
             .api
-            .propose(id, self.caller.actor, command, self.call.wait()?)
+            .propose(id, self.caller.actor, command, self.call.patience()?)
             .await
     }
 

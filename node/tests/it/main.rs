@@ -11,6 +11,7 @@ mod restore;
 mod restrictions;
 mod rights;
 mod routes;
+mod states;
 
 use std::time::Duration;
 

@@ -103,6 +103,12 @@ fn a_revoked_token_stays_refused_on_every_node_after_a_restore() {
         "{answer}"
     );
     assert_eq!(answer["refused"]["count"], 2, "{answer}");
+    let logged = three.logged();
+    let line = logged
+        .lines()
+        .find(|line| line.contains("tokens of the restored backup stay refused"));
+    let line = line.expect("what a restore refuses is logged");
+    assert!(line.contains("demo/demo") && line.contains("demo/b"), "{line}");
     assert_eq!(answer["revoked"]["names"], json!(["demo/later"]));
     for machine in all {
         let refused = [&revoked, &deleted, &later].map(|token| machine.echo(token));

@@ -9,6 +9,7 @@ mod flips;
 mod leases;
 mod members;
 mod peers;
+mod refusals;
 mod regressions;
 mod states;
 mod writes;

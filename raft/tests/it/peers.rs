@@ -22,24 +22,24 @@ use crate::cluster::{Ca, Cluster, LIMIT, Site};
 const ASK: &str = "/peer/ask";
 const WRITE: &str = "/peer/write";
 const CONFIRM: &str = "/peer/confirm";
-const RENEW: &str = "/peer/renew";
+pub(crate) const RENEW: &str = "/peer/renew";
 /// How the answer that grants nothing begins: the second kind of an index.
-const NOT_LEADER: &[u8] = &[1];
+pub(crate) const NOT_LEADER: &[u8] = &[1];
 
 /// On which timers the leases of the default configuration rest.
-const LEASE: &str = "2000 ms, margin 100 ms, 1000 ppm";
+pub(crate) const LEASE: &str = "2000 ms, margin 100 ms, 1000 ppm";
 
 /// What a message says about itself.
-struct Says {
-    cluster: &'static str,
+pub(crate) struct Says {
+    pub(crate) cluster: &'static str,
     /// On which timers its leases rest.
-    lease: &'static str,
-    from: NodeId,
-    to: NodeId,
+    pub(crate) lease: &'static str,
+    pub(crate) from: NodeId,
+    pub(crate) to: NodeId,
 }
 
 /// Sends one message and returns status and body of the answer. `Err`: there was no connection to send it on.
-async fn send(
+pub(crate) async fn send(
     client: ClientConfig,
     address: &str,
     expects: NodeId,

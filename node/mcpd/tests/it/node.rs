@@ -70,6 +70,8 @@ pub(crate) struct DirectWriter {
     entries: Mutex<Vec<Vec<u8>>>,
     next: Mutex<u64>,
     pub(crate) mood: Mutex<Mood>,
+    /// How the last write was to be waited for.
+    pub(crate) asked: Mutex<Option<(WaitFor, Duration)>>,
 }
 
 impl DirectWriter {
@@ -114,8 +116,9 @@ impl DirectWriter {
 }
 
 impl Writer for DirectWriter {
-    fn write(&self, envelope: Envelope, wait: WaitFor, _: Duration) -> Pending<'_, Result<Written, WriteFailed>> {
+    fn write(&self, envelope: Envelope, wait: WaitFor, limit: Duration) -> Pending<'_, Result<Written, WriteFailed>> {
         Box::pin(async move {
+            *self.asked.lock().unwrap() = Some((wait, limit));
             let mood = *self.mood.lock().unwrap();
             if mood == Mood::NoLeader {
                 return Err(WriteFailed::NoLeader);
@@ -195,6 +198,7 @@ impl Node {
             entries: Mutex::default(),
             next: Mutex::new(0),
             mood: Mutex::new(Mood::Fine),
+            asked: Mutex::default(),
         });
         let clock = Arc::new(TestClock::default());
         let mut node = Node {

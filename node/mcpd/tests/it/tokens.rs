@@ -1,5 +1,8 @@
 //! Tokens from mint to tombstone.
 
+use std::time::Duration;
+
+use mcpd::WaitFor;
 use serde_json::json;
 
 use crate::client::{Client, user};
@@ -231,4 +234,33 @@ async fn without_a_leader_nothing_is_changed() {
         .refuses(503, "no_leader");
     assert_eq!(reply.header("retry-after"), "1");
     assert!(admin.get("mcptokens").await.is(200).names().is_empty());
+}
+
+#[tokio::test]
+async fn how_long_a_revoke_is_waited_for_is_the_callers_to_say_within_reason() {
+    let node = Node::start();
+    let admin = Client::admin(&node);
+    for (query, expected) in [
+        ("", Some((WaitFor::Effective, 15))),
+        ("?timeoutSeconds=1", Some((WaitFor::Effective, 1))),
+        ("?timeoutSeconds=300", Some((WaitFor::Effective, 300))),
+        ("?wait=committed&timeoutSeconds=2", Some((WaitFor::Committed, 2))),
+        ("?timeoutSeconds=0", None),
+        ("?timeoutSeconds=301", None),
+        ("?timeoutSeconds=soon", None),
+    ] {
+        *node.writer.asked.lock().unwrap() = None;
+        let reply = admin
+            .post(&format!("groups{query}"), json!({"name": format!("g{}", query.len())}))
+            .await;
+        let asked = *node.writer.asked.lock().unwrap();
+        assert_eq!(
+            asked,
+            expected.map(|(wait, s)| (wait, Duration::from_secs(s))),
+            "{query}"
+        );
+        if expected.is_none() {
+            assert_eq!(reply.is(422).body["errors"][0]["field"], "timeoutSeconds");
+        }
+    }
 }
