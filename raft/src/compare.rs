@@ -22,10 +22,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::doubt::Doubt;
-use crate::link::Lane;
+use crate::link::{Lane, LinkError};
 use crate::node::Core;
 use crate::outside::{Compared, Likeness};
-use crate::rpc::{COMPARE, DIGEST};
+use crate::rpc::{COMPARE, DIGEST, Digested};
 use crate::types::{Batch, Entry};
 
 /// Whoever comes to lead does not wait for longer than this.
@@ -36,8 +36,12 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_WAIT: Duration = Duration::from_millis(500);
 /// The pause before those are asked again who have not hashed their state yet.
 const RETRY: Duration = Duration::from_millis(200);
-/// How long the others are waited for. Until then nobody says that there is no majority.
-const OTHERS_WAIT_MS: u64 = 30_000;
+/// How long the others are waited for who are still hashing. Until then nobody says that there is no majority.
+const OTHERS_WAIT_MS: u64 = 120_000;
+/// And those who cannot be reached.
+const ABSENT_WAIT_MS: u64 = 5_000;
+/// How often a node has to say that it does not know, until it is believed: it may be just about to hold its state.
+const DENIALS: u8 = 2;
 /// How long an entry may take to be committed and applied.
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
 /// After each stretch of rows the hash makes room for others: it may take long, requests may not.
@@ -54,6 +58,8 @@ pub(crate) struct Compare {
     /// The last index at which a state was held.
     marked: watch::Sender<u64>,
     known: Mutex<VecDeque<StateDigest>>,
+    /// At which index the state is being hashed or compared.
+    at_work: Mutex<Option<u64>>,
     asked: Notify,
     /// Whether this process is not to be believed any more.
     for_good: AtomicBool,
@@ -83,8 +89,30 @@ impl Compare {
         self.pinned.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn has_newer(&self) -> bool {
-        self.pinned.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    fn waiting_at(&self) -> Option<u64> {
+        let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        pinned.as_ref().map(Pinned::index)
+    }
+
+    fn at_work(&self) -> Option<u64> {
+        *self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_at_work(&self, index: Option<u64>) {
+        *self.at_work.lock().unwrap_or_else(PoisonError::into_inner) = index;
+    }
+
+    fn is_idle(&self) -> bool {
+        self.at_work().is_none() && self.waiting_at().is_none()
+    }
+
+    /// What this node says to somebody who asks what its state hashed to at an index.
+    pub(crate) fn answer(&self, index: u64, applied: u64) -> Digested {
+        if let Some(digest) = self.digest_at(index) {
+            return Digested::At(digest);
+        }
+        let to_come = applied < index || self.at_work() == Some(index) || self.waiting_at() == Some(index);
+        if to_come { Digested::ToCome } else { Digested::Never }
     }
 
     fn keep(&self, digest: StateDigest) {
@@ -96,7 +124,7 @@ impl Compare {
     }
 
     /// What this node's state hashed to at an index, if it knows that still.
-    pub(crate) fn digest_at(&self, index: u64) -> Option<StateDigest> {
+    fn digest_at(&self, index: u64) -> Option<StateDigest> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.iter().find(|digest| digest.index == index).cloned()
     }
@@ -133,7 +161,10 @@ pub(crate) async fn place(core: Arc<Core>, every: Duration) {
                 pause = every;
                 continue;
             }
-            () = core.compare.asked.notified() => {}
+            // Not faster than states are hashed, or each node would skip others. Whoever asks asks again.
+            () = core.compare.asked.notified() => if !core.compare.is_idle() {
+                continue;
+            }
         }
         pause = first;
         if core.office.term().is_some() && core.is_fit() {
@@ -174,6 +205,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             continue;
         };
         let index = pinned.index();
+        core.compare.set_at_work(Some(index));
         let runtime = tokio::runtime::Handle::current();
         let rest = move || runtime.block_on(tokio::time::sleep(REST));
         let hashed = tokio::task::spawn_blocking(move || pinned.digest(rest)).await;
@@ -185,23 +217,40 @@ pub(crate) async fn run(core: Arc<Core>) {
             Err(error @ StoreError::Corrupt(_)) => core.replica.fail(&error),
             Err(error) => tracing::warn!(index, %error, "the state could not be hashed this time"),
         }
+        core.compare.set_at_work(None);
     }
 }
 
-/// Asks everybody until all have answered, or for as long as it is worth it.
+/// Asks everybody until all have said what they can say, or for as long as it is worth it.
 async fn compare(core: &Arc<Core>, mine: &StateDigest) {
     let began = core.clock.reading();
     let mut others = BTreeMap::new();
+    let mut denials: BTreeMap<NodeId, u8> = BTreeMap::new();
     loop {
         let membership = core.membership.borrow().clone();
         let voters: BTreeSet<NodeId> = membership.voter_ids().map(NodeId).collect();
-        let everybody: BTreeSet<NodeId> = membership.nodes().map(|(id, _)| NodeId(*id)).collect();
-        let silent = everybody
-            .iter()
-            .filter(|id| **id != core.me && !others.contains_key(*id));
-        others.extend(ask(core, mine.index, silent).await);
-        let complete = everybody.iter().all(|id| *id == core.me || others.contains_key(id));
-        let over = complete || core.compare.has_newer() || core.clock.reading().ms_since(began) > OTHERS_WAIT_MS;
+        let everybody = membership.nodes().map(|(id, _)| NodeId(*id));
+        let open: Vec<NodeId> = everybody
+            .filter(|id| *id != core.me && !others.contains_key(id) && denials.get(id).is_none_or(|n| *n < DENIALS))
+            .collect();
+        let mut left = open.len();
+        let waited_ms = core.clock.reading().ms_since(began);
+        for (id, said) in ask(core, mine.index, open).await {
+            match said {
+                Some(Digested::At(digest)) => {
+                    others.insert(id, digest);
+                    left -= 1;
+                }
+                Some(Digested::Never) => {
+                    let denied = denials.entry(id).or_default();
+                    *denied += 1;
+                    left -= usize::from(*denied >= DENIALS);
+                }
+                Some(Digested::ToCome) => {}
+                None => left -= usize::from(waited_ms > ABSENT_WAIT_MS),
+            }
+        }
+        let over = left == 0 || waited_ms > OTHERS_WAIT_MS;
         let verdict = agreement::judge(core.me, mine, &voters, &others);
         take(core, mine, &verdict, over).await;
         tell(core, mine, &verdict, (&voters, &others), over);
@@ -212,13 +261,21 @@ async fn compare(core: &Arc<Core>, mine: &StateDigest) {
     }
 }
 
-async fn ask(core: &Core, index: u64, whom: impl Iterator<Item = &NodeId>) -> Vec<(NodeId, StateDigest)> {
-    let asked = whom.map(async |id| {
-        let link = core.link(*id)?;
-        let said: Result<Option<StateDigest>, _> = link.call(Lane::Fast, DIGEST, &index, ANSWER_WAIT).await;
-        said.ok().flatten().map(|digest| (*id, digest))
+/// `None`: it does not answer.
+async fn ask(core: &Core, index: u64, whom: Vec<NodeId>) -> Vec<(NodeId, Option<Digested>)> {
+    let asked = whom.into_iter().map(async |id| {
+        let Some(link) = core.link(id) else {
+            return (id, None);
+        };
+        let said: Result<Digested, _> = link.call(Lane::Fast, DIGEST, &index, ANSWER_WAIT).await;
+        match said {
+            Ok(said) => (id, Some(said)),
+            // One that knows nothing of comparisons.
+            Err(LinkError::Refused(..)) => (id, Some(Digested::Never)),
+            Err(_) => (id, None),
+        }
     });
-    join_all(asked).await.into_iter().flatten().collect()
+    join_all(asked).await
 }
 
 /// Does what follows from a verdict. That there is no majority is said when nobody can be waited for any more.

@@ -9,9 +9,8 @@ use serde::de::DeserializeOwned;
 use crate::doubt::Doubt;
 use crate::machine::Applied;
 use crate::readmit::{Lost, Readmit, Readmitted};
-use crate::rpc::{Confirm, Index, PeerState, Renewal, Write, WriteAnswer};
+use crate::rpc::{Confirm, Digested, Index, PeerState, Renewal, Write, WriteAnswer};
 use crate::types::{Entry, LogId, Peer, TypeConfig, Vote};
-use mcp_model::agreement::StateDigest;
 use mcp_model::barrier::Confirmed;
 
 /// A decoder with its name.
@@ -41,7 +40,7 @@ fn peer(bytes: &[u8]) {
     postcard::<WriteAnswer>(bytes);
     postcard::<Readmit>(bytes);
     postcard::<Readmitted>(bytes);
-    postcard::<Option<StateDigest>>(bytes);
+    postcard::<Digested>(bytes);
 }
 
 /// What consensus keeps in log and state.

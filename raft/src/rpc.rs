@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mcp_model::agreement::StateDigest;
 use mcp_model::command::Outcome;
 use mcp_model::ids::Incarnation;
 use mcp_model::lease::RequestId;
@@ -96,6 +97,17 @@ pub(crate) enum WriteAnswer {
     Busy,
     /// It may be in the log or not.
     Unknown,
+}
+
+/// What a node says of its state at an index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Digested {
+    /// This.
+    At(StateDigest),
+    /// It is not there yet, or is hashing it.
+    ToCome,
+    /// It has passed it and does not know.
+    Never,
 }
 
 /// Waits are bounded, and the answer needs time to travel.

@@ -216,7 +216,10 @@ async fn route(core: &Arc<Core>, from: NodeId, request: Request<Incoming>) -> Re
         TELL => written(&messenger::hear(core, from, read(request).await?).await?),
         READ_INDEX => written(&rounds::join(core).await),
         CONFIRM => written(&confirm(core, read(request).await?).await),
-        DIGEST => written(&core.compare.digest_at(read(request).await?)),
+        DIGEST => {
+            let index = read(request).await?;
+            written(&core.compare.answer(index, core.replica.auth_index()))
+        }
         COMPARE => {
             core.compare.ask();
             written(&())

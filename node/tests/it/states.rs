@@ -75,7 +75,7 @@ fn a_machine_with_another_state_says_so_admits_nobody_and_comes_back_by_a_restar
     assert_eq!(said["state"]["verdict"], "differs", "{said}");
     assert_eq!(metric(&two, "mcpnode_state_doubted").as_deref(), Some("1"));
     assert!(two.logged().contains("the state is doubted"));
-    let (status, refused) = two.send("GET", "cluster/status", Some(&session), None);
+    let (status, refused) = status_at(&two, &session).unwrap();
     assert!(
         status == 503 && refused["detail"].to_string().contains("differs"),
         "{refused}"
