@@ -107,6 +107,7 @@ pub(crate) async fn list(global: &Global, args: &GetArgs, names: &[String]) -> R
             }
         }
     }
+    rows.sort_by_key(Object::order);
     let list = List {
         items: rows,
         more: None,

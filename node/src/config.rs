@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use mcp_model::limits::ProjectLimits;
 use mcp_model::names::Name;
 use mcp_model::timers::Timers;
 use mcp_raft::DiskLimits;
@@ -43,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) log: LogLimits,
     /// Where MCP servers over HTTP may be.
     pub(crate) upstreams: UpstreamAddresses,
+    /// What each token and each project may use of this node, where the project says nothing else.
+    pub(crate) quotas: ProjectLimits,
 }
 
 /// Which addresses MCP servers over HTTP may have. Too wide is dangerous: whoever may write a server reaches with it whatever this
@@ -267,6 +270,7 @@ impl Config {
         let disk = disk(&mut layers);
         let log = log(&mut layers);
         let upstreams = upstreams(&mut layers);
+        let quotas = quotas(&mut layers);
         layers.refuse()?;
         Ok(Config {
             name: name.expect("a missing name is a fault"),
@@ -278,6 +282,7 @@ impl Config {
             disk,
             log,
             upstreams,
+            quotas,
         })
     }
 }
@@ -376,6 +381,29 @@ fn upstreams(layers: &mut Layers) -> UpstreamAddresses {
             network,
         ),
     }
+}
+
+/// What a token, or a project, may use: the keys of `[quotas]` begin with its name.
+pub(crate) const QUOTA_KEYS: [&str; 4] = ["requests_per_second", "concurrent_requests", "streams", "sessions"];
+
+fn quotas(layers: &mut Layers) -> ProjectLimits {
+    let mut quotas = mcp_gateway::limits::Limits::default().quotas;
+    for (of, quota) in [("token", &mut quotas.token), ("project", &mut quotas.project)] {
+        let slots = [
+            &mut quota.rate,
+            &mut quota.requests,
+            &mut quota.streams,
+            &mut quota.sessions,
+        ];
+        for (key, slot) in QUOTA_KEYS.iter().zip(slots) {
+            let number = layers.number(&format!("quotas.{of}_{key}"), 1..=1_000_000);
+            *slot = number.and_then(|number| u32::try_from(number).ok()).or(*slot);
+        }
+    }
+    if let Some(seconds) = layers.number("quotas.session_idle_s", 60..=7 * 86_400) {
+        quotas.session_idle_ms = Some(seconds * 1_000);
+    }
+    quotas
 }
 
 fn timers(layers: &mut Layers) -> Timers {

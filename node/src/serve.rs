@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use mcp_gateway::limits::Limits;
 use mcp_gateway::{Gateway, GatewayConfig};
 use mcp_model::clock::Clock;
 use mcp_model::ids::NodeId;
@@ -304,7 +305,10 @@ fn open_gateway(
             config.upstreams.allow_private,
             config.upstreams.allowed_networks.clone(),
         ),
-        limits: Default::default(),
+        limits: Limits {
+            quotas: config.quotas,
+            ..Limits::default()
+        },
     };
     let port = Arc::new(GatewayPort::new(Arc::clone(node), Arc::clone(clock)));
     let gateway = Gateway::open(gateway, Arc::clone(replica), Arc::clone(clock), port)?;

@@ -23,5 +23,6 @@ mod people;
 mod snapshots;
 mod test_mcp;
 mod tokens;
+mod tools;
 mod waiting;
 mod waits;

@@ -26,7 +26,7 @@ use mcp_wire::refusal::{
 };
 use mcp_wire::splice::Supply;
 use mcp_wire::sse;
-use mcp_wire::upstream::{Effect, Frame, Frames, Outgoing, Upstream, UpstreamError};
+use mcp_wire::upstream::{Effect, Frame, Frames, Outgoing, UpstreamError};
 use mcp_wire::version::Era;
 
 use crate::Inner;
@@ -37,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::protocol::Call;
 use crate::relay::{Asking, Heard};
 use crate::respond;
+use crate::upstreams::Lane;
 
 /// The open calls of each session: raw request id, and the signal that ends the call.
 type Sessions = Arc<DashMap<Id, Vec<(Box<str>, Arc<Signal>)>, HashBits>>;
@@ -154,10 +155,10 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
     let Ok(mut running) = gateway.audit.start(&request.permit, about) else {
         return respond::overloaded("this node cannot audit calls at the moment", retry_after_s);
     };
-    let upstream = gateway.upstreams.get(&target.listed.server);
+    let lane = gateway.upstreams.lane(&target.listed.server);
     // A look before anything is begun. Where nothing has to be, the look before the request leaves comes at once.
     let (era, can) = (call.era(), call.can());
-    if !upstream.as_ref().is_ok_and(|upstream| upstream.is_open_in(era, can))
+    if !lane.as_ref().is_ok_and(|lane| lane.upstream.is_open_in(era, can))
         && let Err(denial) = gateway.admission.still(&request.permit)
     {
         running.ends(denial.reason());
@@ -166,7 +167,7 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
     Metrics::add(&gateway.metrics.calls);
     let cancellable = gateway.cancellable.listen(call, request.permit.signal());
     let target = Arc::new(target);
-    let opening = open(gateway.clone(), upstream, request.clone(), target.clone());
+    let opening = open(gateway.clone(), lane, request.clone(), target.clone());
     let stage = Stage::Opening(Box::pin(opening));
     let flight = Flight {
         gateway,
@@ -185,14 +186,18 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
 /// means that the call is no longer permitted and was not sent.
 async fn open(
     gateway: Arc<Inner>,
-    upstream: Result<Upstream, UpstreamError>,
+    lane: Result<Lane, UpstreamError>,
     request: Arc<Request>,
     target: Arc<Target>,
 ) -> Result<Option<Frames>, UpstreamError> {
-    let upstream = upstream?;
+    let Lane { upstream, guard } = lane?;
+    let place = guard.enter(&*gateway.clock).await?;
+    request.place.get_or_init(|| place);
     let (era, can) = (request.call.era(), request.call.can());
     if !upstream.is_open_in(era, can) {
-        upstream.open_in(era, can).await?;
+        let opened = upstream.open_in(era, can).await;
+        guard.note(&opened, &*gateway.clock);
+        opened?;
     }
     if gateway.admission.still(&request.permit).is_err() {
         return Ok(None);
@@ -221,7 +226,9 @@ async fn open(
             .as_ref()
             .map(|session| u128::from_be_bytes(session.uuid.to_bytes())),
     };
-    upstream.call(outgoing).await.map(Some)
+    let called = upstream.call(outgoing).await;
+    guard.note(&called, &*gateway.clock);
+    called.map(Some)
 }
 
 impl Flight {

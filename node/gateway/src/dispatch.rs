@@ -1,6 +1,6 @@
 //! From an admitted message to its answer. Every handler takes the permit: there is no way here around admission.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::response::Response;
 use bytes::Bytes;
@@ -20,9 +20,11 @@ use crate::admit::Permit;
 use crate::audit::About;
 use crate::calls::{self, Target};
 use crate::catalog::{Catalog, Listed};
+use crate::guard::Place;
 use crate::lists::{Eyes, List, SERVER_INFO, modern_members};
 use crate::metrics::Metrics;
 use crate::protocol::Call;
+use crate::quotas::{Held, OverQuota};
 use crate::{relay, respond, streams, watches};
 
 /// One request, admitted and read.
@@ -33,6 +35,10 @@ pub(crate) struct Request {
     pub(crate) only: Option<Id>,
     /// Its place among the requests of this node, and that of its body if it is a large one.
     pub(crate) _rooms: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    /// And among those of its token and project.
+    pub(crate) _held: Held,
+    /// And with its upstream, once it goes to one.
+    pub(crate) place: OnceLock<Place>,
 }
 
 /// Answers a message.
@@ -109,6 +115,10 @@ fn initialize(gateway: &Inner, request: &Request) -> Response {
     let can = capabilities.map_or(ClientCan::NOTHING, ClientCan::read);
     let permit = &request.permit;
     let revision = request.call.revision;
+    let place = match gateway.living.place(&gateway.quotas, permit) {
+        Ok(place) => place,
+        Err(over) => return over_quota(gateway, permit, &over, request.call.message.id()),
+    };
     let issued = gateway.sessions.issue(
         permit.hash(),
         permit.project().id,
@@ -116,12 +126,14 @@ fn initialize(gateway: &Inner, request: &Request) -> Response {
         can,
         gateway.clock.wall_ms(),
     );
-    let Some((_, id)) = issued else {
+    let Some((session, id)) = issued else {
         return refuse(
             request,
             &Refusal::inside(INTERNAL_ERROR, "no random bytes for a session id"),
         );
     };
+    let idle_ms = gateway.quotas.limits(permit).session_idle_ms.unwrap_or(u64::MAX);
+    gateway.living.begin(session.uuid, place, permit.at_ms(), idle_ms);
     let mut answer = json!({
         "protocolVersion": revision.as_str(),
         "capabilities": our_capabilities(gateway, request),
@@ -325,6 +337,15 @@ pub(crate) fn permitted(
             Refusal::inside(NOT_ALLOWED, message).with_data(json!({ "missing": right }))
         }
     })
+}
+
+/// The answer to what is more than a quota allows.
+pub(crate) fn over_quota(gateway: &Inner, permit: &Permit, over: &OverQuota, id: Option<&str>) -> Response {
+    Metrics::add(&gateway.metrics.over_quota);
+    if over.is_news {
+        gateway.audit.deny(permit, About::default(), over.what);
+    }
+    respond::over_quota(over, id)
 }
 
 /// The refusal of a tool that has changed since somebody approved it.

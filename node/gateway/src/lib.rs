@@ -22,12 +22,15 @@ mod body;
 mod calls;
 mod catalog;
 mod dispatch;
+mod guard;
 mod http_sse;
 mod listening;
 mod lists;
+mod living;
 mod prints;
 mod prober;
 mod protocol;
+mod quotas;
 mod relay;
 mod respond;
 mod router;
@@ -63,8 +66,10 @@ use crate::catalog::Catalogs;
 use crate::cluster::Cluster;
 use crate::limits::Limits;
 use crate::lists::Rendered;
+use crate::living::Living;
 use crate::metrics::Metrics;
 use crate::prober::Prober;
+use crate::quotas::Quotas;
 use crate::relay::Relay;
 use crate::session::Sessions;
 pub use crate::upstreams::ServerState;
@@ -135,6 +140,8 @@ pub(crate) struct Inner {
     pub(crate) catalogs: Catalogs,
     pub(crate) rendered: Rendered,
     pub(crate) upstreams: Arc<Upstreams>,
+    pub(crate) quotas: Quotas,
+    pub(crate) living: Living,
     pub(crate) cancellable: Cancellable,
     pub(crate) watches: Arc<Watches>,
     /// Streams of the transport of 2024-11-05.
@@ -188,6 +195,8 @@ impl Gateway {
             catalogs: Catalogs::new(limits.name_bytes_max),
             rendered: Rendered::new(&limits),
             upstreams: Arc::new(upstreams),
+            quotas: Quotas::new(limits.quotas),
+            living: Living::default(),
             cancellable: Cancellable::default(),
             watches: Arc::default(),
             http_sse: http_sse::Streams::new(config.node),
@@ -238,11 +247,13 @@ impl Gateway {
         let watched = inner
             .watches
             .run(inner.upstreams.updates(), |_session, _uri| {}, stop.clone());
+        let swept = self.sweep(stop.clone());
         tokio::join!(
             Arc::new(prober).run(stop.clone()),
             uses,
             followed,
             watched,
+            swept,
             stop.cancelled()
         );
         inner.stopping.cancel();
@@ -259,6 +270,24 @@ impl Gateway {
             Some(answer) => answer,
             None => relay::hear(&self.inner, message).await,
         }
+    }
+
+    /// Lets go of sessions that were abandoned, and of counters that nobody needs, until told to stop.
+    async fn sweep(&self, stop: CancellationToken) {
+        let inner = &self.inner;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(inner.limits.sweep_ms)) => {}
+                () = stop.cancelled() => return,
+            }
+            inner.living.sweep(inner.clock.wall_ms());
+            inner.quotas.sweep(inner.clock.reading());
+        }
+    }
+
+    /// Sessions that were used here lately.
+    pub fn sessions(&self) -> usize {
+        self.inner.living.count()
     }
 
     /// Takes in no more requests and ends streams; calls under way go on.

@@ -1,6 +1,8 @@
 //! Every limit of the gateway in one table: default, unit, range, meaning. The wire's own limits stand in
 //! `mcp_wire::limits`.
 
+use mcp_model::limits::{ProjectLimits, Quota};
+
 /// Bodies up to this size need no room among the larger ones: [`Limits::requests_max`] bounds them. Bytes.
 pub const SMALL_BODY_BYTES: usize = 8 << 10;
 
@@ -66,6 +68,16 @@ pub struct Limits {
     pub audit_sync_ms: u64,
     /// Denials without a known token that are audited between two syncs; the rest is only counted.
     pub audit_denials_max: u64,
+    /// Calls of one upstream at once, on this node, where its server says nothing else.
+    pub upstream_calls_max: usize,
+    /// Calls that wait for a place with one upstream, on this node, where its server says nothing else.
+    pub upstream_queue_max: usize,
+    /// Longest wait for such a place, in milliseconds.
+    pub upstream_wait_ms: u64,
+    /// What each token, and each project, may use of this node, where the project says nothing else.
+    pub quotas: ProjectLimits,
+    /// Between two looks for sessions that were abandoned and counters that nobody needs, in milliseconds.
+    pub sweep_ms: u64,
     /// Between two replications of when tokens were last used, in milliseconds.
     pub token_use_ms: u64,
 }
@@ -101,8 +113,27 @@ impl Default for Limits {
             audit_bytes_max: 1 << 30,
             audit_sync_ms: 200,
             audit_denials_max: 100,
+            upstream_calls_max: 1_024,
+            upstream_queue_max: 1_024,
+            upstream_wait_ms: 10_000,
+            quotas: usual_quotas(),
+            sweep_ms: 30_000,
             token_use_ms: 60_000,
         }
+    }
+}
+
+/// A quarter of the node for one token, sessions that no person needs, and a day of idleness. Rates and streams have no limit of their
+/// own: how much is normal, only the operator knows.
+fn usual_quotas() -> ProjectLimits {
+    ProjectLimits {
+        token: Quota {
+            requests: Some(1_024),
+            sessions: Some(10_000),
+            ..Quota::default()
+        },
+        session_idle_ms: Some(24 * 3_600_000),
+        ..ProjectLimits::default()
     }
 }
 
@@ -158,6 +189,10 @@ impl Limits {
             row("audit_bytes_max", self.audit_bytes_max, 1 << 20, 1 << 40),
             row("audit_sync_ms", self.audit_sync_ms, 1, 10_000),
             row("audit_denials_max", self.audit_denials_max, 0, 1_000_000),
+            row("upstream_calls_max", size(self.upstream_calls_max), 1, 1_000_000),
+            row("upstream_queue_max", size(self.upstream_queue_max), 0, 1_000_000),
+            row("upstream_wait_ms", self.upstream_wait_ms, 1, 600_000),
+            row("sweep_ms", self.sweep_ms, 10, 3_600_000),
             row("token_use_ms", self.token_use_ms, 100, 3_600_000),
         ]
     }

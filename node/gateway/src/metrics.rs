@@ -25,6 +25,8 @@ pub struct Metrics {
     pub calls_cancelled: AtomicU64,
     /// Calls refused for want of a right.
     pub calls_forbidden: AtomicU64,
+    /// Requests and streams refused because a quota is used up.
+    pub over_quota: AtomicU64,
     /// Requests of servers that were put to clients.
     pub asked: AtomicU64,
     /// Requests of servers that no client could be asked.
@@ -149,6 +151,11 @@ impl Metrics {
                 "gateway_calls_forbidden",
                 "Calls refused for want of a right",
                 &self.calls_forbidden,
+            ),
+            counter(
+                "gateway_over_quota",
+                "Requests refused because a quota is used up",
+                &self.over_quota,
             ),
             counter(
                 "gateway_asked",

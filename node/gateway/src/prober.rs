@@ -13,7 +13,7 @@ use mcp_model::records::{Health, Offer, Server, ToolList};
 use mcp_model::watch::Print;
 use mcp_store::Replica;
 use mcp_store::view::{Known, Policy};
-use mcp_wire::upstream::{Upstream, UpstreamError};
+use mcp_wire::upstream::UpstreamError;
 use ring::digest::{Context, SHA256};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -24,7 +24,7 @@ use crate::limits::Limits;
 use crate::listening::Listening;
 use crate::metrics::Metrics;
 use crate::prints;
-use crate::upstreams::Upstreams;
+use crate::upstreams::{Lane, Upstreams};
 
 /// How often the prober looks for what is due, in milliseconds.
 const TICK_MS: u64 = 250;
@@ -161,12 +161,12 @@ impl Prober {
         duty: Duty,
     ) -> bool {
         let now = self.clock.reading();
-        if let Ok(upstream) = self.upstreams.get(server)
-            && *upstream.changes().borrow() != memory.changes
+        if let Some(changes) = self.upstreams.changes(server)
+            && changes != memory.changes
         {
             let since = *memory.changed_at.get_or_insert(now);
             if now.ms_since(since) >= self.limits.debounce_ms {
-                memory.changes = *upstream.changes().borrow();
+                memory.changes = changes;
                 return true;
             }
         }
@@ -194,8 +194,9 @@ impl Prober {
     async fn probe(&self, server: &Arc<Server>, duty: Duty) -> bool {
         Metrics::add(&self.metrics.probes);
         let limit = Duration::from_millis(self.limits.probe_ms);
-        let fetched = match self.upstreams.get(server) {
-            Ok(upstream) => tokio::time::timeout(limit, self.fetch(&upstream)).await,
+        // Not a call: it goes past the places, and a server that answers it is asked by calls again.
+        let fetched = match self.upstreams.first_lane(server) {
+            Ok(lane) => tokio::time::timeout(limit, self.fetch(&lane)).await,
             Err(error) => Ok(Err(error.to_string())),
         };
         let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {} ms", self.limits.probe_ms)));
@@ -221,10 +222,14 @@ impl Prober {
         answered
     }
 
-    async fn fetch(&self, upstream: &Upstream) -> Result<(Offer, Vec<Print>), String> {
+    async fn fetch(&self, lane: &Lane) -> Result<(Offer, Vec<Print>), String> {
         let said = |error: UpstreamError| error.to_string();
-        let opened = upstream.open().await.map_err(said)?;
-        let lists = upstream.lists().await.map_err(said)?;
+        let opened = lane.upstream.open().await.map_err(said)?;
+        let lists = lane.upstream.lists().await;
+        if lists.is_ok() {
+            lane.guard.note(&lists, &*self.clock);
+        }
+        let lists = lists.map_err(said)?;
         let offer = Offer {
             tools: lists.tools,
             prompts: lists.prompts,

@@ -122,8 +122,13 @@ pub(crate) fn session(headers: &HeaderMap, permit: &Permit, sessions: &Sessions)
     });
     match opened {
         Some(session) => Ok(Some(session)),
-        None => Err(Refusal::bad(SESSION_NOT_FOUND, "Session not found").with_status(http::StatusCode::NOT_FOUND)),
+        None => Err(no_session()),
     }
+}
+
+/// There is no such session, or it is another token's, or it is over.
+pub(crate) fn no_session() -> Refusal {
+    Refusal::bad(SESSION_NOT_FOUND, "Session not found").with_status(http::StatusCode::NOT_FOUND)
 }
 
 /// The revision of a legacy request without a session. No header means 2025-03-26, as the specification says.

@@ -9,6 +9,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use mcp_model::admission::Denial;
 use mcp_wire::refusal::{INTERNAL_ERROR, NOT_ALLOWED, Refusal};
 
+use crate::quotas::OverQuota;
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// Tells a proxy in front of us not to hold events back.
@@ -90,6 +92,18 @@ pub(crate) fn denial(denial: Denial, retry_after_s: u64) -> Response {
     if matches!(denial, Denial::NoLease | Denial::TooMany) {
         headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_s));
     }
+    response
+}
+
+/// More than a token, or its project, may use.
+pub(crate) fn over_quota(over: &OverQuota, id: Option<&str>) -> Response {
+    let message = format!("too many {}", over.what);
+    let data = serde_json::json!({"quota": over.what, "retryAfterSeconds": over.retry_after_s});
+    let refused = Refusal::bad(INTERNAL_ERROR, message).with_status(StatusCode::TOO_MANY_REQUESTS);
+    let mut response = refusal(&refused.with_data(data), id);
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from(over.retry_after_s));
     response
 }
 

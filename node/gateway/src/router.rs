@@ -1,6 +1,6 @@
 //! The gateway's listener: paths, hosts, origins, sizes. Everything behind it has been admitted.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::{Request as HttpRequest, State};
@@ -11,15 +11,17 @@ use mcp_model::admission::Denial;
 use mcp_model::ids::Id;
 use mcp_model::names::Name;
 use mcp_wire::message::Message;
-use mcp_wire::refusal::{NOT_ALLOWED, Refusal};
+use mcp_wire::refusal::{INVALID_REQUEST, NOT_ALLOWED, Refusal};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::admit::{Permit, Wanted};
 use crate::body::{self, Received, Refused, Sender};
-use crate::dispatch::{Request, dispatch};
+use crate::dispatch::{Request, dispatch, over_quota};
 use crate::http_sse::{self, Part};
 use crate::metrics::Metrics;
 use crate::protocol::{self, Accepts, Call};
+use crate::quotas::{Held, OverQuota, Use};
+use crate::session::Session;
 use crate::{Inner, bearer, respond, streams};
 
 /// Everything that is asked of the gateway.
@@ -163,6 +165,19 @@ async fn mcp(State(gateway): State<Arc<Inner>>, request: HttpRequest) -> Respons
         Ok(permit) => permit,
         Err(denial) => return deny(&gateway, Some(hash), &endpoint, denial),
     };
+    let limits = gateway.quotas.limits(&permit);
+    if limits.body_bytes.is_some_and(|most| size_of(&received) > most) {
+        return too_large(&gateway, limits.body_bytes.unwrap_or(0));
+    }
+    let of = if streaming { Use::Stream } else { Use::Request };
+    let held = gateway
+        .quotas
+        .rate(&permit, &limits)
+        .and_then(|()| gateway.quotas.take(&permit, of, &limits));
+    let held = match held {
+        Ok(held) => held,
+        Err(over) => return over_quota(&gateway, &permit, &over, None),
+    };
     let only = match &endpoint.server {
         None => None,
         Some(server) => match attached(&permit, server) {
@@ -171,10 +186,42 @@ async fn mcp(State(gateway): State<Arc<Inner>>, request: HttpRequest) -> Respons
         },
     };
     match parts.method {
-        Method::POST => post(gateway, permit, only, &parts.headers, received, room).await,
-        Method::GET => open_stream(gateway, permit, only, &parts.headers, room),
+        Method::POST => post(gateway, permit, only, &parts.headers, received, (room, held)).await,
+        Method::GET => open_stream(gateway, permit, only, &parts.headers, (room, held)),
         _ => end_session(&gateway, &permit, &parts.headers),
     }
+}
+
+/// A place of this node, and one of the token and its project.
+pub(crate) type Room = (OwnedSemaphorePermit, Held);
+
+impl Inner {
+    /// A place among those of a token and its project.
+    pub(crate) fn enter(&self, permit: &Permit, of: Use) -> Result<Held, OverQuota> {
+        let limits = self.quotas.limits(permit);
+        self.quotas.rate(permit, &limits)?;
+        self.quotas.take(permit, of, &limits)
+    }
+
+    /// Whether a session was used lately; then it is used now. One that was not is over.
+    fn is_alive(&self, session: &Session, permit: &Permit) -> bool {
+        let alive = self.living.uses(session, permit, &self.quotas, &self.replica);
+        if !alive {
+            self.sessions.end(session);
+        }
+        alive
+    }
+}
+
+fn size_of(received: &Received) -> u64 {
+    u64::try_from(received.bytes.len()).unwrap_or(u64::MAX)
+}
+
+fn too_large(gateway: &Inner, most: u64) -> Response {
+    Metrics::add(&gateway.metrics.malformed);
+    let why = format!("the body is larger than the {most} bytes that the project allows");
+    let refusal = Refusal::bad(INVALID_REQUEST, why).with_status(StatusCode::PAYLOAD_TOO_LARGE);
+    respond::refusal(&refusal, None)
 }
 
 /// The server of this name in the permit's project.
@@ -192,13 +239,17 @@ async fn post(
     only: Option<Id>,
     headers: &HeaderMap,
     received: Received,
-    room: OwnedSemaphorePermit,
+    (room, held): Room,
 ) -> Response {
     let read = Message::read(received.bytes)
         .map_err(|refusal| (refusal, None))
         .and_then(|message| {
             let id = message.id().map(str::to_owned);
             let call = Call::read(message, headers, &permit, &gateway.sessions);
+            let call = call.and_then(|call| match &call.session {
+                Some(session) if !gateway.is_alive(session, &permit) => Err(protocol::no_session()),
+                Some(_) | None => Ok(call),
+            });
             call.map_err(|refusal| (refusal, id))
         });
     match read {
@@ -208,6 +259,8 @@ async fn post(
                 call,
                 only,
                 _rooms: (room, received.room),
+                _held: held,
+                place: OnceLock::new(),
             });
             dispatch(gateway, request, headers).await
         }
@@ -219,17 +272,12 @@ async fn post(
 }
 
 /// The GET stream of a legacy session. Without a session there is nothing to listen to.
-fn open_stream(
-    gateway: Arc<Inner>,
-    permit: Permit,
-    only: Option<Id>,
-    headers: &HeaderMap,
-    room: OwnedSemaphorePermit,
-) -> Response {
+fn open_stream(gateway: Arc<Inner>, permit: Permit, only: Option<Id>, headers: &HeaderMap, room: Room) -> Response {
     match protocol::session(headers, &permit, &gateway.sessions) {
         Err(refusal) => respond::refusal(&refusal, None),
         Ok(None) => respond::method_not_allowed("POST"),
         Ok(Some(_)) if !Accepts::of(headers).events => respond::empty(StatusCode::NOT_ACCEPTABLE),
+        Ok(Some(session)) if !gateway.is_alive(&session, &permit) => respond::refusal(&protocol::no_session(), None),
         Ok(Some(session)) => streams::legacy(gateway, permit, only, session.uuid, room),
     }
 }
@@ -241,6 +289,7 @@ fn end_session(gateway: &Inner, permit: &Permit, headers: &HeaderMap) -> Respons
         Ok(Some(session)) => {
             gateway.sessions.end(&session);
             gateway.watches.drop_of(session.uuid, None);
+            gateway.living.end(session.uuid);
             respond::empty(StatusCode::NO_CONTENT)
         }
     }

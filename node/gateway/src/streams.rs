@@ -15,15 +15,17 @@ use mcp_store::view::{Lists, Policy};
 use mcp_wire::message::META_SUBSCRIPTION_ID;
 use mcp_wire::sse;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::Inner;
 use crate::admit::{Permit, StreamCount};
 use crate::catalog::Catalog;
-use crate::dispatch::Request;
+use crate::dispatch::{Request, over_quota};
 use crate::http_sse::Registered;
 use crate::lists::{Eyes, List};
+use crate::quotas::{Held, Use};
 use crate::respond;
+use crate::router::Room;
 use crate::watches::{self, Ear};
 
 /// Which changes a stream reports.
@@ -45,15 +47,15 @@ struct ListenParams {
 
 /// What keeps a stream admitted: a permit with a place among the streams, or the request that opened it.
 enum Holder {
-    Stream(Permit, OwnedSemaphorePermit),
-    Request(Arc<Request>),
+    Stream(Permit, Room),
+    Request(Arc<Request>, Held),
 }
 
 impl Holder {
     fn permit(&self) -> &Permit {
         match self {
             Holder::Stream(permit, _room) => permit,
-            Holder::Request(request) => &request.permit,
+            Holder::Request(request, _held) => &request.permit,
         }
     }
 }
@@ -65,6 +67,8 @@ struct Watching {
     filter: Filter,
     /// `_meta` of every message of a modern subscription, as a member with a comma behind it.
     meta: String,
+    /// The session that lives as long as its stream is open.
+    session: Option<Id>,
     applied: watch::Receiver<u64>,
     seen: Seen,
     /// What of the watched resources is told here.
@@ -86,13 +90,7 @@ struct Seen {
 }
 
 /// The GET stream of a legacy session.
-pub(crate) fn legacy(
-    gateway: Arc<Inner>,
-    permit: Permit,
-    only: Option<Id>,
-    session: Id,
-    room: OwnedSemaphorePermit,
-) -> Response {
+pub(crate) fn legacy(gateway: Arc<Inner>, permit: Permit, only: Option<Id>, session: Id, room: Room) -> Response {
     let filter = Filter {
         tools_list_changed: true,
         prompts_list_changed: true,
@@ -109,6 +107,7 @@ pub(crate) fn legacy(
         only,
         filter,
         String::new(),
+        Some(session),
         ear,
         ready,
         None,
@@ -120,7 +119,7 @@ pub(crate) fn http_sse(
     gateway: Arc<Inner>,
     permit: Permit,
     (session, only): (Id, Option<Id>),
-    room: OwnedSemaphorePermit,
+    room: Room,
     first: Bytes,
     inbox: Inbox,
 ) -> Response {
@@ -138,6 +137,7 @@ pub(crate) fn http_sse(
         only,
         filter,
         String::new(),
+        None,
         ear,
         vec![first],
         Some(inbox),
@@ -159,6 +159,11 @@ pub(crate) fn decode_filter(bytes: &[u8]) {
 
 /// `subscriptions/listen`: the acknowledgement comes first and says what is honoured.
 pub(crate) async fn modern(gateway: Arc<Inner>, request: Arc<Request>) -> Response {
+    let limits = gateway.quotas.limits(&request.permit);
+    let held = match gateway.quotas.take(&request.permit, Use::Stream, &limits) {
+        Ok(held) => held,
+        Err(over) => return over_quota(&gateway, &request.permit, &over, request.call.message.id()),
+    };
     let (call, only) = (&request.call, request.only);
     let params: ListenParams = call
         .message
@@ -189,8 +194,8 @@ pub(crate) async fn modern(gateway: Arc<Inner>, request: Arc<Request>) -> Respon
         honoured.join(",")
     );
     let ready = vec![sse::event(acknowledged.as_bytes())];
-    let holder = Holder::Request(request);
-    Watching::open(gateway, holder, only, filter, meta, ear, ready, None)
+    let holder = Holder::Request(request, held);
+    Watching::open(gateway, holder, only, filter, meta, None, ear, ready, None)
 }
 
 impl Watching {
@@ -204,6 +209,7 @@ impl Watching {
         only: Option<Id>,
         filter: Filter,
         meta: String,
+        session: Option<Id>,
         ear: Ear,
         ready: Vec<Bytes>,
         inbox: Option<Inbox>,
@@ -217,6 +223,7 @@ impl Watching {
             only,
             filter,
             meta,
+            session,
             applied,
             seen,
             ear,
@@ -247,7 +254,12 @@ impl Watching {
                     }
                 }
                 event = from_inbox(&mut self.inbox) => break event?,
-                () = tokio::time::sleep(quiet) => break Bytes::from_static(sse::COMMENT),
+                () = tokio::time::sleep(quiet) => {
+                    if let Some(session) = self.session {
+                        self.gateway.living.touch(session, self.gateway.clock.wall_ms());
+                    }
+                    break Bytes::from_static(sse::COMMENT);
+                }
             }
         };
         // Token and lease are looked at once more before anything is written.

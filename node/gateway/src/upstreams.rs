@@ -3,10 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mcp_model::ids::Id;
+use mcp_model::limits::ServerLimits;
 use mcp_model::records::{Server, Transport};
 use mcp_store::Replica;
 use mcp_store::seal::Seal;
@@ -18,6 +20,7 @@ use mcp_wire::upstream::{
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use crate::guard::{Bounds, Guard};
 use crate::limits::Limits;
 use crate::secrets::{self, Seen};
 use crate::watches::Changed;
@@ -49,7 +52,34 @@ struct Known {
     secrets: Seen,
     /// Values that went into it: taken out of all that is said about it.
     hidden: Arc<[String]>,
-    upstream: Upstream,
+    /// One for each session that is kept with it.
+    upstreams: Arc<[Upstream]>,
+    turn: Arc<AtomicUsize>,
+    guard: Arc<Guard>,
+}
+
+/// The way of one call to its upstream.
+pub(crate) struct Lane {
+    pub(crate) upstream: Upstream,
+    pub(crate) guard: Arc<Guard>,
+}
+
+impl Known {
+    /// Calls take the sessions in turn.
+    fn lane(&self) -> Lane {
+        let turn = match self.upstreams.len() {
+            1 => 0,
+            many => self.turn.fetch_add(1, Ordering::Relaxed) % many,
+        };
+        Lane {
+            upstream: self.upstreams[turn].clone(),
+            guard: self.guard.clone(),
+        }
+    }
+
+    async fn close(self) {
+        futures_util::future::join_all(self.upstreams.iter().map(Upstream::close)).await;
+    }
 }
 
 /// How a server is doing on this node.
@@ -84,8 +114,39 @@ impl Upstreams {
         }
     }
 
-    /// The connection to a server as its record and its secrets are now. A change of either gets a new one.
+    /// The first connection to a server, by which it is asked for its lists.
     pub(crate) fn get(&self, server: &Server) -> Result<Upstream, UpstreamError> {
+        self.known(server, |known| known.upstreams[0].clone())
+    }
+
+    /// The same with what stands before it.
+    pub(crate) fn first_lane(&self, server: &Server) -> Result<Lane, UpstreamError> {
+        let first = |known: &Known| Lane {
+            upstream: known.upstreams[0].clone(),
+            guard: known.guard.clone(),
+        };
+        self.known(server, first)
+    }
+
+    /// A way for a call to a server.
+    pub(crate) fn lane(&self, server: &Server) -> Result<Lane, UpstreamError> {
+        self.known(server, Known::lane)
+    }
+
+    /// How often a server has said that its lists have changed.
+    pub(crate) fn changes(&self, server: &Server) -> Option<u64> {
+        let count = |known: &Known| {
+            known
+                .upstreams
+                .iter()
+                .map(|upstream| *upstream.changes().borrow())
+                .sum()
+        };
+        self.known(server, count).ok()
+    }
+
+    /// What is known of a server as its record and its secrets are now. A change of either gets a new connection.
+    fn known<T>(&self, server: &Server, of: impl Fn(&Known) -> T) -> Result<T, UpstreamError> {
         let is_current = |known: &Known| {
             let kept =
                 known.secrets.is_empty() || secrets::unchanged(&self.replica.view().policy_ref(), &known.secrets);
@@ -93,13 +154,13 @@ impl Upstreams {
         };
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get(&server.id).filter(|known| is_current(known)) {
-            return Ok(known.upstream.clone());
+            return Ok(of(known));
         }
         drop(known);
         // Looked at once more under the lock: who waited for it may have an older policy in hand than who had it.
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get(&server.id).filter(|known| is_current(known)) {
-            return Ok(known.upstream.clone());
+            return Ok(of(known));
         }
         let made = self.connect(server);
         let old = match &made {
@@ -110,7 +171,7 @@ impl Upstreams {
         if let Some(old) = old {
             self.end(server.id, old);
         }
-        made.map(|made| made.upstream)
+        made.map(|made| of(&made))
     }
 
     /// The watched resources that have changed, of all servers, from now on.
@@ -160,9 +221,9 @@ impl Upstreams {
         if !old.hidden.is_empty() {
             let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
             ended.truncate(ENDED_MAX - 1);
-            ended.push_front((server, old.hidden));
+            ended.push_front((server, old.hidden.clone()));
         }
-        tokio::spawn(async move { old.upstream.close().await });
+        tokio::spawn(old.close());
     }
 
     /// Closes connections as soon as this replica has carried out that what they were made of is no more: a server that was
@@ -201,9 +262,7 @@ impl Upstreams {
     /// Closes every connection.
     pub(crate) async fn close(&self) {
         let known = std::mem::take(&mut *self.known.write().unwrap_or_else(PoisonError::into_inner));
-        let closing = known
-            .into_values()
-            .map(|known| async move { known.upstream.close().await });
+        let closing = known.into_values().map(Known::close);
         futures_util::future::join_all(closing).await;
     }
 
@@ -211,8 +270,8 @@ impl Upstreams {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let state = |(id, known): (&Id, &Known)| ServerState {
             server: *id,
-            state: known.upstream.state(),
-            stderr: known.upstream.stderr_tail(),
+            state: known.upstreams[0].state(),
+            stderr: known.upstreams[0].stderr_tail(),
         };
         known.iter().map(state).collect()
     }
@@ -222,14 +281,33 @@ impl Upstreams {
         let transport = &server.spec.transport;
         let opened = secrets::open(&self.seal, &policy, transport).map_err(|why| unusable(&why))?;
         let hidden: Arc<[String]> = opened.hidden.into();
-        let upstream = self.upstream(server, &opened.transport, &hidden)?;
-        self.pass_on(server.id, &upstream);
+        let written = policy.server_limits(server.id);
+        // A child is a session of its own.
+        let sessions = match transport {
+            Transport::Http { .. } => written.sessions.unwrap_or(1).max(1),
+            Transport::Stdio { .. } | Transport::Sse { .. } => 1,
+        };
+        let upstreams: Arc<[Upstream]> = (0..sessions)
+            .map(|_| self.upstream(server, &opened.transport, &hidden, &written))
+            .collect::<Result<_, _>>()?;
+        upstreams.iter().for_each(|upstream| self.pass_on(server.id, upstream));
         Ok(Known {
             version: server.origin.version,
             secrets: secrets::seen(&policy, transport),
-            upstream,
+            upstreams,
+            turn: Arc::default(),
+            guard: Arc::new(Guard::new(self.bounds(&written))),
             hidden,
         })
+    }
+
+    fn bounds(&self, written: &ServerLimits) -> Bounds {
+        let count = |written: Option<u32>, usual| written.and_then(|most| usize::try_from(most).ok()).unwrap_or(usual);
+        Bounds {
+            calls: count(written.calls, self.limits.upstream_calls_max),
+            queue: count(written.queue, self.limits.upstream_queue_max),
+            wait_ms: self.limits.upstream_wait_ms,
+        }
     }
 
     fn upstream(
@@ -237,12 +315,17 @@ impl Upstreams {
         server: &Server,
         transport: &Transport,
         hidden: &Arc<[String]>,
+        written: &ServerLimits,
     ) -> Result<Upstream, UpstreamError> {
         let limits = CallLimits {
-            idle_ms: server.spec.response_ms.max(1),
+            idle_ms: written.idle_ms.unwrap_or(server.spec.response_ms).max(1),
+            first_byte_ms: Some(written.first_byte_ms.unwrap_or(server.spec.response_ms).max(1)),
             total_ms: self.limits.call_ms,
             handshake_ms: server.spec.connect_ms.max(1),
-            answer_bytes_max: self.limits.answer_bytes_max,
+            answer_bytes_max: written
+                .answer_bytes
+                .and_then(|bytes| usize::try_from(bytes).ok())
+                .unwrap_or(self.limits.answer_bytes_max),
         };
         match transport {
             Transport::Http { url, headers } => {

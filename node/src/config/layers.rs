@@ -270,7 +270,7 @@ impl Layers {
 fn key_of(rest: &str) -> String {
     let lower = rest.to_ascii_lowercase();
     match lower.split_once('_') {
-        Some((section @ ("gateway" | "api" | "peers" | "timers" | "disk" | "log" | "upstreams"), name)) => {
+        Some((section @ ("gateway" | "api" | "peers" | "timers" | "disk" | "log" | "upstreams" | "quotas"), name)) => {
             format!("{section}.{name}")
         }
         _ => lower,

@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
+use mcp_model::limits::{ProjectLimits, Quota};
 use mcp_model::timers::Timers;
 use mcp_raft::DiskLimits;
 use toml::Value;
 
-use super::{API_PORT, Config, GATEWAY_PORT, Listener, LogLimits, PEER_PORT, Tls, UpstreamAddresses};
+use super::{API_PORT, Config, GATEWAY_PORT, Listener, LogLimits, PEER_PORT, QUOTA_KEYS, Tls, UpstreamAddresses};
 
 /// What stands in the file where nothing is set: an example.
 const USUAL_CONNECTIONS: &str = "1000";
@@ -51,6 +52,7 @@ pub(super) fn render(config: &Config) -> String {
     disk(&mut out, &config.disk);
     log(&mut out, &config.log);
     upstreams(&mut out, &config.upstreams);
+    quotas(&mut out, &config.quotas);
     out
 }
 
@@ -241,6 +243,33 @@ fn upstreams(out: &mut String, upstreams: &UpstreamAddresses) {
         "allowed_networks",
         list(&upstreams.allowed_networks),
         list::<&str>(&[]),
+    );
+}
+
+/// What stands in the file where nothing is set: an example.
+const USUAL_QUOTA: u32 = 100;
+
+fn quotas(out: &mut String, quotas: &ProjectLimits) {
+    out.push_str("\n# What each token, and each project with all of its tokens, may use of this node, where the project's own limits say nothing else.\n# Nodes count each for itself. What is beyond gets 429 with Retry-After. 1 to 1000000; without a number there is no limit.\n[quotas]\n");
+    let usual = mcp_gateway::limits::Limits::default().quotas;
+    for (of, now, usual) in [
+        ("token", &quotas.token, &usual.token),
+        ("project", &quotas.project, &usual.project),
+    ] {
+        let values = |quota: &Quota| [quota.rate, quota.requests, quota.streams, quota.sessions];
+        for ((key, now), usual) in QUOTA_KEYS.iter().zip(values(now)).zip(values(usual)) {
+            let shown = |value: Option<u32>| value.unwrap_or(USUAL_QUOTA).to_string();
+            let usual = if now == usual { shown(now) } else { String::new() };
+            setting(out, "", &format!("{of}_{key}"), shown(now), usual);
+        }
+    }
+    let seconds = |quotas: &ProjectLimits| (quotas.session_idle_ms.unwrap_or(0) / 1_000).to_string();
+    setting(
+        out,
+        "How long a session may be idle before it ends, s, 60 to 604800.",
+        "session_idle_s",
+        seconds(quotas),
+        seconds(&usual),
     );
 }
 

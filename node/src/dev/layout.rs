@@ -143,6 +143,7 @@ impl Layout {
                     allow_private: true,
                     allowed_networks: Vec::new(),
                 },
+                quotas: mcp_gateway::limits::Limits::default().quotas,
             };
             let mut files = authority.equip(id, &config.certified_hosts(), now_ms)?;
             files.append(common_files(&config, &data_key));

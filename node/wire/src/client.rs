@@ -87,6 +87,7 @@ impl Client {
             headers.insert(AUTHORIZATION, value);
         }
         let limits = CallLimits {
+            first_byte_ms: None,
             idle_ms: timeout_ms,
             total_ms: timeout_ms,
             handshake_ms: timeout_ms,
@@ -241,7 +242,9 @@ fn sort(error: UpstreamError) -> ClientError {
         Cause::Connect(_) | Cause::Down(_) | Cause::Deadline(_) | Cause::Closed(_) | Cause::Status(_) => {
             ClientError::Transport(error.cause.to_string())
         }
-        Cause::Rubbish(_)
+        Cause::Busy(_)
+        | Cause::Resting(_)
+        | Cause::Rubbish(_)
         | Cause::TooMuch(_)
         | Cause::SessionGone
         | Cause::Handshake(_)

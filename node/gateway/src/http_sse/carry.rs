@@ -1,6 +1,6 @@
 //! From the replica that a message came to, to the one that holds the stream, and there to the answer.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -23,9 +23,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Agreed, Open};
 use crate::admit::{Permit, Wanted};
 use crate::body::KIB;
-use crate::dispatch::{Request, dispatch};
+use crate::dispatch::{Request, dispatch, over_quota};
 use crate::limits::SMALL_BODY_BYTES;
 use crate::protocol::{Accepts, Call};
+use crate::quotas::Use;
 use crate::session::Session;
 use crate::{Inner, respond};
 
@@ -159,11 +160,17 @@ impl Errand {
         let open = self.open.clone();
         let call = self.call(&permit, opening);
         let (token, project, at_ms) = (permit.hash(), permit.project().id, permit.at_ms());
+        let held = match gateway.enter(&permit, Use::Request) {
+            Ok(held) => held,
+            Err(over) => return over_quota(&gateway, &permit, &over, None),
+        };
         let request = Request {
             permit,
             call,
             only: open.only,
             _rooms: self.rooms,
+            _held: held,
+            place: OnceLock::new(),
         };
         let response = dispatch(gateway.clone(), Arc::new(request), &HeaderMap::new()).await;
         if opening && let Some(id) = response.headers().get(SESSION_ID).and_then(|id| id.to_str().ok()) {

@@ -14,7 +14,9 @@ use mcp_wire::version::Revision;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{Agreed, EVENTS_MAX, Open, RUNNING_MAX};
+use crate::dispatch::over_quota;
 use crate::protocol::Accepts;
+use crate::quotas::Use;
 use crate::router::{self, Endpoint};
 use crate::{Inner, respond, streams};
 use mcp_wire::can::ClientCan;
@@ -41,6 +43,10 @@ pub(super) async fn open(gateway: Arc<Inner>, request: HttpRequest, hash: TokenH
     let permit = match super::admitted(&gateway, hash, endpoint).await {
         Ok(permit) => permit,
         Err(refused) => return refused,
+    };
+    let held = match gateway.enter(&permit, Use::Stream) {
+        Ok(held) => held,
+        Err(over) => return over_quota(&gateway, &permit, &over, None),
     };
     let only = match &endpoint.server {
         None => None,
@@ -88,7 +94,7 @@ pub(super) async fn open(gateway: Arc<Inner>, request: HttpRequest, hash: TokenH
         gateway,
         permit,
         (session.uuid, only),
-        room,
+        (room, held),
         Bytes::from(first),
         (inbox, registered),
     )

@@ -14,6 +14,7 @@ mod peer;
 mod pins;
 mod principals;
 mod probes;
+mod quotas;
 mod secrets;
 mod streams;
 mod watched;

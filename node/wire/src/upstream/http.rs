@@ -82,7 +82,9 @@ pub(super) struct HttpLink {
     listener: OnceLock<AbortOnDropHandle<()>>,
     /// Whether it does.
     holds: watch::Sender<bool>,
-    opening: Mutex<()>,
+    /// What became of the last attempt to open a session, for those who waited for it.
+    opening: Mutex<Option<UpstreamError>>,
+    attempts: AtomicU64,
     state: RwLock<State>,
 }
 
@@ -131,7 +133,8 @@ impl HttpLink {
             watched: Watched::default(),
             listener: OnceLock::new(),
             holds: watch::Sender::new(false),
-            opening: Mutex::new(()),
+            opening: Mutex::new(None),
+            attempts: AtomicU64::new(0),
             state: RwLock::new(State::Idle),
         }
     }
@@ -242,9 +245,16 @@ impl HttpLink {
         if let Some(opened) = self.session(can) {
             return Ok(opened);
         }
-        let _one_at_a_time = self.opening.lock().await;
+        let attempts = self.attempts.load(Ordering::Acquire);
+        let mut failed = self.opening.lock().await;
         if let Some(opened) = self.session(can) {
             return Ok(opened);
+        }
+        // Who has waited for an attempt does not wait for the next one: a hundred callers of a server that hangs wait once.
+        if self.attempts.load(Ordering::Acquire) != attempts
+            && let Some(error) = &*failed
+        {
+            return Err(error.clone());
         }
         let limit = self.wire.config.limits.handshake_ms;
         let opened = tokio::time::timeout(Duration::from_millis(limit), handshake::open(&*self.wire, can))
@@ -254,7 +264,10 @@ impl HttpLink {
                 self.set_state(State::BackingOff {
                     reason: error.to_string(),
                 })
-            })?;
+            });
+        self.attempts.fetch_add(1, Ordering::AcqRel);
+        *failed = opened.as_ref().err().cloned();
+        let opened = opened?;
         let headers = self.wire.session_headers(&opened);
         let session = Arc::new(Session {
             opened: Arc::new(opened),
@@ -394,7 +407,7 @@ impl Wire {
     async fn post(&self, headers: &HeaderMap, body: Bytes) -> Result<Response<Answer>, UpstreamError> {
         let mut target = Cow::Borrowed(self.target.as_ref().ok_or_else(no_host)?);
         for _ in 0..=limits::REDIRECTS_MAX {
-            let idle = self.config.limits.idle_ms;
+            let idle = self.config.limits.first_byte_ms.unwrap_or(self.config.limits.idle_ms);
             let request = request(Method::POST, headers, body.clone());
             let answer = self.pool.request(&target, request, Duration::from_millis(idle)).await;
             let answer = answer.map_err(|error| sending_failed(&error, idle))?;

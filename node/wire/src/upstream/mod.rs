@@ -38,8 +38,10 @@ use crate::version::Era;
 /// Limits of the calls of one upstream. Zero means nothing here: every field is a real bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallLimits {
-    /// Longest silence, to the first frame and between frames, in milliseconds.
+    /// Longest silence between frames, in milliseconds; to the first one as well, unless `first_byte_ms` says otherwise.
     pub idle_ms: u64,
+    /// Longest wait for the head of an answer over HTTP, in milliseconds.
+    pub first_byte_ms: Option<u64>,
     /// Longest call, in milliseconds.
     pub total_ms: u64,
     /// Longest opening exchange, in milliseconds.
@@ -52,6 +54,7 @@ impl Default for CallLimits {
     fn default() -> CallLimits {
         CallLimits {
             idle_ms: limits::IDLE_MS,
+            first_byte_ms: None,
             total_ms: limits::TOTAL_MS,
             handshake_ms: limits::HANDSHAKE_MS,
             answer_bytes_max: limits::ANSWER_BYTES_MAX,
@@ -181,6 +184,12 @@ pub enum Cause {
     /// The opening exchange failed.
     #[error("cannot open a session: {0}")]
     Handshake(String),
+    /// So many calls are under way that this one finds no place.
+    #[error("busy: {0}")]
+    Busy(String),
+    /// It failed so often that it is not asked for a while.
+    #[error("not asked: {0}")]
+    Resting(String),
     /// The upstream answered a request of ours with an error.
     #[error("refused: {0}")]
     Refused(String),

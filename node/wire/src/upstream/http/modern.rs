@@ -98,6 +98,8 @@ fn is_down(cause: &Cause) -> bool {
         | Cause::SessionGone
         | Cause::Unsupported(_)
         | Cause::Handshake(_)
+        | Cause::Busy(_)
+        | Cause::Resting(_)
         | Cause::Refused(_) => false,
     }
 }
