@@ -2,7 +2,9 @@
 //! given up the moment its token is taken away or its caller leaves.
 
 mod asks;
+mod rounds;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -22,20 +24,23 @@ use mcp_store::cuts::Signal;
 use mcp_store::view::HashBits;
 use mcp_wire::message::Message;
 use mcp_wire::refusal::{
-    HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, Refusal, UNSUPPORTED_VERSION, UPSTREAM_FAILED,
+    HEADER_MISMATCH, INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_CAPABILITY, Refusal, UNSUPPORTED_VERSION,
+    UPSTREAM_FAILED,
 };
+use mcp_wire::rounds::retry_of;
 use mcp_wire::splice::Supply;
 use mcp_wire::sse;
 use mcp_wire::upstream::{Effect, Frame, Frames, Outgoing, UpstreamError};
 use mcp_wire::version::Era;
 
+use self::rounds::Round;
 use crate::Inner;
 use crate::audit::{About, Running};
 use crate::catalog::Listed;
 use crate::dispatch::Request;
 use crate::metrics::Metrics;
 use crate::protocol::Call;
-use crate::relay::{Asking, Heard};
+use crate::relay::{Asking, Heard, Held, resume};
 use crate::respond;
 use crate::upstreams::Lane;
 
@@ -106,13 +111,31 @@ struct Flight {
     stage: Stage,
     /// What the server has asked the client, if it has.
     asking: Option<Box<Asking>>,
+    /// Messages for the client that are still to be sent.
+    ready: VecDeque<Bytes>,
+    /// What a modern server wants to know of a legacy client.
+    round: Option<Box<Round>>,
+    rounds: u32,
     _cancellable: Option<Listening>,
     ended: bool,
 }
 
 enum Stage {
-    Opening(Pin<Box<dyn Future<Output = Result<Option<Frames>, UpstreamError>> + Send>>),
+    Opening(Pin<Box<dyn Future<Output = Result<Begun, UpstreamError>> + Send>>),
     Flowing(Frames),
+    /// At a server that waited for this client to come back, maybe through another node.
+    Held(Held),
+    /// For the client's answers.
+    Waiting,
+}
+
+/// What became of sending a call.
+enum Begun {
+    Frames(Frames),
+    /// It is no longer permitted and was not sent.
+    NotPermitted,
+    /// It was not sent, and this is the answer.
+    Refused(Bytes),
 }
 
 /// What happened next in a flight.
@@ -167,8 +190,18 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
     Metrics::add(&gateway.metrics.calls);
     let cancellable = gateway.cancellable.listen(call, request.permit.signal());
     let target = Arc::new(target);
-    let opening = open(gateway.clone(), lane, request.clone(), target.clone());
-    let stage = Stage::Opening(Box::pin(opening));
+    let retry = (call.era() == Era::Modern).then(|| retry_of(&call.message)).flatten();
+    let stage = match retry.and_then(|retry| resume(&gateway, &request, &target, retry)) {
+        Some(Ok(held)) => Stage::Held(held),
+        Some(Err(refusal)) => {
+            running.ends("error");
+            return respond::refusal(&refusal, call.message.id());
+        }
+        None => {
+            let opening = open(gateway.clone(), lane, request.clone(), target.clone(), None);
+            Stage::Opening(Box::pin(opening))
+        }
+    };
     let flight = Flight {
         gateway,
         request,
@@ -176,20 +209,24 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
         running,
         stage,
         asking: None,
+        ready: VecDeque::new(),
+        round: None,
+        rounds: 0,
         _cancellable: cancellable,
         ended: false,
     };
     flight.answer().await
 }
 
-/// Sends the call. Connecting, or starting a child, may take longer than a lease: so the last look comes after that, and `None`
-/// means that the call is no longer permitted and was not sent.
+/// Sends the call, or `again`, if it is sent once more with answers. Connecting, or starting a child, may take longer than a lease: so
+/// the last look comes after that.
 async fn open(
     gateway: Arc<Inner>,
     lane: Result<Lane, UpstreamError>,
     request: Arc<Request>,
     target: Arc<Target>,
-) -> Result<Option<Frames>, UpstreamError> {
+    again: Option<Message>,
+) -> Result<Begun, UpstreamError> {
     let Lane { upstream, guard } = lane?;
     let place = guard.enter(&*gateway.clock).await?;
     request.place.get_or_init(|| place);
@@ -199,11 +236,16 @@ async fn open(
         guard.note(&opened, &*gateway.clock);
         opened?;
     }
-    if gateway.admission.still(&request.permit).is_err() {
-        return Ok(None);
-    }
     let call = &request.call;
-    let message = &call.message;
+    let message = again.as_ref().unwrap_or(&call.message);
+    // A legacy server would not look at the state, and do it all once more.
+    if call.era() == Era::Modern && retry_of(message).is_some() && upstream.open_in(era, can).await? == Era::Legacy {
+        let refusal = Refusal::inside(INVALID_PARAMS, "requestState is not one that was given out here");
+        return Ok(Begun::Refused(refusal.body(message.id())));
+    }
+    if gateway.admission.still(&request.permit).is_err() {
+        return Ok(Begun::NotPermitted);
+    }
     let listed = &target.listed;
     let is_resource = target.uri.is_some();
     let renamed = (!is_resource && message.name() != Some(&*listed.own)).then_some(&*listed.own);
@@ -228,7 +270,7 @@ async fn open(
     };
     let called = upstream.call(outgoing).await;
     guard.note(&called, &*gateway.clock);
-    called.map(Some)
+    called.map(Begun::Frames)
 }
 
 impl Flight {
@@ -307,16 +349,23 @@ impl Flight {
             return Step::Over;
         }
         let step = loop {
-            let message = match self.race().await {
-                Next::Step(step) => break step,
-                Next::Frame(Frame::Notification(bytes)) => Some(bytes),
-                Next::Frame(Frame::Response { bytes, is_error }) => break Step::Response { bytes, is_error },
-                Next::Frame(Frame::Request(request)) => self.ask(&request),
-                Next::Frame(Frame::Withdrawn(id)) => self.asking.as_mut().and_then(|asking| asking.withdraw(&id)),
-                Next::Heard(heard) => self.hear(heard),
-            };
-            if let Some(message) = message {
+            if let Some(message) = self.ready.pop_front() {
                 break Step::Message(message);
+            }
+            let step = match self.race().await {
+                Next::Step(step) => Some(step),
+                Next::Frame(Frame::Notification(bytes)) => Some(Step::Message(bytes)),
+                Next::Frame(Frame::Response { bytes, is_error }) => self.responded(bytes, is_error),
+                Next::Frame(Frame::Request(request)) => self.ask(&request),
+                Next::Frame(Frame::Withdrawn(id)) => {
+                    let notice = self.asking.as_mut().and_then(|asking| asking.withdraw(&id));
+                    notice.map(Step::Message)
+                }
+                Next::Heard(heard) if self.round.is_some() => self.heard_in_round(heard),
+                Next::Heard(heard) => self.hear(heard).map(Step::Message),
+            };
+            if let Some(step) = step {
+                break step;
             }
         };
         match &step {
@@ -429,13 +478,19 @@ impl Flight {
 
 async fn next_frame(stage: &mut Stage) -> Result<Next, UpstreamError> {
     if let Stage::Opening(opening) = stage {
-        let Some(frames) = opening.await? else {
-            return Ok(Next::Step(Step::Cut));
-        };
-        *stage = Stage::Flowing(frames);
+        match opening.await? {
+            Begun::Frames(frames) => *stage = Stage::Flowing(frames),
+            Begun::NotPermitted => return Ok(Next::Step(Step::Cut)),
+            Begun::Refused(bytes) => {
+                let is_error = true;
+                return Ok(Next::Step(Step::Response { bytes, is_error }));
+            }
+        }
     }
     match stage {
         Stage::Flowing(frames) => Ok(frames.next().await?.map_or(Next::Step(Step::Over), Next::Frame)),
+        Stage::Held(held) => Ok(held.next().await?.map_or(Next::Step(Step::Over), Next::Frame)),
+        Stage::Waiting => std::future::pending().await,
         Stage::Opening(_) => Ok(Next::Step(Step::Over)),
     }
 }

@@ -15,11 +15,12 @@ use crate::{audit, bearer, catalog, http_sse, protocol, relay, router, streams};
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const ALL: [Decoder; 9] = [
+pub const ALL: [Decoder; 10] = [
     ("audit", an_audit_segment),
     ("session", session),
     ("asked", relay::decode_asked),
     ("said", relay::decode_said),
+    ("held", relay::decode_held),
     ("bearer", a_bearer),
     ("path", path),
     ("lists", catalog::decode_lists),

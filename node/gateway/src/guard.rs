@@ -138,7 +138,7 @@ fn counts(cause: &Cause) -> bool {
         Cause::Status(status) => matches!(status, 429 | 502..=504),
         Cause::Rubbish(_) | Cause::TooMuch(_) | Cause::SessionGone | Cause::Refused(_) | Cause::Unsupported(_) => false,
         // Nothing was asked.
-        Cause::Busy(_) | Cause::Resting(_) => false,
+        Cause::Busy(_) | Cause::Resting(_) | Cause::Held(_) => false,
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Limits {
     /// How long a client may take to answer a server's request (sampling, elicitation, roots), in milliseconds. A person may be
     /// asked. The server is told when it is over.
     pub client_reply_ms: u64,
+    /// Calls of modern clients at legacy servers that wait for the client to come back with answers, on this node.
+    pub held_max: usize,
     /// Longest call, in milliseconds, progress or not.
     pub call_ms: u64,
     /// Largest answer of an upstream, in bytes.
@@ -98,6 +100,7 @@ impl Default for Limits {
             session_ms: 7 * 24 * 3_600_000,
             ended_sessions_max: 10_000,
             client_reply_ms: 600_000,
+            held_max: 1_024,
             call_ms: 3_600_000,
             answer_bytes_max: 16 << 20,
             name_bytes_max: 64,
@@ -174,6 +177,7 @@ impl Limits {
             row("session_ms", self.session_ms, 60_000, 365 * 24 * 3_600_000),
             row("ended_sessions_max", size(self.ended_sessions_max), 1, 1_000_000),
             row("client_reply_ms", self.client_reply_ms, 10, 24 * 3_600_000),
+            row("held_max", size(self.held_max), 0, 100_000),
             row("call_ms", self.call_ms, 100, 24 * 3_600_000),
             row("answer_bytes_max", size(self.answer_bytes_max), 1 << 10, 256 << 20),
             row("name_bytes_max", size(self.name_bytes_max), 32, 128),

@@ -81,7 +81,14 @@ impl Call {
 
     /// What the client can do for a server that is called.
     pub(crate) fn can(&self) -> ClientCan {
-        self.session.as_ref().map_or(ClientCan::NOTHING, |session| session.can)
+        match (&self.session, self.era()) {
+            (Some(session), _) => session.can,
+            (None, Era::Modern) => self
+                .message
+                .meta_capabilities()
+                .map_or(ClientCan::NOTHING, ClientCan::read),
+            (None, Era::Legacy) => ClientCan::NOTHING,
+        }
     }
 
     pub(crate) fn era(&self) -> Era {

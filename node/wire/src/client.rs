@@ -249,6 +249,7 @@ fn sort(error: UpstreamError) -> ClientError {
         | Cause::SessionGone
         | Cause::Handshake(_)
         | Cause::Refused(_)
-        | Cause::Unsupported(_) => ClientError::Contract(error.cause.to_string()),
+        | Cause::Unsupported(_)
+        | Cause::Held(_) => ClientError::Contract(error.cause.to_string()),
     }
 }

@@ -18,7 +18,7 @@ use crate::scan::{self, ScanFault};
 use crate::splice::{Backward, Forward, Supply};
 use crate::sse::{Event, SseReader, TooLong, event};
 use crate::version::{Era, Revision, era_of};
-use crate::{headers, hidden, upstream};
+use crate::{headers, hidden, rounds, upstream};
 
 /// A decoder with its name.
 pub type Decoder = (&'static str, fn(&[u8]));
@@ -36,7 +36,12 @@ pub const ALL: [Decoder; 9] = [
     ("hidden", hidden_values),
 ];
 
-const SUPPLIES: [Supply; 3] = [Supply::Nothing, Supply::ResultType, Supply::ResultTypeAndHints];
+const SUPPLIES: [Supply; 4] = [
+    Supply::Nothing,
+    Supply::Legacy,
+    Supply::ResultType,
+    Supply::ResultTypeAndHints,
+];
 
 /// What is JSON here is JSON for the general parser, and the other way round.
 fn json(bytes: &[u8]) {
@@ -91,6 +96,7 @@ fn message(bytes: &[u8]) {
     for version in texts.into_iter().flatten() {
         let _known = Revision::parse(version);
     }
+    rounds::decode(&message);
     assert_eq!(
         message.kind() == Kind::Request,
         message.method().is_some() && message.id().is_some()

@@ -4,7 +4,7 @@
 //!
 //! Told in the order in which a message travels: [`message`] reads it, [`version`] decides its era, [`headers`] and
 //! [`mirrored`] compare it with its HTTP headers, [`splice`] prepares it for an [`upstream`], [`sse`] carries what
-//! comes back, [`refusal`] says no. [`client`] is the other side: an MCP client for the command line.
+//! comes back, [`refusal`] says no, [`can`] who may be asked and [`rounds`] how the modern era does that. [`client`] is the other side: an MCP client for the command line.
 
 pub mod limits;
 pub mod version;
@@ -16,6 +16,7 @@ pub mod headers;
 pub mod message;
 pub mod mirrored;
 pub mod refusal;
+pub mod rounds;
 mod scan;
 pub mod splice;
 

@@ -178,8 +178,10 @@ fn is_empty_object(object: &str) -> bool {
 /// What a modern client expects in a result and a legacy upstream does not send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Supply {
-    /// Nothing: the client is a legacy one.
+    /// Nothing: both are of the legacy era.
     Nothing,
+    /// Nothing, and what only the modern era knows is taken away: the client is a legacy one and the upstream is not.
+    Legacy,
     /// `resultType`.
     ResultType,
     /// `resultType`, and caching hints that forbid caching: `ttlMs` 0, `cacheScope` private.
@@ -230,6 +232,7 @@ impl Backward<'_> {
         }
         match self.supply {
             Supply::Nothing => {}
+            Supply::Legacy => take_modern_members_away(response, &mut edits),
             Supply::ResultType => modernise(response, false, &mut edits),
             Supply::ResultTypeAndHints => modernise(response, true, &mut edits),
         }
@@ -241,6 +244,28 @@ impl Backward<'_> {
         let mut edits = Edits::default();
         edits.replace(notification.progress_of_span()?, self.progress_token?.as_bytes());
         Some(edits.apply(notification.bytes()))
+    }
+}
+
+/// Writes a result anew without `resultType`, `ttlMs` and `cacheScope`; one that is not the last is left alone.
+fn take_modern_members_away(response: &Message, edits: &mut Edits<'_>) {
+    const NAMES: [&str; 3] = ["resultType", "ttlMs", "cacheScope"];
+    let (Some(result), Some(at)) = (response.result(), response.result_span()) else {
+        return;
+    };
+    let Ok(found) = read_fields(result, &NAMES) else {
+        return;
+    };
+    let is_last = found[0].is_none_or(|kind| kind == r#""complete""#);
+    if !is_last || found.iter().all(Option::is_none) {
+        return;
+    }
+    let Ok(mut members) = serde_json::from_str::<Meta<'_>>(result) else {
+        return;
+    };
+    members.retain(|key, _| !NAMES.contains(&&**key));
+    if let Ok(result) = serde_json::to_vec(&members) {
+        edits.replace(at, result);
     }
 }
 
@@ -373,6 +398,32 @@ mod tests {
             forward.splice(&call),
             r#"{"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"_meta":{"progressToken":42,"traceparent":"00-1","x/y":{"z":[1]}},"name":"x"}}"#
         );
+    }
+
+    #[test]
+    fn a_legacy_client_does_not_see_what_only_the_modern_era_knows() {
+        let rows = [
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","b":[1, 2],"ttlMs":0,"cacheScope":"private"}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"result":{"b":[1, 2]}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{ "b":1}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"result":{ "b":1}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required"}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required"}}"#,
+            ),
+        ];
+        for (from, to) in rows {
+            let back = Backward {
+                id: "1",
+                progress_token: None,
+                supply: Supply::Legacy,
+            };
+            assert_eq!(back.response(&message(from)), to);
+        }
     }
 
     #[test]

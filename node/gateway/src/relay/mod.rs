@@ -5,6 +5,7 @@
 //! What a client answers is kept nowhere but in the hands of the call that waits for it, and is never logged.
 
 mod asking;
+mod held;
 mod sealed;
 
 use std::sync::Arc;
@@ -30,6 +31,8 @@ use crate::metrics::Metrics;
 use crate::{Inner, respond};
 
 pub(crate) use self::asking::{Asking, Heard};
+pub(crate) use self::held::{Held, decode as decode_held, hold, resume};
+use self::held::{HeldCalls, HeldId, Resume};
 pub(crate) use self::sealed::decode as decode_asked;
 use self::sealed::{Asked, Seals};
 
@@ -43,6 +46,7 @@ pub(crate) struct Relay {
     me: NodeId,
     seals: Seals,
     ears: DashMap<u64, Ear>,
+    held: HeldCalls,
 }
 
 /// Where the words for one call go.
@@ -69,6 +73,10 @@ enum Said {
     Word { asked: Asked, message: Vec<u8> },
     /// A client cancels its request of this id, raw JSON.
     Cancel { session: Id, request_id: String },
+    /// A client came with answers for a held call, or waits for what comes of it.
+    Pull { id: HeldId, resume: Option<Resume> },
+    /// Nobody wants a held call any more.
+    Abandon { id: HeldId },
 }
 
 /// What became of it.
@@ -87,6 +95,7 @@ impl Relay {
             me,
             seals: Seals::new(cluster_key),
             ears: DashMap::default(),
+            held: HeldCalls::default(),
         }
     }
 
@@ -226,6 +235,11 @@ pub(crate) async fn hear(gateway: &Inner, message: &[u8]) -> Vec<u8> {
             true => Became::Taken,
             false => Became::Gone,
         },
+        Ok(Said::Pull { id, resume }) => return held::pulled(gateway, id, resume).await,
+        Ok(Said::Abandon { id }) => {
+            held::abandoned(gateway, id);
+            Became::Taken
+        }
         Err(_) => return Vec::new(),
     };
     postcard::to_stdvec(&became).unwrap_or_default()
@@ -238,6 +252,11 @@ pub(crate) fn decode_said(bytes: &[u8]) {
 }
 
 impl Relay {
+    /// A name that nobody has used.
+    pub(crate) fn fresh_name(&self) -> Option<String> {
+        self.seals.fresh().map(|number| format!("{number:016x}"))
+    }
+
     /// Begins to listen for a call of this client. None if the system has no random bytes.
     pub(crate) fn listen(self: &Arc<Self>, request: &Request) -> Option<Asking> {
         let session = request.call.session.as_ref()?.uuid;

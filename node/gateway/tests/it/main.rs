@@ -15,6 +15,7 @@ mod pins;
 mod principals;
 mod probes;
 mod quotas;
+mod rounds;
 mod secrets;
 mod streams;
 mod watched;

@@ -167,6 +167,21 @@ async fn call(peer: &Peer, message: &Value) -> Response {
             });
             ([("content-type", "text/event-stream")], Body::from_stream(stream)).into_response()
         }
+        // The same in the modern era: by the result.
+        "consult" if peer.modern => {
+            let result = match params.get("inputResponses") {
+                None => {
+                    json!({"resultType": "input_required", "inputRequests": params["arguments"]["asks"], "requestState": "theirs"})
+                }
+                Some(answers) => {
+                    let can = &params["_meta"]["io.modelcontextprotocol/clientCapabilities"];
+                    let told = json!({"answers": answers, "state": params["requestState"], "can": can});
+                    json!({"resultType": "complete", "content": [{"type": "text", "text": told.to_string()}]})
+                }
+            };
+            let body = json!({"jsonrpc":"2.0","id":id,"result":result});
+            ([("content-type", "application/json")], body.to_string()).into_response()
+        }
         // Asks the client what the arguments say, and answers with what came of it.
         "consult" => {
             let asks = params["arguments"]["asks"].as_array().cloned().unwrap_or_default();

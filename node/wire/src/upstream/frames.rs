@@ -159,6 +159,13 @@ impl Frames {
         Some(Frame::Withdrawn(self.asked.swap_remove(at)))
     }
 
+    /// From here on the answer is to another request of the client: its id and progress token, raw JSON.
+    pub fn rebind(&mut self, id: String, progress_token: Option<String>, supply: Supply) {
+        self.id = id;
+        self.progress_token = progress_token;
+        self.supply = supply;
+    }
+
     /// Answers a request of the server: a response that bears the id of the request. Nothing is sent if none is owed.
     pub fn reply(&mut self, id: &str, body: Bytes) {
         if let Some(at) = self.asked.iter().position(|asked| **asked == *id) {

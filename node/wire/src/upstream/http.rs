@@ -376,6 +376,7 @@ impl Wire {
         let id = self.next_id();
         let opened = &session.opened;
         let era = opened.revision.era();
+        let outgoing = outgoing.to_era(era);
         let forward = Forward {
             id,
             name: outgoing.name,

@@ -112,6 +112,15 @@ impl<'a> Outgoing<'a> {
             owner: None,
         }
     }
+
+    /// The same to an upstream of this era: a legacy client does not get what only a modern one knows.
+    fn to_era(self, era: Era) -> Outgoing<'a> {
+        let supply = match (era, self.supply) {
+            (Era::Modern, Supply::Nothing) => Supply::Legacy,
+            (_, supply) => supply,
+        };
+        Outgoing { supply, ..self }
+    }
 }
 
 /// How an upstream is doing.
@@ -190,6 +199,9 @@ pub enum Cause {
     /// It failed so often that it is not asked for a while.
     #[error("not asked: {0}")]
     Resting(String),
+    /// A call that was held for its client came to an end.
+    #[error("{0}")]
+    Held(String),
     /// The upstream answered a request of ours with an error.
     #[error("refused: {0}")]
     Refused(String),

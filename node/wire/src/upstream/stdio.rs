@@ -205,6 +205,7 @@ impl StdioLink {
         let live = self.live().await?;
         let id = self.shared.next_id();
         let era = live.opened().revision.era();
+        let outgoing = outgoing.to_era(era);
         let forward = Forward {
             id,
             name: outgoing.name,

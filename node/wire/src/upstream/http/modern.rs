@@ -97,6 +97,7 @@ fn is_down(cause: &Cause) -> bool {
         | Cause::Status(_)
         | Cause::SessionGone
         | Cause::Unsupported(_)
+        | Cause::Held(_)
         | Cause::Handshake(_)
         | Cause::Busy(_)
         | Cause::Resting(_)
