@@ -64,7 +64,7 @@ pub(crate) async fn dispatch(gateway: Arc<Inner>, request: Arc<Request>, headers
         ("initialize", false) => initialize(&gateway, &request),
         ("server/discover", true) => discover(&gateway, &request),
         ("resources/subscribe", false) => watches::subscribe(&gateway, &request).await,
-        ("resources/unsubscribe", false) => watches::unsubscribe(&gateway, &request),
+        ("resources/unsubscribe", false) => watches::unsubscribe(&gateway, &request).await,
         ("subscriptions/listen", true) => streams::modern(gateway, request).await,
         ("ping" | "logging/setLevel", false) => result(&request, "{}"),
         (_, _) => refuse(&request, &request.call.unknown_method()),

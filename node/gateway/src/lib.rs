@@ -49,7 +49,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use mcp_model::clock::Clock;
-use mcp_model::ids::NodeId;
+use mcp_model::ids::{Id, NodeId};
 use mcp_store::Replica;
 use mcp_store::seal::Seal;
 use mcp_wire::reach::Reach;
@@ -244,9 +244,11 @@ impl Gateway {
             .clone()
             .run(inner.cluster.clone(), inner.limits.token_use_ms, stop.clone());
         let followed = inner.upstreams.follow(stop.clone());
-        let watched = inner
-            .watches
-            .run(inner.upstreams.updates(), |_session, _uri| {}, stop.clone());
+        let watched = inner.watches.run(
+            inner.upstreams.updates(),
+            |session, uri| self.tell_elsewhere(session, uri),
+            stop.clone(),
+        );
         let swept = self.sweep(stop.clone());
         tokio::join!(
             Arc::new(prober).run(stop.clone()),
@@ -288,6 +290,12 @@ impl Gateway {
     /// Sessions that were used here lately.
     pub fn sessions(&self) -> usize {
         self.inner.living.count()
+    }
+
+    /// Tells the other nodes of a resource that a session watches.
+    fn tell_elsewhere(&self, session: Id, uri: Arc<str>) {
+        let inner = self.inner.clone();
+        tokio::spawn(async move { relay::changed(&inner, session, &uri).await });
     }
 
     /// Takes in no more requests and ends streams; calls under way go on.

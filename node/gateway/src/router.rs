@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::protocol::{self, Accepts, Call};
 use crate::quotas::{Held, OverQuota, Use};
 use crate::session::Session;
-use crate::{Inner, bearer, respond, streams};
+use crate::{Inner, bearer, relay, respond, streams};
 
 /// Everything that is asked of the gateway.
 pub(crate) fn router(gateway: Arc<Inner>) -> Router {
@@ -188,7 +188,7 @@ async fn mcp(State(gateway): State<Arc<Inner>>, request: HttpRequest) -> Respons
     match parts.method {
         Method::POST => post(gateway, permit, only, &parts.headers, received, (room, held)).await,
         Method::GET => open_stream(gateway, permit, only, &parts.headers, (room, held)),
-        _ => end_session(&gateway, &permit, &parts.headers),
+        _ => end_session(&gateway, &permit, &parts.headers).await,
     }
 }
 
@@ -207,7 +207,7 @@ impl Inner {
     fn is_alive(&self, session: &Session, permit: &Permit) -> bool {
         let alive = self.living.uses(session, permit, &self.quotas, &self.replica);
         if !alive {
-            self.sessions.end(session);
+            self.sessions.end(session.uuid);
         }
         alive
     }
@@ -282,14 +282,12 @@ fn open_stream(gateway: Arc<Inner>, permit: Permit, only: Option<Id>, headers: &
     }
 }
 
-fn end_session(gateway: &Inner, permit: &Permit, headers: &HeaderMap) -> Response {
+async fn end_session(gateway: &Inner, permit: &Permit, headers: &HeaderMap) -> Response {
     match protocol::session(headers, permit, &gateway.sessions) {
         Err(refusal) => respond::refusal(&refusal, None),
         Ok(None) => respond::method_not_allowed("POST"),
         Ok(Some(session)) => {
-            gateway.sessions.end(&session);
-            gateway.watches.drop_of(session.uuid, None);
-            gateway.living.end(session.uuid);
+            relay::end_session(gateway, session.uuid).await;
             respond::empty(StatusCode::NO_CONTENT)
         }
     }

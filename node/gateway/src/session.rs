@@ -51,7 +51,7 @@ pub(crate) struct Sessions {
     any_ended: AtomicBool,
 }
 
-/// Sessions that their clients ended here. Other replicas do not know; an ended session grants nothing that its token does
+/// Sessions that their clients ended, here or on a replica that told this one. One that was away does not know; an ended session grants nothing that its token does
 /// not grant anyway.
 struct Ended {
     known: HashSet<Id>,
@@ -147,13 +147,13 @@ impl Sessions {
     }
 
     /// Remembers that a session was ended by its client.
-    pub(crate) fn end(&self, session: &Session) {
+    pub(crate) fn end(&self, session: Id) {
         let mut ended = self.ended();
         self.any_ended.store(true, Ordering::Release);
-        if !ended.known.insert(session.uuid) {
+        if !ended.known.insert(session) {
             return;
         }
-        ended.order.push_back(session.uuid);
+        ended.order.push_back(session);
         if ended.order.len() > ended.most
             && let Some(oldest) = ended.order.pop_front()
         {
@@ -217,7 +217,7 @@ mod tests {
             Sessions::new(&[6; 32], 1_000, 2).open(&id, mine, project, 10_000),
             Err(NoSession)
         );
-        here.end(&session);
+        here.end(session.uuid);
         assert_eq!(here.open(&id, mine, project, 10_000), Err(NoSession));
     }
 

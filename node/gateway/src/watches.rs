@@ -23,7 +23,7 @@ use crate::Inner;
 use crate::audit::About;
 use crate::dispatch::{Request, permitted, refuse};
 use crate::lists::List;
-use crate::respond;
+use crate::{relay, respond};
 
 /// Resources that one session or stream may watch.
 pub(crate) const WATCHED_MAX: usize = 256;
@@ -141,17 +141,26 @@ impl Watches {
         (is_known, watched.map_or(0, Vec::len))
     }
 
-    /// Ends a session's subscription to a resource, or to all of them.
-    pub(crate) fn drop_of(&self, session: Id, shown: Option<&str>) {
+    /// Ends a session's subscription to a resource, or to all of them; whether there was one here.
+    pub(crate) fn drop_of(&self, session: Id, shown: Option<&str>) -> bool {
         let watcher = Watcher::Session(session);
         let mut kept = self.kept();
-        if let Some(all) = kept.watched.get_mut(&watcher) {
-            all.retain(|one| shown.is_some_and(|shown| *one.shown != *shown));
-            if all.is_empty() {
-                kept.watched.remove(&watcher);
-                kept.sessions.retain(|known| *known != session);
-            }
+        let Some(all) = kept.watched.get_mut(&watcher) else {
+            return false;
+        };
+        let before = all.len();
+        all.retain(|one| shown.is_some_and(|shown| *one.shown != *shown));
+        let (after, is_empty) = (all.len(), all.is_empty());
+        if is_empty {
+            kept.watched.remove(&watcher);
+            kept.sessions.retain(|known| *known != session);
         }
+        after < before
+    }
+
+    /// Tells the stream of a session, if this node holds it; whether it does.
+    pub(crate) fn tell_session(&self, session: Id, shown: &Arc<str>) -> bool {
+        self.tell(Watcher::Session(session), shown)
     }
 
     fn tell(&self, watcher: Watcher, shown: &Arc<str>) -> bool {
@@ -228,12 +237,12 @@ pub(crate) async fn subscribe(gateway: &Arc<Inner>, request: &Request) -> Respon
 }
 
 /// `resources/unsubscribe`. What is not watched is not watched afterwards either.
-pub(crate) fn unsubscribe(gateway: &Inner, request: &Request) -> Response {
+pub(crate) async fn unsubscribe(gateway: &Inner, request: &Request) -> Response {
     let Some(uri) = request.call.message.uri() else {
         return refuse(request, &Refusal::inside(INVALID_PARAMS, "params.uri is missing"));
     };
     if let Some(session) = &request.call.session {
-        gateway.watches.drop_of(session.uuid, Some(uri));
+        relay::unwatch(gateway, session.uuid, uri).await;
     }
     done(request)
 }

@@ -77,6 +77,12 @@ enum Said {
     Pull { id: HeldId, resume: Option<Resume> },
     /// Nobody wants a held call any more.
     Abandon { id: HeldId },
+    /// A client has ended its session.
+    Ended { session: Id },
+    /// A session no longer watches a resource.
+    Unwatch { session: Id, uri: String },
+    /// A resource that a session watches has changed: its stream may be there.
+    Changed { session: Id, uri: String },
 }
 
 /// What became of it.
@@ -240,9 +246,59 @@ pub(crate) async fn hear(gateway: &Inner, message: &[u8]) -> Vec<u8> {
             held::abandoned(gateway, id);
             Became::Taken
         }
+        Ok(Said::Ended { session }) => {
+            gateway.sessions.end(session);
+            gateway.living.end(session);
+            taken_if(gateway.watches.drop_of(session, None))
+        }
+        Ok(Said::Unwatch { session, uri }) => taken_if(gateway.watches.drop_of(session, Some(&uri))),
+        Ok(Said::Changed { session, uri }) => taken_if(gateway.watches.tell_session(session, &uri.into())),
         Err(_) => return Vec::new(),
     };
     postcard::to_stdvec(&became).unwrap_or_default()
+}
+
+fn taken_if(taken: bool) -> Became {
+    if taken { Became::Taken } else { Became::Gone }
+}
+
+/// Ends a session on every node that can be reached; it grants nothing that its token does not grant anyway.
+pub(crate) async fn end_session(gateway: &Inner, session: Id) {
+    gateway.sessions.end(session);
+    gateway.living.end(session);
+    gateway.watches.drop_of(session, None);
+    tell_others(gateway, || Said::Ended { session }).await;
+}
+
+/// Ends the subscription of a session, whichever node keeps it.
+pub(crate) async fn unwatch(gateway: &Inner, session: Id, uri: &str) {
+    if !gateway.watches.drop_of(session, Some(uri)) {
+        let uri = uri.to_owned();
+        tell_others(gateway, || Said::Unwatch {
+            session,
+            uri: uri.clone(),
+        })
+        .await;
+    }
+}
+
+/// Tells the node that holds the stream of a session that a resource has changed.
+pub(crate) async fn changed(gateway: &Inner, session: Id, uri: &str) {
+    let uri = uri.to_owned();
+    tell_others(gateway, || Said::Changed {
+        session,
+        uri: uri.clone(),
+    })
+    .await;
+}
+
+/// Tells all other nodes. Who cannot be reached is not told.
+async fn tell_others(gateway: &Inner, said: impl Fn() -> Said) {
+    let told = gateway.cluster.others().into_iter().map(|node| {
+        let said = said();
+        async move { tell(gateway, node, &said).await }
+    });
+    let _heard = join_all(told).await.len();
 }
 
 /// For the fuzzer: bytes as what nodes say to each other.

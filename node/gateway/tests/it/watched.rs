@@ -121,6 +121,29 @@ async fn a_session_is_told_of_the_resources_it_watches_and_of_no_other() {
 }
 
 #[tokio::test]
+async fn a_session_is_one_on_every_node() {
+    let (world, board, token) = with_board().await;
+    let mine = session(&world, &token).await;
+    let mut watching = stream(&world, 1, &token, &mine).await;
+    about(&world, &token, &mine, "resources/subscribe", "board://one").await;
+    until("the server's stream", || async { (board.streams() > 0).then_some(()) }).await;
+    board.says("notifications/resources/updated", json!({"uri": "board://one"}));
+    assert_eq!(next_message(&mut watching).await["params"]["uri"], "board://one");
+    let headers = [("mcp-session-id", mine.as_str())];
+    let unsubscribe = request(8, "resources/unsubscribe", json!({"uri": "board://one"})).to_string();
+    let answer = world.post_with(1, "demo", &token, &headers, unsubscribe).await;
+    assert_eq!(answer.json()["result"], json!({}));
+    asked(&board, "resources/unsubscribe", 1).await;
+    let url = format!("{}/projects/demo/mcp", world.nodes[1].base);
+    let bearer = format!("Bearer {}", token.bearer);
+    let all = [("authorization", bearer.as_str()), headers[0]];
+    assert_eq!(world.send(Method::DELETE, &url, &all, "").await.status, 204);
+    let ping = request(9, "ping", json!({})).to_string();
+    let answer = world.post_with(0, "demo", &token, &headers, ping).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (404, -32001));
+}
+
+#[tokio::test]
 async fn what_may_not_be_read_may_not_be_watched() {
     let (world, board, token) = with_board().await;
     let blind = world.token("demo", &[]);
