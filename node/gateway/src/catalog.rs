@@ -223,6 +223,9 @@ pub(crate) fn decode_lists(bytes: &[u8]) {
         let name = &item.json[item.name_at.clone()];
         assert_eq!(serde_json::from_str::<Box<str>>(name).ok(), Some(item.name));
     }
+    if let Ok(prints) = prints::of_tools(&array) {
+        assert!(prints.iter().all(|print| toolnames::unfit(&print.name).is_none()));
+    }
     let _resources = items(&array, |entry| entry.uri).len();
     let _templates = items(&array, |entry| entry.uri_template).len();
 }
