@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ::http::HeaderValue;
 use bytes::Bytes;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
@@ -421,10 +423,24 @@ async fn leave(child: &mut Child) -> String {
     match tokio::time::timeout(Duration::from_millis(limits::LEAVE_MS), child.wait()).await {
         Ok(Ok(status)) => status.to_string(),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => match child.kill().await {
-            Ok(()) => "killed".to_owned(),
-            Err(error) => error.to_string(),
-        },
+        Err(_) => made_to_leave(child).await,
+    }
+}
+
+/// Told to leave first: whoever stands between us and the server has to be alive to take the server with it. Killed only if that
+/// does not help.
+async fn made_to_leave(child: &mut Child) -> String {
+    if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()) {
+        // Whoever is gone already cannot be told, which is what was wanted.
+        let _gone = kill(Pid::from_raw(pid), Signal::SIGTERM).is_err();
+        let told = tokio::time::timeout(Duration::from_millis(limits::LEAVE_MS), child.wait()).await;
+        if let Ok(Ok(status)) = told {
+            return status.to_string();
+        }
+    }
+    match child.kill().await {
+        Ok(()) => "killed".to_owned(),
+        Err(error) => error.to_string(),
     }
 }
 

@@ -239,3 +239,31 @@ async fn what_is_hidden_is_taken_out_of_last_words_and_reasons() {
     assert!(reason.contains("starting in mode crash --key=*** ***"), "{reason}");
     assert!(!upstream.stderr_tail().concat().contains("canary"));
 }
+
+#[tokio::test]
+async fn a_child_that_does_not_leave_is_told_before_it_is_killed() {
+    // It does not mind that its input ends. Who is told can still take others along; who is killed cannot.
+    let script = r#"trap 'echo told >&2; exit 0' TERM; echo ready >&2; while :; do sleep 0.05; done"#;
+    let upstream = Upstream::stdio(StdioConfig {
+        hidden: [].into(),
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), script.into()],
+        env: inherited_env(),
+        cwd: None,
+        limits: CallLimits {
+            handshake_ms: 20_000,
+            ..CallLimits::default()
+        },
+    });
+    let opening = upstream.open();
+    let ready = until("it runs", || async {
+        upstream.stderr_tail().contains(&"ready".to_owned()).then_some(())
+    });
+    tokio::select! {
+        _ = opening => panic!("it says nothing"),
+        () = ready => {}
+    }
+    upstream.close().await;
+    let tail = upstream.stderr_tail();
+    assert!(tail.contains(&"told".to_owned()), "{tail:?}");
+}
