@@ -13,6 +13,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use futures_util::FutureExt;
+use futures_util::future::Map;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use hyper::server::conn::{http1, http2};
@@ -121,7 +122,8 @@ impl Door {
 }
 
 /// Serves `router` on a listener until `stop` turns true, then lets what is running finish.
-pub(crate) async fn serve(door: Door, answers: impl Answers, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(door: Door, answers: impl Answers + 'static, mut stop: watch::Receiver<bool>) {
+    let answers: Arc<dyn Answers> = Arc::new(answers);
     let strangers = Strangers::who_are("a client");
     let speakers = Arc::new(Speakers::new(door.waits));
     loop {
@@ -149,9 +151,11 @@ pub(crate) async fn serve(door: Door, answers: impl Answers, mut stop: watch::Re
             tracing::debug!(%error, "TCP_NODELAY");
         }
         let service = Service {
-            answers: answers.clone(),
-            from,
-            places: Arc::clone(&door.places),
+            answers: Arc::clone(&answers),
+            came: Came {
+                from,
+                places: Arc::clone(&door.places),
+            },
         };
         let (speakers, tls, mood) = (Arc::clone(&speakers), door.tls.clone(), door.places.mood());
         let serve = async move |stream| {
@@ -186,14 +190,14 @@ async fn connection(
     speakers: &Speakers,
     tls: Option<TlsAcceptor>,
     stream: TcpStream,
-    service: Service<impl Answers>,
+    service: Service,
     mut mood: watch::Receiver<Mood>,
 ) {
     let (stream, returned) = linger::lend(stream);
     match tls {
         None => speakers.converse(stream, service, mood).await,
         Some(tls) => {
-            let from = service.from;
+            let from = service.came.from;
             let shaken = tokio::select! {
                 shaken = tokio::time::timeout(speakers.waits.handshake, tls.accept(stream)) => shaken,
                 () = worse_than(&mut mood, Mood::Short) => return,
@@ -253,7 +257,7 @@ impl Speakers {
     }
 
     /// Hears what a client speaks and answers in the same.
-    async fn converse<I>(&self, stream: I, service: Service<impl Answers>, mut mood: watch::Receiver<Mood>)
+    async fn converse<I>(&self, stream: I, service: Service, mut mood: watch::Receiver<Mood>)
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -289,69 +293,63 @@ async fn until_short<C: GracefulConnection>(connection: C, mut mood: watch::Rece
     }
 }
 
-/// What answers the requests of a listener.
-pub(crate) trait Answers: Clone + Send + Sync + 'static {
-    /// Answers one; `from` is where it comes from, as far as the proxies in front are trusted to say.
-    fn answer(
-        &self,
-        request: hyper::Request<Incoming>,
-        from: impl FnOnce(&hyper::Request<Incoming>) -> SocketAddr,
-    ) -> impl Future<Output = Response> + Send + 'static;
+/// What answers the requests of a listener. An object, so that there is one server of each HTTP in the program and not one for
+/// everything that can answer.
+pub(crate) trait Answers: Send + Sync {
+    /// Answers one, of the connection that it came on.
+    fn answer(&self, request: hyper::Request<Incoming>, came: &Came) -> Answering;
+}
+
+type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// What is known of a connection.
+#[derive(Clone)]
+pub(crate) struct Came {
+    from: SocketAddr,
+    places: Arc<Places>,
 }
 
 impl Answers for Router {
-    fn answer(
-        &self,
-        mut request: hyper::Request<Incoming>,
-        from: impl FnOnce(&hyper::Request<Incoming>) -> SocketAddr,
-    ) -> impl Future<Output = Response> + Send + 'static {
-        let from = from(&request);
+    fn answer(&self, mut request: hyper::Request<Incoming>, came: &Came) -> Answering {
+        let from = proxies::client(came.places.trusted(), came.from, request.headers());
         request.extensions_mut().insert(ConnectInfo(from));
-        tower_service::Service::call(&mut self.clone(), request).map(|Ok(answer)| answer)
+        Box::pin(tower_service::Service::call(&mut self.clone(), request).map(|Ok(answer)| answer))
     }
 }
 
 /// Whoever asks is known by a token: where from does not matter.
 impl Answers for Gateway {
-    fn answer(
-        &self,
-        request: hyper::Request<Incoming>,
-        _: impl FnOnce(&hyper::Request<Incoming>) -> SocketAddr,
-    ) -> impl Future<Output = Response> + Send + 'static {
+    fn answer(&self, request: hyper::Request<Incoming>, _: &Came) -> Answering {
         let gateway = self.clone();
-        async move { gateway.answer(request.map(Body::new)).await }
+        Box::pin(async move { gateway.answer(request.map(Body::new)).await })
     }
 }
 
 /// What answers, for one connection.
 #[derive(Clone)]
-struct Service<A> {
-    answers: A,
-    from: SocketAddr,
-    places: Arc<Places>,
+struct Service {
+    answers: Arc<dyn Answers>,
+    came: Came,
 }
 
-impl<A: Answers> hyper::service::Service<hyper::Request<Incoming>> for Service<A> {
+impl hyper::service::Service<hyper::Request<Incoming>> for Service {
     type Response = Response;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+    type Future = Map<Answering, fn(Response) -> Result<Response, Infallible>>;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         let is_last = request.headers().contains_key(TRANSFER_ENCODING);
-        let from =
-            |request: &hyper::Request<Incoming>| proxies::client(self.places.trusted(), self.from, request.headers());
-        let answer = self.answers.answer(request, from);
-        Box::pin(async move {
-            let mut answer = answer.await;
-            if is_last {
-                // Where a body in chunks ends is not looked at by [`crate::framing`], so nothing that comes behind it is read as a
-                // request.
-                let close = HeaderValue::from_static("close");
-                answer.headers_mut().insert(CONNECTION, close);
-            }
-            Ok(answer)
-        })
+        let answering = self.answers.answer(request, &self.came);
+        answering.map(if is_last { last_of_the_connection } else { Ok })
     }
+}
+
+/// Where a body in chunks ends is not looked at by [`crate::framing`], so nothing that comes behind it is read as a request.
+fn last_of_the_connection(mut answer: Response) -> Result<Response, Infallible> {
+    answer
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    Ok(answer)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ import asyncio
 
 import raw
 from checks import same
-from fixture import OTHER, PROJECT
+from fixture import OTHER, PROJECT, called
 from peers import Refused
 
 ECHO = "everything__echo"
@@ -74,7 +74,7 @@ async def view_only(fixture, node):
     url = node.mcp(PROJECT)
     with fixture.checks.check(f"{node.name} lists everything to a token that may only view"):
         answer = await raw.apart(raw.mcp, url, fixture.viewer, "tools/list")
-        same({tool["name"] for tool in answer.message["result"]["tools"]}, fixture.wanted_tools(), "tools")
+        same(called({tool["name"] for tool in answer.message["result"]["tools"]}), fixture.wanted_tools(), "tools")
     with fixture.checks.check(f"{node.name} refuses the call of a token that may only view, and names the right"):
         answer = await raw.apart(raw.call, url, fixture.viewer, ECHO, HELLO)
         same(answer.message["error"]["code"], -32003, answer)

@@ -27,11 +27,15 @@ pub(crate) async fn stdio(global: &Global, args: &StdioArgs) -> Result<Exit, Fai
     say(&format!("bridging standard input and output to {}", link.shown()));
     let (ended, mut end) = mpsc::channel(1);
     let bridge = Arc::new(Bridge::new(link, ended));
-    let done = tokio::select! {
+    let mut done = tokio::select! {
         done = serve(&bridge) => done,
         Some(End(failure)) = end.recv() => Err(failure),
         () = told_to_leave() => Ok(Exit::Done),
     };
+    // Where the client has closed its side, the last answer and the end that follows from it come at the same moment.
+    if let (Ok(_), Ok(End(failure))) = (&done, end.try_recv()) {
+        done = Err(failure);
+    }
     bridge.close(done.is_ok()).await;
     done
 }
