@@ -5,8 +5,8 @@ server says whether a refusal came too late. What is checked elsewhere:
 
 - no bearer, a malformed, unknown or revoked one, a session bearer, a foreign scheme; another's project: `refusals.py`
 - no lease: 503 with `Retry-After`: `revocation.py`, `failover.py`, and `revoke-loop`
-- joins with a wrong hash or a used token, peers with certificates of others: `node/tests/it/machines.rs`, `raft/tests`
-- over quota: 429. Quotas do not exist yet.
+- joins with a wrong hash or a used token, peers with certificates of others: `node/tests/it/cluster.rs`, `raft/tests`
+- over quota: 429: `node/gateway/tests/it/quotas.rs`
 """
 
 import asyncio

@@ -289,6 +289,17 @@ class Aviary:
             same(raw.send("POST", url, mine | {"Mcp-Session-Id": session}, ping).status, 200, "ping in a session")
             raw.send("POST", url, {"Authorization": f"Bearer {self.unknown}", "Mcp-Session-Id": session}, ping)
             raw.send("DELETE", url, mine | {"Mcp-Session-Id": session})
+            others = [f"{node.gateway}/mcp", node.mcp(PROJECT).removesuffix("/mcp") + "/servers/counted/mcp"]
+            others += [url.removesuffix("/mcp") + "/sse", url.removesuffix("/mcp") + "/messages"]
+            for other in others:
+                raw.call(other, self.token, "counted__echo", {"message": "hello"})
+                for secret in (self.token, *self.everywhere()):
+                    password = base64.b64encode(f"x:{secret}".encode()).decode()
+                    for how in (f"Basic {password}", f"Bearer {secret}".encode().decode("latin-1")):
+                        raw.send("POST", other, {"Authorization": how}, ping)
+                        raw.send("POST", f"{other}?session={quote(secret)}", {"Authorization": how}, ping)
+                        if not other.endswith("/sse"):
+                            raw.send("GET", other, {"Authorization": how})
             for tool in ("echo", "slow", "rubbish", "hangup", "fails", "refuses", "mangled"):
                 raw.call(url, self.token, f"counted__{tool}", {"message": "hello"})
             for tool in ("dies__x", "wordy__x", "nowhere__x", "stdio__echo", "stdio__fail"):

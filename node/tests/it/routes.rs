@@ -102,11 +102,22 @@ fn every_endpoint_of_the_gateway_refuses_strangers_and_tokens_of_others() {
         "/projects/other/mcp",
         "/projects/nowhere/mcp",
         "/projects/demo/servers/nowhere/mcp",
+        "/projects/demo/sse",
+        "/projects/demo/messages",
+        "/projects/demo/servers/demo/sse",
+        "/projects/demo/servers/demo/messages",
+        "/projects/nowhere/sse",
+        "/projects/nowhere/messages",
     ] {
+        let served: &[&str] = match path.rsplit('/').next() {
+            Some("sse") => &["GET"],
+            Some("messages") => &["POST"],
+            _ => &["GET", "POST", "DELETE"],
+        };
         for (method, stranger) in METHODS.iter().flat_map(|m| strange.iter().map(move |s| (*m, s))) {
             let found = status(gateway, method, path, stranger.as_deref());
             assert!(
-                found == 401 || found == 405 && !matches!(method, "GET" | "POST" | "DELETE"),
+                found == 401 || found == 405 && !served.contains(&method),
                 "{method} {path}: {found}"
             );
         }
