@@ -539,6 +539,26 @@ mod tests {
         assert!(matches!(ask(&pool, &mute).await, Err(SendFailed::Exchange(_))));
     }
 
+    #[tokio::test]
+    async fn every_thread_keeps_connections_of_its_own() {
+        let (target, connections) = server(&[SHORT, SHORT]).await;
+        let pool = pool();
+        let (other, there) = (pool.clone(), target.clone());
+        let elsewhere = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                assert_eq!(ask_and_read(&other, &there).await, "ok");
+                assert_eq!(ask_and_read(&other, &there).await, "ok");
+            });
+        };
+        assert!(locked(pool.idle()).by_origin.is_empty());
+        tokio::task::spawn_blocking(elsewhere).await.unwrap();
+        assert!(locked(pool.idle()).by_origin.is_empty());
+        assert_eq!(connections.load(Ordering::SeqCst), 1);
+        assert_eq!(ask_and_read(&pool, &target).await, "ok");
+        assert_eq!(connections.load(Ordering::SeqCst), 2);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_idle_for_too_long_is_closed() {
         let (target, _) = server(&[SHORT, SHORT]).await;

@@ -95,10 +95,6 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn headers(&self) -> &HeaderMap {
-        &self.headers
-    }
-
     /// Whether the server knows it by an id.
     pub(super) fn has_id(&self) -> bool {
         self.opened.session_id.is_some()
@@ -194,14 +190,6 @@ impl HttpLink {
 
     pub(super) fn state(&self) -> State {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn pool(&self) -> &Pool {
-        &self.wire.pool
-    }
-
-    pub(super) fn target(&self) -> Option<&Target> {
-        self.wire.target.as_ref()
     }
 
     pub(super) fn limits(&self) -> CallLimits {

@@ -1,24 +1,17 @@
 //! The stream on which a server over HTTP says that its lists have changed: the GET stream of a legacy session, or
 //! `subscriptions/listen` of the modern era. A child process says it on its output, without being asked.
 
-use std::time::Duration;
+use ::http::StatusCode;
 
-use ::http::header::CONTENT_TYPE;
-use ::http::{HeaderValue, Method};
-use bytes::Bytes;
-
-use super::answer::Messages;
-use super::http::{HttpLink, answer_to_server, is_list_change, request};
+use super::http::{HttpLink, answer_to_server, is_list_change};
 use super::{CallLimits, Cause, Link, Outgoing, Upstream, UpstreamError};
 use crate::can::ClientCan;
 use crate::message::{Kind, Message};
-use crate::sse::SseReader;
 use crate::version::Era;
 
 /// Longest silence on the stream before it is opened anew, in milliseconds: a server that is gone without a word is noticed, and a
 /// quiet one costs a request every quarter of an hour.
 const SILENCE_MS: u64 = 900_000;
-const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 const WANTED: &str =
     r#"{"notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}}"#;
 
@@ -80,37 +73,20 @@ impl Upstream {
 impl HttpLink {
     async fn listen(&self, own: ClientCan) -> Result<Heard, UpstreamError> {
         let session = self.open(own).await?;
-        let Some(target) = self.target() else {
-            return Ok(Heard::Nothing);
-        };
-        let mut headers = session.headers().clone();
-        headers.remove(CONTENT_TYPE);
-        headers.insert(::http::header::ACCEPT, EVENTS);
         let limits = CallLimits {
             idle_ms: SILENCE_MS,
             ..self.limits()
         };
-        let wait = Duration::from_millis(self.limits().idle_ms);
-        let opened = self
-            .pool()
-            .request(target, request(Method::GET, &headers, Bytes::new()), wait)
-            .await;
-        let answer = opened.map_err(|error| super::http::sending_failed(&error, self.limits().idle_ms))?;
-        let kind = answer
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|kind| kind.to_str().ok())
-            .unwrap_or_default();
-        match answer.status().as_u16() {
-            200 if kind.starts_with("text/event-stream") => {}
-            401 | 403 | 429 | 500..=599 => return Err(UpstreamError::before(Cause::Status(answer.status().as_u16()))),
+        let mut messages = match self.get_stream(&session).await? {
+            Ok(messages) => messages,
             // A session that is gone is made anew by the next call or probe.
-            404 if session.has_id() => return Err(UpstreamError::before(Cause::SessionGone)),
-            _ => return Ok(Heard::Nothing),
-        }
-        let mut messages = Messages::Events {
-            body: answer.into_body(),
-            reader: SseReader::new(limits.answer_bytes_max),
+            Err(StatusCode::NOT_FOUND) if session.has_id() => return Err(UpstreamError::before(Cause::SessionGone)),
+            Err(status) => {
+                return match status.as_u16() {
+                    code @ (401 | 403 | 429 | 500..=599) => Err(UpstreamError::before(Cause::Status(code))),
+                    _ => Ok(Heard::Nothing),
+                };
+            }
         };
         loop {
             let message = match messages.next(&limits).await {

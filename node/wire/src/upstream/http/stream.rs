@@ -73,15 +73,12 @@ async fn open(link: &HttpLink, last: &mut Option<Arc<Session>>) -> Result<Messag
         return messages;
     }
     let is_new = last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &session));
-    match get(&link.wire, &session).await {
-        Err(UpstreamError {
-            cause: Cause::Status(404),
-            ..
-        }) => {
+    match link.get_stream(&session).await? {
+        Err(StatusCode::NOT_FOUND) => {
             link.forget(ClientCan::ALL, &session);
             Err(UpstreamError::before(Cause::SessionGone))
         }
-        Err(error) => Err(error),
+        Err(status) => Err(UpstreamError::before(Cause::Status(status.as_u16()))),
         Ok(messages) => {
             if is_new && last.is_some() {
                 watch_again(link).await;
@@ -100,30 +97,35 @@ async fn watch_again(link: &HttpLink) {
     }
 }
 
-async fn get(wire: &Arc<Wire>, session: &Session) -> Result<Messages, UpstreamError> {
-    let mut all = session.headers.clone();
-    all.insert(ACCEPT, EVENTS);
-    all.remove(CONTENT_TYPE);
-    let target = wire.target.as_ref().ok_or_else(super::no_host)?;
-    let wait = Duration::from_millis(wire.config.limits.idle_ms);
-    let answer = wire
-        .pool
-        .request(target, request(Method::GET, &all, Bytes::new()), wait)
-        .await;
-    let answer = answer.map_err(|error| super::sending_failed(&error, wire.config.limits.idle_ms))?;
-    let is_stream = answer
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        .is_some_and(|kind| kind.starts_with("text/event-stream"));
-    match answer.status() {
-        StatusCode::OK if is_stream => Ok(Messages::Events {
-            body: answer.into_body(),
-            reader: SseReader::new(wire.config.limits.answer_bytes_max),
-        }),
-        // An answer, and not a stream: as good as none.
-        StatusCode::OK => Err(UpstreamError::before(Cause::Status(405))),
-        status => Err(UpstreamError::before(Cause::Status(status.as_u16()))),
+impl HttpLink {
+    /// Opens the GET stream of a legacy session. The inner error is the status of a server that has none: 405 as well where it
+    /// answers and that is no stream.
+    pub(in crate::upstream) async fn get_stream(
+        &self,
+        session: &Session,
+    ) -> Result<Result<Messages, StatusCode>, UpstreamError> {
+        let wire = &self.wire;
+        let mut all = session.headers.clone();
+        all.insert(ACCEPT, EVENTS);
+        all.remove(CONTENT_TYPE);
+        let target = wire.target.as_ref().ok_or_else(super::no_host)?;
+        let idle_ms = wire.config.limits.idle_ms;
+        let asked = request(Method::GET, &all, Bytes::new());
+        let answer = wire.pool.request(target, asked, Duration::from_millis(idle_ms)).await;
+        let answer = answer.map_err(|error| super::sending_failed(&error, idle_ms))?;
+        let is_stream = answer
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+            .is_some_and(|kind| kind.starts_with("text/event-stream"));
+        Ok(match answer.status() {
+            StatusCode::OK if is_stream => Ok(Messages::Events {
+                body: answer.into_body(),
+                reader: SseReader::new(wire.config.limits.answer_bytes_max),
+            }),
+            StatusCode::OK => Err(StatusCode::METHOD_NOT_ALLOWED),
+            status => Err(status),
+        })
     }
 }
 
