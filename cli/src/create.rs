@@ -39,6 +39,17 @@ enum Otherwise<'a, B: Serialize> {
     Send(Method, &'a B),
 }
 
+impl<'a, B: Serialize> Otherwise<'a, B> {
+    /// With `--force` this is sent to the object that is there.
+    fn if_forced(force: bool, method: Method, body: &'a B) -> Self {
+        if force {
+            Otherwise::Send(method, body)
+        } else {
+            Otherwise::Fail
+        }
+    }
+}
+
 /// Makes an object, or changes the one that is there, and says so.
 async fn made<T: Object, B: Serialize>(
     api: &Api,
@@ -140,11 +151,7 @@ async fn project(global: &Global, args: &CreateProject) -> Result<Exit, Failure>
         limits: None,
         allow_sse: args.allow_sse,
     };
-    let otherwise = if args.force {
-        Otherwise::Send(Method::PATCH, &change)
-    } else {
-        Otherwise::Fail
-    };
+    let otherwise = Otherwise::if_forced(args.force, Method::PATCH, &change);
     made::<ProjectBody, _>(
         &Api::of(global)?.waiting(&args.waiting),
         args.output.output,
@@ -195,11 +202,7 @@ async fn server(global: &Global, args: &CreateServer) -> Result<Exit, Failure> {
         response_ms: args.response_ms.unwrap_or(defaults.response_ms),
         ..defaults
     };
-    let otherwise = if args.force {
-        Otherwise::Send(Method::PUT, &spec)
-    } else {
-        Otherwise::Fail
-    };
+    let otherwise = Otherwise::if_forced(args.force, Method::PUT, &spec);
     made::<ServerBody, _>(
         &Api::of(global)?.waiting(&args.waiting),
         args.output.output,

@@ -32,11 +32,7 @@ pub(super) async fn rbac(global: &Global, args: &CreateRbac) -> Result<Exit, Fai
             &args.role_bindings,
         )?,
     };
-    let otherwise = if args.force {
-        Otherwise::Send(Method::PUT, &spec)
-    } else {
-        Otherwise::Fail
-    };
+    let otherwise = Otherwise::if_forced(args.force, Method::PUT, &spec);
     made::<RbacBody, _>(
         &Api::of(global)?.waiting(&args.waiting),
         args.output.output,
@@ -107,11 +103,7 @@ pub(super) async fn group(global: &Global, args: &CreateGroup) -> Result<Exit, F
         add_members: args.member.clone(),
         ..GroupChange::default()
     };
-    let otherwise = if args.force {
-        Otherwise::Send(Method::PATCH, &change)
-    } else {
-        Otherwise::Fail
-    };
+    let otherwise = Otherwise::if_forced(args.force, Method::PATCH, &change);
     made::<GroupBody, _>(
         &Api::of(global)?.waiting(&args.waiting),
         args.output.output,

@@ -30,11 +30,7 @@ pub(super) async fn create(global: &Global, args: &CreateSecret) -> Result<Exit,
         description: args.description.clone().unwrap_or_default(),
         data,
     };
-    let otherwise = if args.force {
-        Otherwise::Send(Method::PATCH, &change)
-    } else {
-        Otherwise::Fail
-    };
+    let otherwise = Otherwise::if_forced(args.force, Method::PATCH, &change);
     made::<SecretBody, _>(
         &Api::of(global)?.waiting(&args.waiting),
         args.output.output,
