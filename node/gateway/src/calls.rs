@@ -228,8 +228,11 @@ async fn open(
     again: Option<Message>,
 ) -> Result<Begun, UpstreamError> {
     let Lane { upstream, guard } = lane?;
-    let place = guard.enter(&*gateway.clock).await?;
-    request.place.get_or_init(|| place);
+    // A call that is sent once more has its place already.
+    if request.place.get().is_none() {
+        let place = guard.enter(&*gateway.clock).await?;
+        request.place.get_or_init(|| place);
+    }
     let (era, can) = (request.call.era(), request.call.can());
     if !upstream.is_open_in(era, can) {
         let opened = upstream.open_in(era, can).await;

@@ -124,7 +124,7 @@ impl Guard {
         pause.reason = error.to_string().chars().take(200).collect();
     }
 
-    /// Calls that wait, and whether the server is left in peace.
+    /// Whether the server is left in peace.
     #[cfg(test)]
     fn is_resting(&self) -> bool {
         self.failures.load(Ordering::Relaxed) >= FAILURES_MAX

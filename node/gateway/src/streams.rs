@@ -101,17 +101,12 @@ pub(crate) fn legacy(gateway: Arc<Inner>, permit: Permit, only: Option<Id>, sess
     let ear = gateway.watches.ear_of_session(session);
     // The first bytes tell the client, and every proxy on the way, that the stream is open.
     let ready = vec![Bytes::from_static(sse::COMMENT)];
-    Watching::open(
-        gateway,
-        Holder::Stream(permit, room),
-        only,
-        filter,
-        String::new(),
-        Some(session),
-        ear,
+    let watching = Watching {
+        session: Some(session),
         ready,
-        None,
-    )
+        ..Watching::of(gateway, Holder::Stream(permit, room), only, filter, ear)
+    };
+    watching.open()
 }
 
 /// The stream of a client of 2024-11-05: the same, and what comes of its messages.
@@ -131,17 +126,12 @@ pub(crate) fn http_sse(
         resource_subscriptions: Vec::new(),
     };
     let (holder, ear) = (Holder::Stream(permit, room), gateway.watches.ear_of_session(session));
-    Watching::open(
-        gateway,
-        holder,
-        only,
-        filter,
-        String::new(),
-        None,
-        ear,
-        vec![first],
-        Some(inbox),
-    )
+    let watching = Watching {
+        ready: vec![first],
+        inbox: Some(inbox),
+        ..Watching::of(gateway, holder, only, filter, ear)
+    };
+    watching.open()
 }
 
 /// The next event of the inbox; never one where there is none.
@@ -195,43 +185,35 @@ pub(crate) async fn modern(gateway: Arc<Inner>, request: Arc<Request>) -> Respon
     );
     let ready = vec![sse::event(acknowledged.as_bytes())];
     let holder = Holder::Request(request, held);
-    Watching::open(gateway, holder, only, filter, meta, None, ear, ready, None)
+    let watching = Watching {
+        meta,
+        ready,
+        ..Watching::of(gateway, holder, only, filter, ear)
+    };
+    watching.open()
 }
 
 impl Watching {
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "each is another thing, and there are three callers"
-    )]
-    fn open(
-        gateway: Arc<Inner>,
-        holder: Holder,
-        only: Option<Id>,
-        filter: Filter,
-        meta: String,
-        session: Option<Id>,
-        ear: Ear,
-        ready: Vec<Bytes>,
-        inbox: Option<Inbox>,
-    ) -> Response {
-        let applied = gateway.replica.auth_index_watch();
-        let seen = Seen::now(&gateway, holder.permit(), only);
-        let count = gateway.admission.stream_opened();
-        let watching = Watching {
+    /// A stream of what `holder` may see, on which nothing else is said.
+    fn of(gateway: Arc<Inner>, holder: Holder, only: Option<Id>, filter: Filter, ear: Ear) -> Watching {
+        Watching {
+            applied: gateway.replica.auth_index_watch(),
+            seen: Seen::now(&gateway, holder.permit(), only),
+            _count: gateway.admission.stream_opened(),
             gateway,
             holder,
             only,
             filter,
-            meta,
-            session,
-            applied,
-            seen,
+            meta: String::new(),
+            session: None,
             ear,
-            ready,
-            inbox,
-            _count: count,
-        };
-        respond::events(stream::unfold(watching, Watching::next))
+            ready: Vec::new(),
+            inbox: None,
+        }
+    }
+
+    fn open(self) -> Response {
+        respond::events(stream::unfold(self, Watching::next))
     }
 
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Watching)> {

@@ -309,7 +309,12 @@ async fn next(stream: &mut Open) -> Option<Value> {
 
 #[tokio::test]
 async fn a_modern_server_asks_a_legacy_client_on_its_stream() {
-    let scene = Scene::new().await;
+    // One place for calls: each round is the same call, and takes no second one.
+    let limits = Limits {
+        upstream_calls_max: 1,
+        ..Limits::default()
+    };
+    let scene = Scene::with(limits).await;
     let asks = json!({
         "r": {"method": "roots/list"},
         "u": {"method": "elicitation/create", "params": {"mode": "url", "url": "https://a.example", "message": "m"}},

@@ -47,6 +47,9 @@ pub struct Frames {
     until: Instant,
     /// Ends the call then. Few calls have to wait for anything once there are frames: made when one does.
     total: Option<Pin<Box<Sleep>>>,
+    /// The same for the silence since the last message. It outlives a wait that is given up: whoever looks again and again must
+    /// not put it off for ever.
+    silence: Option<Pin<Box<Sleep>>>,
     finished: bool,
     /// Requests of the server that wait for an answer: their ids, raw JSON.
     asked: Vec<Box<str>>,
@@ -68,6 +71,7 @@ impl Frames {
             limits,
             until: timers::from_now(Duration::from_millis(limits.total_ms)),
             total: None,
+            silence: None,
             finished: false,
             asked: Vec::new(),
         }
@@ -90,18 +94,21 @@ impl Frames {
         let idle_ms = if self.asked.is_empty() { idle_ms } else { total_ms };
         let late = |limit_ms| Err(UpstreamError::after(Cause::Deadline(limit_ms)));
         let (source, total, until) = (&mut self.source, &mut self.total, self.until);
+        let silence = &mut self.silence;
         let mut next = pin!(async {
             match source {
-                // It looks after the silence itself.
                 Source::Http(http) => http.next(idle_ms).await,
-                Source::Stdio(stdio) => tokio::time::timeout(Duration::from_millis(idle_ms), stdio.next())
-                    .await
-                    .unwrap_or_else(|_| late(idle_ms)),
+                Source::Stdio(stdio) => stdio.next().await,
             }
         });
         poll_fn(|cx| {
             if let Poll::Ready(next) = next.as_mut().poll(cx) {
+                *silence = None;
                 return Poll::Ready(next);
+            }
+            let silence = silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(idle_ms))));
+            if silence.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(late(idle_ms));
             }
             let total = total.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
             total.as_mut().poll(cx).map(|()| late(total_ms))
@@ -170,6 +177,8 @@ impl Frames {
     pub fn reply(&mut self, id: &str, body: Bytes) {
         if let Some(at) = self.asked.iter().position(|asked| **asked == *id) {
             self.asked.swap_remove(at);
+            // It is the server's turn again.
+            self.silence = None;
             self.source.say(body);
         }
     }

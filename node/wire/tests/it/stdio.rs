@@ -1,6 +1,7 @@
 //! Upstreams that are child processes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mcp_wire::upstream::{CallLimits, Cause, Effect, Outgoing, State, StdioConfig, Upstream, inherited_env};
 use serde_json::{Value, json};
@@ -123,6 +124,26 @@ async fn a_silent_child_runs_into_the_deadline() {
         .await
         .unwrap_err();
     assert_eq!((error.cause, error.effect), (Cause::Deadline(100), Effect::Possible));
+}
+
+#[tokio::test]
+async fn a_wait_that_is_given_up_does_not_put_the_deadline_off() {
+    let limits = CallLimits {
+        idle_ms: 100,
+        ..CallLimits::default()
+    };
+    let upstream = peer_with("legacy", limits);
+    let call = call_of("1", "hang", None);
+    let mut frames = upstream.call(Outgoing::new(&call)).await.unwrap();
+    let looked = async {
+        loop {
+            if let Ok(next) = tokio::time::timeout(Duration::from_millis(20), frames.next()).await {
+                return next.unwrap_err();
+            }
+        }
+    };
+    let error = tokio::time::timeout(Duration::from_secs(10), looked).await.unwrap();
+    assert_eq!(error.cause, Cause::Deadline(100));
 }
 
 #[tokio::test]
