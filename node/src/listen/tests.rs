@@ -42,6 +42,10 @@ fn patient() -> Waits {
 }
 
 async fn open(max: usize, waits: Waits, tls: Option<TlsAcceptor>) -> Open {
+    open_with(max, waits, tls, None).await
+}
+
+async fn open_with(max: usize, waits: Waits, tls: Option<TlsAcceptor>, crew: Option<Crew>) -> Open {
     let listener = bind("test", ([127, 0, 0, 1], 0).into()).await.unwrap();
     let at = listener.local_addr().unwrap();
     let places = Places::new(max, Arc::default());
@@ -52,7 +56,7 @@ async fn open(max: usize, waits: Waits, tls: Option<TlsAcceptor>) -> Open {
         places: Arc::clone(&places),
         waits,
         clock: Arc::new(SystemClock),
-        crew: None,
+        crew,
     };
     let endless = || async {
         let piece = Bytes::from(vec![b'x'; 1 << 16]);
@@ -63,6 +67,10 @@ async fn open(max: usize, waits: Waits, tls: Option<TlsAcceptor>) -> Open {
     let router = Router::new()
         .route("/", get(|| async { "here" }))
         .route("/", post(|body: Bytes| async move { format!("{} bytes", body.len()) }))
+        .route(
+            "/thread",
+            get(|| async { std::thread::current().name().unwrap_or_default().to_owned() }),
+        )
         .route("/endless", get(endless));
     let served = tokio::spawn(serve(door, router, stop.subscribe()));
     Open {
@@ -381,4 +389,21 @@ async fn a_listener_that_closes_waits_for_answers_and_for_nobody_who_is_silent()
         "{said}"
     );
     tokio::time::timeout(LIMIT, door.served).await.expect("an end").unwrap();
+}
+
+#[tokio::test]
+async fn a_crew_serves_what_the_door_lets_in() {
+    let ask = "GET /thread HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let door = open_with(10, patient(), None, Some(Crew::start().unwrap())).await;
+    let answer = door.asked(1, ask).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("\r\n\r\nclients-"),
+        "{answer}"
+    );
+    door.taken(0).await;
+    let alone = open(10, patient(), None).await;
+    assert!(!alone.asked(1, ask).await.contains("clients-"));
+    // Its threads end with it.
+    door.stop.send_replace(true);
+    door.served.await.unwrap();
 }

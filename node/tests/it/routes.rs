@@ -94,6 +94,12 @@ fn every_endpoint_of_the_gateway_refuses_strangers_and_tokens_of_others() {
         &session,
         &json!({"name": "other", "servers": ["demo"]}),
     );
+    let threads = std::fs::read_dir(format!("/proc/{}/task", machine.pid())).unwrap();
+    let mut names = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap());
+    assert!(
+        names.any(|name| name.starts_with("clients-")),
+        "clients have threads of their own"
+    );
     let (gateway, strange) = (machine.gateway, strangers());
     for path in [
         "/mcp",

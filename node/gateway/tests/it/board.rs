@@ -36,7 +36,11 @@ impl Board {
 
     /// Says something on every stream that is open.
     pub(crate) fn says(&self, method: &str, params: Value) {
-        let message = json!({"jsonrpc": "2.0", "method": method, "params": params});
+        self.sends(json!({"jsonrpc": "2.0", "method": method, "params": params}));
+    }
+
+    /// Sends a message on every stream that is open.
+    pub(crate) fn sends(&self, message: Value) {
         self.says.send(format!("event: message\ndata: {message}\n\n")).ok();
     }
 
@@ -50,6 +54,12 @@ impl Board {
         let seen = self.seen.lock().unwrap();
         let of_it = seen.iter().filter(|(_, body)| body["method"] == method);
         of_it.map(|(_, body)| body["params"].clone()).collect()
+    }
+
+    /// What was answered to a request of this id.
+    pub(crate) fn answered(&self, id: &str) -> Option<Value> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().map(|(_, body)| body).find(|body| body["id"] == id).cloned()
     }
 
     fn stream(&self, first: String) -> Response {

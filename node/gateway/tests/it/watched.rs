@@ -118,6 +118,10 @@ async fn a_session_is_told_of_the_resources_it_watches_and_of_no_other() {
     board.says("notifications/resources/updated", json!({"uri": "board://one"}));
     assert_eq!(next_message(&mut bystander).await["params"]["uri"], "board://one");
     assert_eq!(board.asked("resources/subscribe").len(), 2);
+    // A server that asks on its stream whether we are there is told so.
+    board.sends(json!({"jsonrpc": "2.0", "id": "there?", "method": "ping"}));
+    let pong = until("the ping is answered", || async { board.answered("there?") }).await;
+    assert_eq!(pong["result"], json!({}));
 }
 
 #[tokio::test]

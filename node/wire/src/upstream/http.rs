@@ -203,12 +203,7 @@ impl HttpLink {
 
     /// Sends what nobody waits for.
     pub(super) fn post_aside(&self, session: &Arc<Session>, body: Bytes) {
-        let (wire, session) = (self.wire.clone(), session.clone());
-        tokio::spawn(async move {
-            if let Err(error) = wire.post(&session.headers, body).await {
-                tracing::debug!(%error, "upstream request not answered");
-            }
-        });
+        self.wire.post_aside(session, body);
     }
 
     fn set_state(&self, state: State) {
@@ -332,6 +327,15 @@ impl HttpLink {
 }
 
 impl Wire {
+    fn post_aside(self: &Arc<Self>, session: &Arc<Session>, body: Bytes) {
+        let (wire, session) = (self.clone(), session.clone());
+        tokio::spawn(async move {
+            if let Err(error) = wire.post(&session.headers, body).await {
+                tracing::debug!(%error, "upstream request not answered");
+            }
+        });
+    }
+
     fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }

@@ -10,7 +10,7 @@ use ::http::{HeaderValue, Method, StatusCode};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{HttpLink, Session, Wire, is_list_change, request};
+use super::{HttpLink, Session, Wire, answer_to_server, is_list_change, request};
 use crate::can::ClientCan;
 use crate::headers;
 use crate::message::{Kind, Message};
@@ -41,7 +41,7 @@ pub(super) async fn hold(link: Weak<HttpLink>) {
                 // Only who uses the link keeps it.
                 drop(held);
                 tokio::select! {
-                    () = read(&wire, messages) => {}
+                    () = read(&wire, last.as_ref(), messages) => {}
                     // What the newer era watches is said when the stream is opened.
                     () = changed, if is_modern(last.as_ref()) => continue,
                 }
@@ -144,7 +144,7 @@ async fn listen(wire: &Arc<Wire>, session: &Session, uris: &[String]) -> Result<
 }
 
 /// Reads it to its end.
-async fn read(wire: &Wire, mut messages: Messages) {
+async fn read(wire: &Arc<Wire>, session: Option<&Arc<Session>>, mut messages: Messages) {
     let limits = CallLimits {
         idle_ms: SILENCE_MS,
         ..wire.config.limits
@@ -161,9 +161,14 @@ async fn read(wire: &Wire, mut messages: Messages) {
                     wire.updates.tell(uri);
                 }
             }
-            // A response ends a modern subscription. Requests outside calls name nobody who could answer.
+            // A response ends a modern subscription.
             Kind::Response => return,
-            Kind::Request => {}
+            // Whether we are there is for us to say; other requests outside calls name nobody who could answer.
+            Kind::Request => {
+                if let Some(session) = session {
+                    wire.post_aside(session, answer_to_server(&message));
+                }
+            }
         }
     }
 }
