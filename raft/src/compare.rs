@@ -252,8 +252,9 @@ async fn compare(core: &Arc<Core>, mine: &StateDigest) {
         }
         let over = left == 0 || waited_ms > OTHERS_WAIT_MS;
         let verdict = agreement::judge(core.me, mine, &voters, &others);
-        take(core, mine, &verdict, over).await;
+        // Whoever sees what follows from a verdict finds the verdict.
         tell(core, mine, &verdict, (&voters, &others), over);
+        take(core, mine, &verdict, over).await;
         if over {
             return;
         }
