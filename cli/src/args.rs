@@ -140,7 +140,10 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  mcpctl whoami\n  mcpctl whoami -o 'jsonpath={.user.email}'")]
     Whoami(OutputArg),
     /// Ask about rights
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  mcpctl auth can-i run servers/git\n  mcpctl auth can-i --list"
+    )]
     Auth(Auth),
     /// List objects, or show some
     #[command(after_help = "Examples:\n  \
@@ -151,7 +154,10 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  mcpctl describe mcptoken ci -p demo\n  mcpctl describe server/time")]
     Describe(DescribeArgs),
     /// Make an object
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  mcpctl create server time --command mcp-server-time\n  mcpctl create project demo --server time"
+    )]
     Create(Create),
     /// Make objects as files say, or change them to that; what is so already stays untouched
     ///
@@ -184,10 +190,16 @@ pub(crate) enum Command {
     )]
     Revoke(RemoveArgs),
     /// Who is in the cluster: status, joining, voting, removal
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  mcpctl cluster status\n  mcpctl cluster join-token --ttl 10m > join.token"
+    )]
     Cluster(Cluster),
     /// Backups: save the cluster's objects, verify a file, restore one
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  mcpctl backup save monday.backup\n  mcpctl backup restore monday.backup --dry-run"
+    )]
     Backup(Backup),
     /// Replace what was given out: a token's bearer under the same name, a secret's value
     #[command(after_help = "Examples:\n  \
@@ -220,13 +232,22 @@ pub(crate) enum Command {
         mcpctl connect vllm -p demo --server http://gw:3200")]
     Connect(ConnectArgs),
     /// Speak MCP: bridge a client on standard input and output
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  MCPCTL_TOKEN=$TOK mcpctl mcp stdio\n  mcpctl mcp stdio -p demo --token-file ci.token"
+    )]
     Mcp(Mcp),
     /// Check an MCP endpoint
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  MCPCTL_TOKEN=$TOK mcpctl test mcp https://gw.example:3200/projects/demo/mcp\n  mcpctl test mcp http://127.0.0.1:3200/projects/demo/mcp --expect-tools echo"
+    )]
     Test(Test),
     /// Contexts: which clusters there are
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  mcpctl config get-contexts\n  mcpctl config use-context prod"
+    )]
     Config(Config),
     /// Print a completion script; it asks this program, so it knows every command and the names of objects
     #[command(after_help = "Examples:\n  \
@@ -306,5 +327,58 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The commands of a line as a shell would take it apart, each beginning with the program.
+    fn parsed(line: &str) -> Vec<Vec<String>> {
+        let (mut found, mut words, mut word, mut quote) = (Vec::new(), Vec::new(), None::<String>, None);
+        for c in line.chars().chain([';']) {
+            match (quote, c) {
+                (Some(q), c) if q == c => quote = None,
+                (Some(_), c) => word.get_or_insert_default().push(c),
+                (None, '\'' | '"') => {
+                    quote = Some(c);
+                    word.get_or_insert_default();
+                }
+                (None, ' ' | ';' | '|' | '&' | '(' | ')' | '<' | '>') => {
+                    words.extend(word.take());
+                    if c == '<' || c == '>' {
+                        words.push(c.to_string());
+                    } else if c != ' ' {
+                        found.push(std::mem::take(&mut words));
+                    }
+                }
+                (None, c) => word.get_or_insert_default().push(c),
+            }
+        }
+        let program = |words: Vec<String>| {
+            let from = words.iter().position(|word| word == "mcpctl")?;
+            let until = words.iter().position(|word| word == "<" || word == ">");
+            Some(words[from..until.unwrap_or(words.len())].to_vec())
+        };
+        found.into_iter().filter_map(program).collect()
+    }
+
+    /// Whoever pastes an example gets past the command line, for every command and every group of commands.
+    #[test]
+    fn every_example_is_a_command_line_that_can_be_read() {
+        fn walk(command: &clap::Command, seen: &mut usize) {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in after
+                .replace("\\\n", " ")
+                .lines()
+                .filter(|line| line.starts_with("  ") && line.contains("mcpctl "))
+            {
+                for words in parsed(line) {
+                    let read = Cli::command().try_get_matches_from(&words);
+                    assert!(read.is_ok(), "{line}\n{}", read.unwrap_err());
+                    *seen += 1;
+                }
+            }
+            command.get_subcommands().for_each(|inner| walk(inner, seen));
+        }
+        let mut seen = 0;
+        walk(&Cli::command(), &mut seen);
+        assert!(seen > 100, "{seen}");
     }
 }

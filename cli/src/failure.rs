@@ -1,4 +1,16 @@
 //! What the user is told when something fails: what, why, and what to do next; and the exit code for their script.
+//!
+//! The form is fixed, so that people find their way in it and scripts can rely on it:
+//!
+//! ```text
+//! error: what failed
+//! cause: why
+//!   field: what is wrong with it       (only where several faults are reported at once, one line each)
+//! next:  what to do, a command that can be pasted wherever there is one
+//! ```
+//!
+//! A single fault is exactly three lines. Whatever a text from elsewhere holds, it adds no line and moves no cursor. It is the last that
+//! the program writes, and nothing on stdout belongs to it.
 
 use std::fmt::Write as _;
 
@@ -6,6 +18,7 @@ use mcp_api::Problem;
 use mcp_api::problem::Code;
 
 use crate::kinds::Kind;
+use crate::show::printable;
 
 /// How the program ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +66,7 @@ impl Exit {
 pub(crate) struct Failure {
     what: String,
     why: String,
+    faults: Vec<String>,
     next: String,
     exit: Exit,
 }
@@ -61,15 +75,24 @@ pub(crate) struct Failure {
 pub(crate) struct Unfinished {
     what: String,
     why: String,
+    faults: Vec<String>,
     exit: Exit,
 }
 
 impl Unfinished {
+    /// Several faults that are reported at once, a line for each below the cause. A single one is told by the cause alone.
+    pub(crate) fn faults(mut self, faults: Vec<String>) -> Unfinished {
+        debug_assert!(faults.len() > 1, "one fault is a cause: {faults:?}");
+        self.faults = faults;
+        self
+    }
+
     /// What to do next: a command that can be pasted, wherever there is one.
     pub(crate) fn next(self, next: impl Into<String>) -> Failure {
         Failure {
             what: self.what,
             why: self.why,
+            faults: self.faults,
             next: next.into(),
             exit: self.exit,
         }
@@ -83,6 +106,7 @@ impl Failure {
         Unfinished {
             what: what.into(),
             why: why.into(),
+            faults: Vec::new(),
             exit: Exit::Error,
         }
     }
@@ -116,11 +140,14 @@ impl Failure {
 
     /// What the API answered instead of what `what` says was wanted.
     pub(crate) fn of_problem(what: &str, problem: &Problem) -> Failure {
-        let mut why = problem.detail.clone();
+        let mut failure = Failure::new(format!("cannot {what}"), problem.detail.clone());
         if problem.errors.len() > 1 {
-            for fault in &problem.errors {
-                write!(why, "\n  {}: {}", fault.field, fault.detail).expect("a text takes text");
-            }
+            let faults = problem.errors.iter();
+            failure = failure.faults(
+                faults
+                    .map(|fault| format!("{}: {}", fault.field, fault.detail))
+                    .collect(),
+            );
         }
         let waits = matches!(
             Code::parse(&problem.code),
@@ -131,17 +158,28 @@ impl Failure {
             Some(hint) => hint.strip_prefix("run: ").unwrap_or(hint).to_owned(),
             None => way_out(what, problem),
         };
-        Failure::new(format!("cannot {what}"), why)
-            .next(next)
-            .with_exit(exit_of(problem))
+        failure.next(next).with_exit(exit_of(problem))
     }
 
     /// Prints the three lines to stderr.
     pub(crate) fn print(&self) {
-        eprintln!("error: {}", self.what);
-        eprintln!("cause: {}", self.why);
-        eprintln!("next:  {}", self.next);
+        eprint!("{}", self.lines());
     }
+
+    fn lines(&self) -> String {
+        let mut text = format!("error: {}\ncause: {}\n", one_line(&self.what), one_line(&self.why));
+        for fault in &self.faults {
+            writeln!(text, "  {}", one_line(fault)).expect("a text takes text");
+        }
+        writeln!(text, "next:  {}", one_line(&self.next)).expect("a text takes text");
+        text
+    }
+}
+
+/// What comes from libraries, servers and users may have lines of its own.
+fn one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    printable(&lines.collect::<Vec<_>>().join(" "))
 }
 
 /// What helps where the API gives no hint.
@@ -158,7 +196,7 @@ fn way_out(what: &str, problem: &Problem) -> String {
             format!("mcpctl explain {}", kind.singular())
         }
         (_, Some(kind)) => format!("mcpctl get {}", kind.plural()),
-        _ => "mcpctl --help".to_owned(),
+        _ => format!("{} --help", crate::command()),
     }
 }
 
@@ -186,5 +224,26 @@ fn exit_of(problem: &Problem) -> Exit {
         | Code::Invalid
         | Code::TooManyRequests
         | Code::StoreFailed => Exit::Error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_from_elsewhere_adds_no_line() {
+        let failure = Failure::new("cannot\nget", "one\r\n\n  two\u{1b}[2Jthree").next("a\nb");
+        assert_eq!(
+            failure.lines(),
+            "error: cannot get\ncause: one two [2Jthree\nnext:  a b\n"
+        );
+        let failure = Failure::usage("cannot apply", "2 faults")
+            .faults(vec!["a: x\ny".to_owned(), "b: z".to_owned()])
+            .next("mcpctl explain project");
+        assert_eq!(
+            failure.lines(),
+            "error: cannot apply\ncause: 2 faults\n  a: x y\n  b: z\nnext:  mcpctl explain project\n"
+        );
     }
 }

@@ -107,7 +107,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
     }
 }
 
-/// Usage errors leave with 2, and with 64 from `test mcp`, where 2 says that the server broke the contract.
+/// Usage errors leave with 2, and with 64 from `test`, where 2 says that the server broke the contract.
 fn usage(error: &clap::Error) -> ExitCode {
     let mut root = Cli::command();
     let (path, meant) = meant(&mut root, std::env::args().skip(1));
@@ -117,26 +117,44 @@ fn usage(error: &clap::Error) -> ExitCode {
             drop(shown);
             return ExitCode::SUCCESS;
         }
-        // Half a command: what can follow helps more than what is missing.
+        // The program alone, or a group of commands alone, asks what there is: an answer, as from kubectl.
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            eprint!("{}", meant.render_help());
-            return ExitCode::from(Exit::Usage.code());
+            out::bytes(meant.render_help().to_string().as_bytes());
+            return ExitCode::SUCCESS;
         }
         _ => {}
     }
-    let text = error.render().to_string();
-    let text = text.split("\n\nUsage:").next().unwrap_or_default().trim();
-    let why = text.strip_prefix("error: ").unwrap_or(text);
-    let said = |line: &&str| !line.is_empty() && !line.starts_with("For more information");
-    let lines: Vec<&str> = why.lines().map(str::trim).filter(said).collect();
-    let exit = if path == "mcpctl test mcp" {
+    let exit = if path.starts_with("mcpctl test") {
         Exit::TestUsage
     } else {
         Exit::Usage
     };
-    let failure = Failure::usage("cannot read the command line", lines.join("\n  "));
+    let failure = Failure::usage("cannot read the command line", sentence(&error.render().to_string()));
     failure.next(format!("{path} --help")).print();
     ExitCode::from(exit.code())
+}
+
+/// What clap says in several lines, in one: without the usage, which the next step shows, and with its tips in brackets.
+fn sentence(rendered: &str) -> String {
+    let said = rendered.split("\n\nUsage:").next().unwrap_or_default().trim();
+    let said = said.strip_prefix("error: ").unwrap_or(said);
+    let (mut why, mut tips) = (Vec::new(), Vec::new());
+    for line in said.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match line.strip_prefix("tip: ") {
+            Some(tip) => tips.push(tip),
+            None if line.starts_with("For more information") => {}
+            None => why.push(line),
+        }
+    }
+    match tips.as_slice() {
+        [] => why.join(" "),
+        tips => format!("{} ({})", why.join(" "), tips.join("; ")),
+    }
+}
+
+/// The command of this run, without what follows it.
+pub(crate) fn command() -> String {
+    meant(&mut Cli::command(), std::env::args().skip(1)).0
 }
 
 /// The command that was meant: as many words of the line as are names of commands.

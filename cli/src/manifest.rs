@@ -93,14 +93,12 @@ pub(crate) fn faulty(what: &str, faults: &[Fault]) -> Failure {
         Some(kind) => format!("mcpctl explain {}", kind.singular()),
         None => "mcpctl api-resources".to_owned(),
     };
-    let why = match faults {
-        [one] => format!("nothing was changed: {}", one.line()),
+    let failed = |why: String| Failure::new(format!("cannot {what}"), why);
+    let failure = match faults {
+        [one] => failed(format!("nothing was changed: {}", one.line())),
         many => {
-            let lines: Vec<String> = many.iter().map(|fault| format!("\n  {}", fault.line())).collect();
-            format!("{} faults, nothing was changed{}", many.len(), lines.concat())
+            failed(format!("{} faults, nothing was changed", many.len())).faults(many.iter().map(Fault::line).collect())
         }
     };
-    Failure::new(format!("cannot {what}"), why)
-        .next(next)
-        .with_exit(Exit::Error)
+    failure.next(next).with_exit(Exit::Error)
 }

@@ -42,8 +42,8 @@ struct Step {
     duration_ms: u64,
 }
 
-/// A step that failed: nothing after it makes sense.
-struct Stop(Exit);
+/// A step that failed: nothing after it makes sense. With what the user can do about it.
+struct Stop(Exit, String);
 
 struct Run<'a> {
     args: &'a TestMcpArgs,
@@ -64,17 +64,22 @@ pub(crate) async fn test_mcp(global: &Global, args: &TestMcpArgs) -> Result<Exit
         },
     };
     let tls = tls(global).map_err(|failure| failure.with_exit(Exit::TestUsage))?;
-    let exit = match run.all(tls).await {
-        Ok(()) => Exit::Done,
-        Err(Stop(exit)) => exit,
-    };
+    let done = run.all(tls).await;
+    let exit = done.as_ref().err().map_or(Exit::Done, |Stop(exit, _)| *exit);
     run.report.ok = exit == Exit::Done;
     run.report.exit_code = exit.code();
     match args.output {
         Style::Json => show::json(&run.report)?,
         Style::Text => run.print(),
     }
-    Ok(exit)
+    let Err(Stop(exit, next)) = done else {
+        return Ok(Exit::Done);
+    };
+    let failed = run.report.steps.last();
+    let (step, why) = failed.map_or(("", ""), |step| (step.name.as_str(), step.detail.as_str()));
+    Err(Failure::new(format!("{} does not pass: {step}", args.url), why)
+        .next(next)
+        .with_exit(exit))
 }
 
 fn tls(global: &Global) -> Result<Arc<ClientConfig>, Failure> {
@@ -117,8 +122,9 @@ impl Run<'_> {
             }
             Ok((status, _)) => {
                 let why = format!("{url}: HTTP status {status} (--no-health skips this step)");
+                let next = format!("curl -i {url}");
                 self.step("health", false, why, began);
-                Err(Stop(Exit::Error))
+                Err(Stop(Exit::Error, next))
             }
             Err(error) => self.stop("health", began, &error),
         }
@@ -135,7 +141,8 @@ impl Run<'_> {
             Err(error) => format!("--args is not JSON: {error}"),
         };
         self.step("arguments", false, why, began);
-        Err(Stop(Exit::Contract))
+        let next = "mcpctl test mcp URL --tool TOOL --args '{\"name\":\"value\"}'";
+        Err(Stop(Exit::Contract, next.to_owned()))
     }
 
     async fn talk(&mut self, client: &Client, arguments: Value) -> Result<(), Stop> {
@@ -200,7 +207,8 @@ impl Run<'_> {
         );
         self.report.missing_tools = missing;
         self.report.tools = Some(tools.to_vec());
-        Err(Stop(Exit::Contract))
+        let next = "mcpctl get tools (is the server healthy and attached, and may the token see it?)";
+        Err(Stop(Exit::Contract, next.to_owned()))
     }
 
     async fn call(&mut self, client: &Client, tool: &str, arguments: Value) -> Result<(), Stop> {
@@ -218,7 +226,8 @@ impl Run<'_> {
         self.step(&name, !called.is_error, detail, began);
         self.report.result = Some(called.result);
         if called.is_error {
-            Err(Stop(Exit::Contract))
+            let next = "mcpctl describe tool SERVER/TOOL (do the arguments fit its schema?)";
+            Err(Stop(Exit::Contract, next.to_owned()))
         } else {
             Ok(())
         }
@@ -235,17 +244,30 @@ impl Run<'_> {
     }
 
     fn stop(&mut self, name: &str, began_ms: u64, error: &ClientError) -> Result<(), Stop> {
-        let (exit, detail) = match error {
-            ClientError::Transport(why) => (Exit::Error, format!("transport: {why}")),
+        let (exit, detail, next) = match error {
+            ClientError::Transport(why) => (
+                Exit::Error,
+                format!("transport: {why}"),
+                format!("curl -v {}", health_url(&self.args.url)),
+            ),
             ClientError::Auth { .. } if self.args.token.is_none() => (
                 Exit::Error,
                 format!("authentication: {error} (no token was given: set MCPCTL_TOKEN)"),
+                "export MCPCTL_TOKEN=$(mcpctl create mcptoken NAME -p PROJECT --rbac clone)".to_owned(),
             ),
-            ClientError::Auth { .. } => (Exit::Error, format!("authentication: {error}")),
-            ClientError::Contract(why) => (Exit::Contract, format!("contract: {why}")),
+            ClientError::Auth { .. } => (
+                Exit::Error,
+                format!("authentication: {error}"),
+                "mcpctl get mcptokens (is it active, and of this project?)".to_owned(),
+            ),
+            ClientError::Contract(why) => (
+                Exit::Contract,
+                format!("contract: {why}"),
+                "read the log of that server: its answer breaks the protocol".to_owned(),
+            ),
         };
         self.step(name, false, detail, began_ms);
-        Err(Stop(exit))
+        Err(Stop(exit, next))
     }
 
     fn print(&self) {

@@ -10,7 +10,7 @@ use crate::{out, show};
 
 const OWN: &str = env!("CARGO_PKG_VERSION");
 
-/// Shows both versions; that of the node only if one can be asked.
+/// Shows both versions. Where no node can be asked, its own is shown all the same, and the command fails.
 pub(crate) async fn version(global: &Global, args: &OutputArg) -> Result<Exit, Failure> {
     let node = match Api::of(global) {
         Ok(api) => api.get::<VersionBody>("ask for the version", "version").await,
@@ -18,18 +18,18 @@ pub(crate) async fn version(global: &Global, args: &OutputArg) -> Result<Exit, F
     };
     match args.output {
         Format::Json | Format::Yaml | Format::JsonPath(_) => {
-            show::other(args.output, &json!({"client": {"version": OWN}, "server": node.ok()}))?;
+            let node = node.as_ref().ok();
+            show::other(args.output, &json!({"client": {"version": OWN}, "server": node}))?;
         }
         Format::Table | Format::Wide | Format::Name => {
             out::line(&format!("mcpctl {OWN}"));
-            match node {
-                Ok(node) => out::line(&format!(
+            if let Ok(node) = &node {
+                out::line(&format!(
                     "mcpnode {} (node {}, api {})",
                     node.version, node.node, node.api
-                )),
-                Err(failure) => failure.print(),
+                ));
             }
         }
     }
-    Ok(Exit::Done)
+    node.map(|_| Exit::Done)
 }

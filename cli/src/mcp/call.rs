@@ -38,8 +38,9 @@ pub(crate) async fn call(global: &Global, args: &CallArgs) -> Result<Exit, Failu
         CallOutput::Text => print(&result),
     }
     if result["isError"] == true {
-        say(&format!("{} says that it failed", args.tool));
-        return Ok(Exit::Error);
+        let why = "it says so itself; what it answered stands on standard output";
+        return Err(Failure::new(format!("tool {:?} failed", args.tool), why)
+            .next("mcpctl get tools (do the arguments fit what it asks for, and is its server healthy?)"));
     }
     Ok(Exit::Done)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::gateways::{Gateway, Shared, TOKEN};
-use crate::world::World;
+use crate::world::{World, assert_told};
 
 /// Longest wait for a line: a node that is gone must be found out within it.
 const LINE_WAIT: Duration = Duration::from_secs(40);
@@ -110,7 +110,11 @@ impl Client {
 
     fn end(self) -> (i32, String) {
         let done = self.child.wait_with_output().unwrap();
-        (done.status.code().unwrap(), String::from_utf8(done.stderr).unwrap())
+        let (code, err) = (done.status.code().unwrap(), String::from_utf8(done.stderr).unwrap());
+        if code != 0 {
+            assert_told(&err);
+        }
+        (code, err)
     }
 }
 
@@ -354,7 +358,11 @@ fn a_tool_is_called_and_each_outcome_has_its_exit_code() {
     assert_eq!(result["content"][0]["text"], "from input");
     let said = call(&["regional", "--args", r#"{"message":"x","region":"eu"}"#], "").done();
     assert_eq!(said.out, "x\n");
-    assert_eq!(call(&["fail", "--args", r#"{"message":"no"}"#], "").code, 1);
+    let said = call(&["fail", "--args", r#"{"message":"no"}"#], "");
+    assert!(
+        said.code == 1 && !said.out.is_empty() && said.err.contains("error: tool \"fail\" failed\n"),
+        "{said:?}"
+    );
     call(&["unknown"], "").fails(3, "cannot call \"unknown\"", "Unknown tool", "");
     call(&["echo", "--args", "{"], "").fails(2, "cannot use --args", "not JSON", "mcpctl call");
     call(&["echo", "--args", "[]"], "").fails(2, "cannot use --args", "not an object", "mcpctl call");

@@ -20,6 +20,7 @@ mod nodes;
 mod objects;
 mod original;
 mod people;
+mod refusals;
 mod snapshots;
 mod test_mcp;
 mod tokens;

@@ -8,22 +8,24 @@ use std::path::Path;
 use crate::node::Mood;
 use crate::world::{World, words};
 
-fn check(name: &str, world: &World, lines: &[&str]) {
+pub(crate) fn check(name: &str, world: &World, lines: &[&str]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/snapshots/{name}.txt"));
     let mut said = String::new();
     for line in lines {
-        let done = match (line.strip_prefix("mcpctl"), line.strip_prefix("MCPCTL_SESSION= mcpctl")) {
-            (Some(command), _) => world.run(command),
-            (None, Some(command)) => world.run_with(
+        let Some((before, command)) = line.split_once("mcpctl") else {
+            change(world, line);
+            said.push_str(&format!("# {line}\n\n"));
+            continue;
+        };
+        let done = match before {
+            "" => world.run(command),
+            "MCPCTL_SESSION= " => world.run_with(
                 &[("MCPCTL_SERVER", &world.url), ("MCPCTL_SESSION", "")],
                 &words(command),
                 "",
             ),
-            (None, None) => {
-                change(world, line);
-                said.push_str(&format!("# {line}\n\n"));
-                continue;
-            }
+            "MCPCTL_SERVER= " => world.run_with(&[], &words(command), ""),
+            other => panic!("nothing is known of {other:?}"),
         };
         said.push_str(&format!("$ {line}\n"));
         said.push_str(&masked(&done.out, world));
@@ -117,7 +119,7 @@ fn spaced(text: &str) -> String {
 }
 
 /// Every command there is, from the help of those above it.
-fn commands(world: &World, path: &str, found: &mut Vec<String>) {
+pub(crate) fn commands(world: &World, path: &str, found: &mut Vec<String>) {
     let help = world.run(format!("{path} --help").trim()).done().out;
     found.push(format!("mcpctl{path} --help"));
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);

@@ -88,7 +88,9 @@ fn who_cannot_be_reached_is_a_transport_failure_and_a_slip_is_64() {
         ("test mcp http://x/ --colour".to_owned(), 64),
         ("test mcp http://x/ --args {}".to_owned(), 64),
         ("test mcp http://x/ --timeout soon".to_owned(), 64),
-        ("test".to_owned(), 2),
+        ("test --colour".to_owned(), 64),
+        ("test mpc".to_owned(), 64),
+        ("test".to_owned(), 0),
     ] {
         let said = world.run_with(&[], &words(&line), "");
         assert_eq!(said.code, code, "{line}: {said:?}");

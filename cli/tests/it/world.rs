@@ -98,7 +98,7 @@ impl World {
             out: String::from_utf8(done.stdout).unwrap(),
             err: String::from_utf8(done.stderr).unwrap(),
         };
-        said.has_three_lines_if_it_failed();
+        said.is_well_told(args);
         said
     }
 
@@ -118,21 +118,20 @@ impl World {
 }
 
 impl Said {
-    /// What failed, why, what to do next: whatever any test runs.
-    fn has_three_lines_if_it_failed(&self) {
-        let starts = |start: &str| {
-            self.err
-                .lines()
-                .any(|line| line.starts_with(start) && line.len() > start.len())
-        };
-        let failed = starts("error: ");
-        assert!(
-            !failed || starts("cause: ") && starts("next:  ") && self.code != 0,
-            "{self:?}"
-        );
-        // Half a command gets help; can-i and diff answer with their exit code.
-        let answers = self.err.contains("Usage: mcpctl") || self.code <= 2;
-        assert!(failed || answers || self.err.is_empty(), "{self:?}");
+    /// Whatever any test runs: it did what was asked, or it says what failed, why, and what to do next, as [`assert_told`] has it. Two
+    /// commands answer by their exit code: `auth can-i` says no, and `diff` that there are differences.
+    #[track_caller]
+    fn is_well_told(&self, args: &[String]) {
+        let said = self.err.lines().any(|line| line.starts_with("error:"));
+        if self.code == 0 {
+            assert!(!said, "an error, and yet it is done: {args:?}: {self:?}");
+            return;
+        }
+        let asks = |word: &str| args.iter().any(|arg| arg == word);
+        if self.code == 1 && !said && (asks("can-i") || asks("diff")) {
+            return;
+        }
+        assert_told(&self.err);
     }
 
     /// Checks the exit code and that nothing was complained about.
@@ -152,6 +151,34 @@ impl Said {
         assert!(next.is_empty() || has("next:  ", next), "{self:?}");
         assert_eq!(self.out, "", "a failure says nothing on stdout");
         self
+    }
+}
+
+/// The form of every error, line by line: `error:`, `cause:`, `next:`; between the last two a line for each fault, where several are
+/// reported at once and the cause says how many. It is the end of what is said, and said once.
+#[track_caller]
+pub(crate) fn assert_told(err: &str) {
+    let lines: Vec<&str> = err.lines().collect();
+    let at = lines.iter().position(|line| line.starts_with("error:"));
+    let block = &lines[at.unwrap_or_else(|| panic!("failed without an error: {err:?}"))..];
+    let tells = |line: &str, start: &str| line.strip_prefix(start).is_some_and(|rest| !rest.trim().is_empty());
+    let [what, why, faults @ .., next] = block else {
+        panic!("fewer than three lines: {err}");
+    };
+    assert!(tells(what, "error: "), "what failed? {err}");
+    assert!(tells(why, "cause: "), "why? {err}");
+    assert!(tells(next, "next:  "), "what to do next, and nothing after it? {err}");
+    for fault in faults {
+        let text = fault.strip_prefix("  ").unwrap_or_default();
+        assert!(
+            !text.is_empty() && !text.starts_with(' '),
+            "{fault:?} is no fault: {err}"
+        );
+    }
+    if !faults.is_empty() {
+        let counted = why.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+        assert_eq!(counted, Some(faults.len()), "as many faults as the cause says: {err}");
+        assert!(faults.len() > 1, "a single fault is three lines: {err}");
     }
 }
 
