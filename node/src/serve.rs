@@ -345,7 +345,7 @@ async fn begin(upkeep: &Upkeep, identity: &Identity, data_dir: &Path) -> anyhow:
         return Ok(());
     };
     upkeep
-        .begin(identity, &founding)
+        .begin(identity, &founding, data_dir)
         .await
         .context("the cluster cannot begin")?;
     Founding::done(data_dir)

@@ -1,5 +1,6 @@
 //! What a cluster does for itself: it is born, its nodes say how they are reached, and what has expired is taken away.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     /// Begins the cluster as it was decided: the membership, the first administrator, the authority, the setup secret. Each
     /// part is refused where it is there already, so an interrupted beginning is taken up again.
-    pub(crate) async fn begin(&self, identity: &Identity, founding: &Founding) -> anyhow::Result<()> {
+    pub(crate) async fn begin(&self, identity: &Identity, founding: &Founding, data_dir: &Path) -> anyhow::Result<()> {
         let members = founding.members.iter().map(|founder| {
             let id = founder.id.parse();
             Ok(Member {
@@ -46,7 +47,7 @@ impl Upkeep {
             })
         });
         let members = members.collect::<anyhow::Result<Vec<Member>>>()?;
-        self.found(&members).await?;
+        self.found(&members, data_dir).await?;
         let (admin, authority) = (founding.admin()?, founding.authority()?);
         let init = Command::InitCluster {
             cluster_id: identity.cluster()?,
@@ -74,7 +75,7 @@ impl Upkeep {
     }
 
     /// Gives the founding members their membership once each of them has said that it has none. Who does not answer may have one.
-    async fn found(&self, members: &[Member]) -> anyhow::Result<()> {
+    async fn found(&self, members: &[Member], data_dir: &Path) -> anyhow::Result<()> {
         let mut told = false;
         loop {
             match self.node.bootstrap(members).await? {
@@ -83,13 +84,7 @@ impl Upkeep {
                     return Ok(());
                 }
                 Begun::Already => return Ok(()),
-                Begun::Elsewhere(member) => anyhow::bail!(
-                    "{} at {} is a member of a cluster already, so this node does not begin another: empty its data directory, \
-                     make a token there with `mcpctl cluster join-token`, and run `mcpnode join {}`",
-                    member.name,
-                    member.address,
-                    member.address
-                ),
+                Begun::Elsewhere(member) => return Err(is_elsewhere(&member, data_dir)),
                 Begun::Unknown(silent) if !told => {
                     let silent: Vec<String> = silent.iter().map(|m| format!("{} at {}", m.name, m.address)).collect();
                     tracing::warn!(
@@ -204,4 +199,17 @@ impl Upkeep {
     fn new_id(&self) -> Id {
         Id::v7(self.clock.wall_ms(), random::bytes())
     }
+}
+
+/// Why this node does not begin a cluster, and what its operator does instead.
+fn is_elsewhere(member: &Member, data_dir: &Path) -> anyhow::Error {
+    let Member { name, address, .. } = member;
+    anyhow::anyhow!(
+        "to have this machine take part in that one, move {} away, make a token there with `mcpctl cluster join-token > join.token`, \
+         and run `mcpnode join {address} --token-file join.token`",
+        data_dir.display()
+    )
+    .context(format!(
+        "the founding member {name:?} at {address} is in a cluster already, and this node does not begin a second one"
+    ))
 }

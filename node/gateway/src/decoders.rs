@@ -8,8 +8,9 @@ use http::{HeaderMap, Uri};
 use mcp_model::ids::Id;
 use mcp_model::token::TokenHash;
 
+use crate::endpoint::Endpoint;
 use crate::session::Sessions;
-use crate::{audit, bearer, catalog, http_sse, protocol, relay, router, streams};
+use crate::{audit, bearer, catalog, http_sse, protocol, relay, streams};
 
 /// A decoder with its name.
 pub type Decoder = (&'static str, fn(&[u8]));
@@ -81,7 +82,11 @@ fn posted(bytes: &[u8]) {
 /// Whose endpoint a path is: names in it are names, however they were coded.
 fn path(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    router::decode_path(&text);
-    router::decode_path(&format!("/projects/{text}/mcp"));
-    router::decode_path(&format!("/projects/{text}/sse"));
+    for path in [
+        text.to_string(),
+        format!("/projects/{text}/mcp"),
+        format!("/projects/{text}/sse"),
+    ] {
+        let _endpoint = Endpoint::of(&path).is_some();
+    }
 }

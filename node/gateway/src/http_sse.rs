@@ -22,9 +22,9 @@ use mcp_model::token::TokenHash;
 use mcp_wire::refusal::{NOT_ALLOWED, Refusal};
 use tokio::sync::mpsc;
 
-use crate::admit::{Permit, Wanted};
-use crate::router::{self, Endpoint};
-use crate::{Inner, bearer, respond};
+use crate::admit::Permit;
+use crate::endpoint::{Endpoint, Part, Serves};
+use crate::{Inner, bearer, respond, router};
 
 pub(crate) use self::carry::{decode as decode_posted, hear};
 pub(crate) use self::post::decode as decode_address;
@@ -34,15 +34,6 @@ pub(crate) use self::stream::Registered;
 const RUNNING_MAX: usize = 64;
 /// Events that wait for a client that reads slowly; who has more to say waits.
 const EVENTS_MAX: usize = 64;
-
-/// The last part of the paths here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// `/projects/P/sse`.
-    Stream,
-    /// `/projects/P/messages`.
-    Messages,
-}
 
 /// The streams of this node.
 pub(crate) struct Streams {
@@ -91,9 +82,8 @@ pub(crate) async fn serve(gateway: Arc<Inner>, request: HttpRequest, endpoint: E
     }
     match (part, request.method()) {
         (Part::Stream, &Method::GET) => stream::open(gateway, request, hash, &endpoint).await,
-        (Part::Stream, _) => respond::method_not_allowed("GET"),
         (Part::Messages, &Method::POST) => post::post(gateway, request, hash, &endpoint).await,
-        (Part::Messages, _) => respond::method_not_allowed("POST"),
+        (Part::Stream | Part::Messages, _) => respond::method_not_allowed(Serves::HttpSse(part).methods()),
     }
 }
 
@@ -123,13 +113,4 @@ fn not_allowed(gateway: &Inner, permit: &Permit) -> Option<Response> {
     );
     let refusal = Refusal::bad(NOT_ALLOWED, why).with_status(StatusCode::FORBIDDEN);
     Some(respond::refusal(&refusal, None))
-}
-
-impl Endpoint {
-    /// What is asked of admission.
-    pub(crate) fn wanted(&self) -> Wanted<'_> {
-        self.project
-            .as_ref()
-            .map_or(Wanted::Own, |name| Wanted::Named(name.as_str()))
-    }
 }

@@ -3,7 +3,7 @@
 //! It reads its own replica and writes nothing but audit records; what it wants replicated goes to a port it defines
 //! ([`cluster`]). It never waits for the control plane. No clock: the time is handed in.
 //!
-//! A request travels through the modules in this order: [`router`] (host, origin, size), [`bearer`] (shape, hash), [`admit`]
+//! A request travels through the modules in this order: [`endpoint`] (what its path serves), [`router`] (host, origin, size), [`bearer`] (shape, hash), [`admit`]
 //! (a permit, or a denial), [`protocol`] (a message with its era), [`dispatch`] (handlers, which take a permit), [`lists`] and
 //! [`calls`] or [`streams`], [`respond`]. What a client says to a call that runs already goes through [`relay`]. Clients of
 //! 2024-11-05 come through [`http_sse`].
@@ -22,6 +22,7 @@ mod body;
 mod calls;
 mod catalog;
 mod dispatch;
+mod endpoint;
 mod guard;
 mod http_sse;
 mod listening;
@@ -64,6 +65,7 @@ use crate::audit::{Audit, AuditError};
 use crate::calls::Cancellable;
 use crate::catalog::Catalogs;
 use crate::cluster::Cluster;
+pub use crate::endpoint::{ENDPOINTS, Part, Serves};
 use crate::limits::Limits;
 use crate::lists::Rendered;
 use crate::living::Living;

@@ -14,31 +14,34 @@ use mcp_wire::message::Message;
 use mcp_wire::refusal::{INVALID_REQUEST, NOT_ALLOWED, Refusal};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::admit::{Permit, Wanted};
+use crate::admit::Permit;
 use crate::body::{self, Received, Refused, Sender};
 use crate::dispatch::{Request, dispatch, over_quota};
-use crate::http_sse::{self, Part};
+use crate::endpoint::{Endpoint, Serves};
 use crate::metrics::Metrics;
 use crate::protocol::{self, Accepts, Call};
 use crate::quotas::{Held, OverQuota, Use};
 use crate::session::Session;
-use crate::{Inner, bearer, relay, respond, streams};
+use crate::{Inner, bearer, http_sse, relay, respond, streams};
 
 /// Everything that is asked of the gateway.
 pub(crate) fn router(gateway: Arc<Inner>) -> Router {
     Router::new().fallback(answer).with_state(gateway)
 }
 
-/// Answers a request. By hand, not by a router: nearly all go to one place, and the way there cost 3 % of a call.
-pub(crate) async fn answer(state: State<Arc<Inner>>, request: HttpRequest) -> Response {
-    let probed: fn(&Inner) -> Response = match request.uri().path() {
-        "/healthz" | "/livez" => |_| respond::text(StatusCode::OK, "ok\n"),
-        "/readyz" => ready,
-        _ => return mcp(state, request).await,
+/// Answers a request.
+pub(crate) async fn answer(State(gateway): State<Arc<Inner>>, request: HttpRequest) -> Response {
+    let Some((serves, endpoint)) = Endpoint::of(request.uri().path()) else {
+        return respond::empty(StatusCode::NOT_FOUND);
     };
-    match *request.method() {
-        Method::GET | Method::HEAD => probed(&state.0),
-        _ => respond::method_not_allowed("GET, HEAD"),
+    match serves {
+        Serves::Mcp => mcp(gateway, request, endpoint).await,
+        Serves::HttpSse(part) => http_sse::serve(gateway, request, endpoint, part).await,
+        Serves::Alive | Serves::Ready if !matches!(*request.method(), Method::GET | Method::HEAD) => {
+            respond::method_not_allowed(serves.methods())
+        }
+        Serves::Alive => respond::text(StatusCode::OK, "ok\n"),
+        Serves::Ready => ready(&gateway),
     }
 }
 
@@ -52,79 +55,7 @@ fn ready(gateway: &Inner) -> Response {
     }
 }
 
-/// An MCP endpoint, as its path names it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Endpoint {
-    pub(crate) project: Option<Name>,
-    pub(crate) server: Option<Name>,
-}
-
-impl Endpoint {
-    /// `/mcp`, `/projects/P/mcp`, `/projects/P/servers/S/mcp`; names decoded once, then strict. None is a 404.
-    fn of(path: &str) -> Option<Endpoint> {
-        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
-        match segments[..] {
-            ["mcp"] => Some(Endpoint {
-                project: None,
-                server: None,
-            }),
-            ["projects", project, "mcp"] => Some(Endpoint {
-                project: Some(name(project)?),
-                server: None,
-            }),
-            ["projects", project, "servers", server, "mcp"] => Some(Endpoint {
-                project: Some(name(project)?),
-                server: Some(name(server)?),
-            }),
-            _ => None,
-        }
-    }
-
-    /// The same with `sse` or `messages` in the place of `mcp`. These name their project.
-    fn of_http_sse(path: &str) -> Option<(Endpoint, Part)> {
-        let (before, part) = match path.strip_suffix("/sse") {
-            Some(before) => (before, Part::Stream),
-            None => (path.strip_suffix("/messages")?, Part::Messages),
-        };
-        let endpoint = Endpoint::of(&format!("{before}/mcp"))?;
-        endpoint.project.is_some().then_some((endpoint, part))
-    }
-}
-
-fn name(segment: &str) -> Option<Name> {
-    if !segment.contains('%') {
-        return Name::parse(segment).ok();
-    }
-    let mut decoded = Vec::with_capacity(segment.len());
-    let mut bytes = segment.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let digits = [bytes.next()?, bytes.next()?];
-        // A number may begin with a plus, a digit may not be one.
-        if !digits.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        decoded.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
-    }
-    Name::parse(&String::from_utf8(decoded).ok()?).ok()
-}
-
-/// For the fuzzer: a path as an endpoint.
-pub(crate) fn decode_path(path: &str) {
-    let _endpoint = Endpoint::of(path).is_some();
-    let _http_sse = Endpoint::of_http_sse(path).is_some();
-}
-
-async fn mcp(State(gateway): State<Arc<Inner>>, request: HttpRequest) -> Response {
-    if let Some((endpoint, part)) = Endpoint::of_http_sse(request.uri().path()) {
-        return http_sse::serve(gateway, request, endpoint, part).await;
-    }
-    let Some(endpoint) = Endpoint::of(request.uri().path()) else {
-        return respond::empty(StatusCode::NOT_FOUND);
-    };
+async fn mcp(gateway: Arc<Inner>, request: HttpRequest, endpoint: Endpoint) -> Response {
     if let Some(refused) = foreign(&gateway, request.version(), request.uri(), request.headers()) {
         return refused;
     }
@@ -145,10 +76,7 @@ async fn mcp(State(gateway): State<Arc<Inner>>, request: HttpRequest) -> Respons
         return respond::overloaded("this node is busy", gateway.limits.retry_after_s);
     };
     let (parts, body) = request.into_parts();
-    let wanted = endpoint
-        .project
-        .as_ref()
-        .map_or(Wanted::Own, |name| Wanted::Named(name.as_str()));
+    let wanted = endpoint.wanted();
     let received = match parts.method {
         Method::POST => {
             let sender = Sender { hash, wanted };
@@ -159,7 +87,7 @@ async fn mcp(State(gateway): State<Arc<Inner>>, request: HttpRequest) -> Respons
             }
         }
         Method::GET | Method::DELETE => Received::default(),
-        _ => return respond::method_not_allowed("POST, GET, DELETE"),
+        _ => return respond::method_not_allowed(Serves::Mcp.methods()),
     };
     let permit = match gateway.admission.admit(hash, wanted).await {
         Ok(permit) => permit,
@@ -362,59 +290,6 @@ fn allows_host(allowed: &[String], authority: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_are_strict() {
-        let endpoint = |project: Option<&str>, server: Option<&str>| {
-            let name = |text: &str| Name::parse(text).unwrap();
-            Some(Endpoint {
-                project: project.map(name),
-                server: server.map(name),
-            })
-        };
-        let rows = [
-            ("/mcp", endpoint(None, None)),
-            ("/projects/demo/mcp", endpoint(Some("demo"), None)),
-            ("/projects/%64emo/mcp", endpoint(Some("demo"), None)),
-            ("/projects/demo/servers/git/mcp", endpoint(Some("demo"), Some("git"))),
-            ("/", None),
-            ("/mcp/", None),
-            ("//mcp", None),
-            ("/projects//mcp", None),
-            ("/projects/../mcp", None),
-            ("/projects/%2e%2e/mcp", None),
-            ("/projects/%2564emo/mcp", None),
-            ("/projects/demo%00/mcp", None),
-            ("/projects/demo%2fx/mcp", None),
-            ("/projects/Demo/mcp", None),
-            ("/projects/d%C3%A9mo/mcp", None),
-            ("/projects/%ff/mcp", None),
-            ("/projects/%6/mcp", None),
-            ("/projects/demo/mcp/x", None),
-            ("/.well-known/oauth-protected-resource", None),
-            ("/.well-known/oauth-authorization-server/projects/demo/mcp", None),
-        ];
-        for (path, expected) in rows {
-            assert_eq!(Endpoint::of(path), expected, "{path}");
-        }
-    }
-
-    #[test]
-    fn the_older_transport_has_two_paths_of_a_project() {
-        for (path, part) in [
-            ("/projects/demo/sse", Some(Part::Stream)),
-            ("/projects/demo/servers/git/sse", Some(Part::Stream)),
-            ("/projects/demo/messages", Some(Part::Messages)),
-            ("/sse", None),
-            ("/messages", None),
-            ("/projects/sse", None),
-            ("/projects/Demo/sse", None),
-            ("/projects/demo/sse/", None),
-            ("/projects/demo/mcp", None),
-        ] {
-            assert_eq!(Endpoint::of_http_sse(path).map(|(_, part)| part), part, "{path}");
-        }
-    }
 
     #[test]
     fn hosts_match_with_or_without_a_port() {

@@ -83,21 +83,27 @@ impl Machine {
         ];
         args.extend(["--tls".to_owned(), "off".to_owned()]);
         args.extend(self.flags());
-        self.spawn(&args);
+        self.spawn(&args, &[]);
     }
 
     pub(crate) fn start(&mut self) {
-        self.spawn(&[
-            "serve".to_owned(),
-            "--config".to_owned(),
-            self.config().display().to_string(),
-        ]);
+        self.start_with(&[], &[]);
     }
 
-    fn spawn(&mut self, args: &[String]) {
+    /// With flags and variables beside its file. Gives how much its log holds already.
+    pub(crate) fn start_with(&mut self, flags: &[&str], env: &[(&str, &str)]) -> usize {
+        let before = self.logged().len();
+        let config = self.config().display().to_string();
+        let args = [&["serve", "--config", &config], flags].concat();
+        self.spawn(&args.into_iter().map(str::to_owned).collect::<Vec<_>>(), env);
+        before
+    }
+
+    fn spawn(&mut self, args: &[String], env: &[(&str, &str)]) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let child = Command::new(mcpnode())
             .args(args)
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -11,6 +11,7 @@ mod restore;
 mod restrictions;
 mod rights;
 mod routes;
+mod starts;
 mod states;
 
 use std::time::Duration;

@@ -12,9 +12,10 @@ use mcp_wire::refusal::{Refusal, SESSION_NOT_FOUND};
 
 use super::carry::{self, Became, Posted};
 use crate::body::{self, Refused, Sender};
+use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
-use crate::router::{self, Endpoint};
-use crate::{Inner, respond};
+
+use crate::{Inner, respond, router};
 
 pub(super) async fn post(gateway: Arc<Inner>, request: HttpRequest, hash: TokenHash, endpoint: &Endpoint) -> Response {
     let Ok(room) = gateway.request_room.clone().try_acquire_owned() else {

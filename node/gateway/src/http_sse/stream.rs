@@ -15,10 +15,11 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::{Agreed, EVENTS_MAX, Open, RUNNING_MAX};
 use crate::dispatch::over_quota;
+use crate::endpoint::Endpoint;
 use crate::protocol::Accepts;
 use crate::quotas::Use;
-use crate::router::{self, Endpoint};
-use crate::{Inner, respond, streams};
+
+use crate::{Inner, respond, router, streams};
 use mcp_wire::can::ClientCan;
 
 /// Takes a stream out of the node's when it ends.
