@@ -11,12 +11,14 @@ use anyhow::Context;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::{Pid, alarm, getpid, getppid};
 
 use crate::limits;
 
 /// Sent by the kernel when the thread that started us is gone; whether the node is gone too is looked at then.
 const PARENT_GONE: Signal = Signal::SIGUSR1;
+/// How long a server that is told to leave may take before it is killed, in seconds. Less than the node gives us.
+const LEAVE_SECONDS: u32 = 1;
 /// Rounds of killing what keeps forking.
 const ROUNDS_MAX: usize = 50;
 
@@ -50,12 +52,15 @@ fn watched() -> SigSet {
         Signal::SIGINT,
         Signal::SIGHUP,
         Signal::SIGCHLD,
+        Signal::SIGALRM,
         PARENT_GONE,
     ];
     signals.into_iter().collect()
 }
 
+/// Until the server has ended, or must. Told to leave, it is told in turn, and has a moment to do so; with the node gone, none.
 fn wait_for_the_end(signals: &SigSet, server: Pid, node: Pid) -> ExitCode {
+    let mut told = false;
     loop {
         match signals.wait() {
             Ok(Signal::SIGCHLD) => {
@@ -64,6 +69,12 @@ fn wait_for_the_end(signals: &SigSet, server: Pid, node: Pid) -> ExitCode {
                 }
             }
             Ok(signal) if signal == PARENT_GONE && getppid() == node => {}
+            Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP) if !told => {
+                told = true;
+                // Whoever is gone already cannot be told, which is what was wanted.
+                let _gone = killpg(server, Signal::SIGTERM);
+                alarm::set(LEAVE_SECONDS);
+            }
             Ok(_) | Err(_) => return ExitCode::FAILURE,
         }
     }

@@ -25,6 +25,10 @@ pub struct ServerLimitsBody {
     /// Largest message from it, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer_bytes: Option<u64>,
+    /// stdio: how long nobody may have used a child before it is stopped, s; the next call starts one again. 600 where it is left
+    /// out, 1800 for the children of sessions (`stateful`); 0: it is not stopped for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_stop_seconds: Option<u64>,
 }
 
 /// How much may be used, on each node.

@@ -270,6 +270,7 @@ async fn open(
             .session
             .as_ref()
             .map(|session| u128::from_be_bytes(session.uuid.to_bytes())),
+        is_probe: false,
     };
     let called = upstream.call(outgoing).await;
     guard.note(&called, &*gateway.clock);

@@ -76,6 +76,9 @@ pub struct Limits {
     pub upstream_queue_max: usize,
     /// Longest wait for such a place, in milliseconds.
     pub upstream_wait_ms: u64,
+    /// How long nobody may have used a child process before it is stopped, in milliseconds, where its server says nothing else; zero:
+    /// it is not.
+    pub child_idle_ms: u64,
     /// What each token, and each project, may use of this node, where the project says nothing else.
     pub quotas: ProjectLimits,
     /// Between two looks for sessions that were abandoned and counters that nobody needs, in milliseconds.
@@ -119,6 +122,7 @@ impl Default for Limits {
             upstream_calls_max: 1_024,
             upstream_queue_max: 1_024,
             upstream_wait_ms: 10_000,
+            child_idle_ms: 600_000,
             quotas: usual_quotas(),
             sweep_ms: 30_000,
             token_use_ms: 60_000,
@@ -196,6 +200,7 @@ impl Limits {
             row("upstream_calls_max", size(self.upstream_calls_max), 1, 1_000_000),
             row("upstream_queue_max", size(self.upstream_queue_max), 0, 1_000_000),
             row("upstream_wait_ms", self.upstream_wait_ms, 1, 600_000),
+            row("child_idle_ms", self.child_idle_ms, 0, 30 * 24 * 3_600_000),
             row("sweep_ms", self.sweep_ms, 10, 3_600_000),
             row("token_use_ms", self.token_use_ms, 100, 3_600_000),
         ]

@@ -173,7 +173,12 @@ impl Prober {
         if duty == Duty::Anothers {
             return false;
         }
-        let Some(at) = memory.at.filter(|_| memory.stamp == Upstreams::stamp(server, policy)) else {
+        let is_known = memory.stamp == Upstreams::stamp(server, policy);
+        // A child that was stopped because nobody used it is not started for a probe: it is asked when a call has started it.
+        if is_known && memory.failures == 0 && self.upstreams.sleeps(server) {
+            return false;
+        }
+        let Some(at) = memory.at.filter(|_| is_known) else {
             return true;
         };
         let passed_ms = now.ms_since(at);

@@ -133,6 +133,12 @@ impl Upstreams {
         self.known(server, Known::lane)
     }
 
+    /// Whether a server is a child that was stopped because nobody used it: it is as it was, and need not be asked.
+    pub(crate) fn sleeps(&self, server: &Server) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&server.id).is_some_and(|known| known.upstreams[0].sleeps())
+    }
+
     /// How often a server has said that its lists have changed.
     pub(crate) fn changes(&self, server: &Server) -> Option<u64> {
         let count = |known: &Known| {
@@ -361,6 +367,7 @@ impl Upstreams {
                     hidden: Arc::clone(hidden),
                     cwd: cwd.as_ref().map(PathBuf::from),
                     limits,
+                    idle_stop_ms: Some(written.idle_stop_ms.unwrap_or(self.limits.child_idle_ms)).filter(|ms| *ms > 0),
                 }))
             }
             Transport::Sse { .. } => Err(unusable("the sse transport is not supported: use http")),

@@ -49,6 +49,8 @@ pub(crate) fn read_server(body: &ServerLimitsBody, faults: &mut Faults) -> Serve
         SERVER_SESSIONS_MAX.into(),
     );
     within(faults, "limits.answerBytes", body.answer_bytes, BYTES_MIN, BYTES_MAX);
+    let idle_stop = body.idle_stop_seconds;
+    within(faults, "limits.idleStopSeconds", idle_stop, 0, IDLE_SECONDS_MAX);
     ServerLimits {
         first_byte_ms: body.first_byte_ms,
         idle_ms: body.idle_ms,
@@ -56,6 +58,7 @@ pub(crate) fn read_server(body: &ServerLimitsBody, faults: &mut Faults) -> Serve
         queue: body.queued_calls,
         sessions: body.sessions,
         answer_bytes: body.answer_bytes,
+        idle_stop_ms: idle_stop.map(|seconds| seconds.saturating_mul(1_000)),
     }
 }
 
@@ -69,6 +72,7 @@ pub(crate) fn show_server(tables: &dyn Tables, server: Id) -> ServerLimitsBody {
         queued_calls: limits.queue,
         sessions: limits.sessions,
         answer_bytes: limits.answer_bytes,
+        idle_stop_seconds: limits.idle_stop_ms.map(|ms| ms / 1_000),
     }
 }
 

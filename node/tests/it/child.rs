@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::{mcpnode, until};
 
-fn alive(pid: i32) -> bool {
+pub(crate) fn alive(pid: i32) -> bool {
     // A zombie is dead: it only waits to be counted.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')')
@@ -57,6 +57,28 @@ fn nobody_survives_a_server_that_is_stopped() {
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
     child.wait().unwrap();
     until("the family is gone", || !pids.iter().any(|pid| alive(*pid)));
+}
+
+#[test]
+fn a_server_that_is_stopped_is_told_first_and_has_a_moment() {
+    let told = r#"trap 'echo told; exit 0' TERM; echo ready; while :; do sleep 0.02; done"#;
+    let deaf = r#"trap '' TERM; echo ready; sleep 600 & echo $!; wait; while :; do sleep 1; done"#;
+    for (script, last) in [(told, Some("told")), (deaf, None)] {
+        let mut child = Command::new(mcpnode())
+            .args(["child", "--", "sh", "-c", script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "ready");
+        let grandchild: Option<i32> = last.is_none().then(|| lines.next().unwrap().unwrap().parse().unwrap());
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+        child.wait().unwrap();
+        assert_eq!(lines.next().map(Result::unwrap).as_deref(), last);
+        if let Some(grandchild) = grandchild {
+            until("the grandchild is gone", || !alive(grandchild));
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod rights;
 mod routes;
 mod starts;
 mod states;
+mod stdio;
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@ use crate::tables::{Key, Stored, Table};
 
 /// How a server is to be spared, and how long it is waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(into = "KeptServerLimits", from = "KeptServerLimits")]
 pub struct ServerLimits {
     /// Longest wait for the first byte of an answer, ms.
     pub first_byte_ms: Option<u64>,
@@ -21,6 +22,73 @@ pub struct ServerLimits {
     pub sessions: Option<u32>,
     /// Largest answer, in bytes.
     pub answer_bytes: Option<u64>,
+    /// How long nobody may have used a child before it is stopped, ms; zero: it is not.
+    pub idle_stop_ms: Option<u64>,
+}
+
+/// The bytes of [`ServerLimits`]. Where the largest answer was last and may have been left out, four cases stand now: the first two
+/// have the bytes that it had, so that whatever was written before reads as it did.
+#[derive(Serialize, Deserialize)]
+struct KeptServerLimits {
+    first_byte_ms: Option<u64>,
+    idle_ms: Option<u64>,
+    calls: Option<u32>,
+    queue: Option<u32>,
+    sessions: Option<u32>,
+    last: Last,
+}
+
+/// Append-only.
+#[derive(Serialize, Deserialize)]
+enum Last {
+    Nothing,
+    AnswerBytes(u64),
+    IdleStop(u64),
+    Both { answer_bytes: u64, idle_stop_ms: u64 },
+}
+
+impl From<ServerLimits> for KeptServerLimits {
+    fn from(limits: ServerLimits) -> KeptServerLimits {
+        KeptServerLimits {
+            first_byte_ms: limits.first_byte_ms,
+            idle_ms: limits.idle_ms,
+            calls: limits.calls,
+            queue: limits.queue,
+            sessions: limits.sessions,
+            last: match (limits.answer_bytes, limits.idle_stop_ms) {
+                (None, None) => Last::Nothing,
+                (Some(answer_bytes), None) => Last::AnswerBytes(answer_bytes),
+                (None, Some(idle_stop_ms)) => Last::IdleStop(idle_stop_ms),
+                (Some(answer_bytes), Some(idle_stop_ms)) => Last::Both {
+                    answer_bytes,
+                    idle_stop_ms,
+                },
+            },
+        }
+    }
+}
+
+impl From<KeptServerLimits> for ServerLimits {
+    fn from(kept: KeptServerLimits) -> ServerLimits {
+        let (answer_bytes, idle_stop_ms) = match kept.last {
+            Last::Nothing => (None, None),
+            Last::AnswerBytes(answer_bytes) => (Some(answer_bytes), None),
+            Last::IdleStop(idle_stop_ms) => (None, Some(idle_stop_ms)),
+            Last::Both {
+                answer_bytes,
+                idle_stop_ms,
+            } => (Some(answer_bytes), Some(idle_stop_ms)),
+        };
+        ServerLimits {
+            first_byte_ms: kept.first_byte_ms,
+            idle_ms: kept.idle_ms,
+            calls: kept.calls,
+            queue: kept.queue,
+            sessions: kept.sessions,
+            answer_bytes,
+            idle_stop_ms,
+        }
+    }
 }
 
 /// What one token, or all of a project together, may use on each node. Zero: nothing at all.

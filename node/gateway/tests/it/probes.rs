@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use mcp_gateway::limits::Limits;
 use mcp_model::ids::NodeId;
 use mcp_model::records::{Health, ToolNaming};
+use mcp_wire::upstream::State;
 use serde_json::json;
 
 use crate::peer::Peer;
@@ -112,4 +113,43 @@ async fn a_change_notice_on_the_stream_of_a_server_reaches_clients_of_every_node
     // No time passes: it is the notice that does it.
     world.listed(0, "demo", &token, "b").await;
     world.listed(1, "demo", &token, "b").await;
+}
+
+#[tokio::test]
+async fn a_child_that_nobody_uses_is_stopped_is_not_started_for_a_probe_and_asked_when_a_call_has_started_it() {
+    let limits = Limits {
+        audit_sync_ms: 20,
+        child_idle_ms: 100,
+        ..Limits::default()
+    };
+    let world = World::with(limits).await;
+    let (peer, url) = Peer::start(false, &["a"]).await;
+    let (child, awake) = (world.stdio("child", "legacy"), world.http("awake", &url));
+    world.project("demo", &[child, awake], ToolNaming::Prefixed);
+    let token = world.token("demo", &[RUN]);
+    world.listed(0, "demo", &token, "child__echo").await;
+    world.listed(0, "demo", &token, "awake__a").await;
+    let state = || {
+        let states = world.nodes[0].gateway.server_states();
+        states.into_iter().find(|state| state.server == child).unwrap()
+    };
+    let starts = || state().stderr.iter().filter(|line| line.starts_with("pid ")).count();
+    let is_stopped = || async { (state().state == State::Idle).then_some(()) };
+    until("it is stopped", is_stopped).await;
+    // It was asked by the node that leads, and goes on being its; the other server is asked again and again.
+    for round in 1..=3 {
+        let asked = peer.calls("tools/list").len();
+        world.pass(Limits::default().list_ms + 1);
+        until("the other one is asked again", || async {
+            (peer.calls("tools/list").len() > asked).then_some(())
+        })
+        .await;
+        assert_eq!((state().state, starts()), (State::Idle, 1), "round {round}");
+    }
+    assert_eq!(health(&world, 1, child), Some((true, NodeId(1))));
+    let call = request(1, "tools/call", json!({"name": "child__echo", "arguments": {}}));
+    let answer = world.post(0, "demo", &token, &call).await.json();
+    assert!(answer["result"].is_object(), "{answer}");
+    until("it was started again", || async { (starts() == 2).then_some(()) }).await;
+    until("and stopped again, for all that it was asked", is_stopped).await;
 }

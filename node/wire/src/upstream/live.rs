@@ -1,7 +1,7 @@
 //! One life of a child process: its pipes, the calls that wait for it, and the routing of what it writes.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -37,6 +37,10 @@ pub(super) struct Live {
     stdin: Mutex<Option<mpsc::Sender<Bytes>>>,
     waiting: Mutex<HashMap<u64, Lane>>,
     opened: OnceLock<Arc<Opened>>,
+    /// Calls so far that are a use of the child.
+    uses: AtomicU64,
+    /// It was stopped because nobody used it.
+    retired: AtomicBool,
     writing: AbortHandle,
 }
 
@@ -61,6 +65,8 @@ pub(super) struct Caller {
     pub(super) owner: Option<u128>,
     /// How long a call that was given up may go on at the child, in milliseconds.
     pub(super) lingers_ms: u64,
+    /// Whether it keeps the child from being stopped for want of use: a probe does not.
+    pub(super) is_use: bool,
 }
 
 #[derive(Default)]
@@ -86,6 +92,8 @@ impl Live {
             stdin: Mutex::new(Some(stdin)),
             waiting: Mutex::default(),
             opened: OnceLock::new(),
+            uses: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
             writing: writing.abort_handle(),
         });
         let lines = LineReader::new(pipes.stdout, line_bytes_max);
@@ -111,20 +119,26 @@ impl Live {
         caller: Caller,
     ) -> Result<StdioFrames, UpstreamError> {
         let closed = || UpstreamError::before(Cause::Closed("the process has ended".into()));
-        let stdin = lock(&self.stdin).clone().ok_or_else(closed)?;
         let (sender, messages) = mpsc::unbounded_channel();
         let backlog = Arc::new(Backlog::default());
-        lock(&self.waiting).insert(
-            id,
-            Lane {
-                messages: sender,
-                backlog: backlog.clone(),
-                caller,
-                gone: false,
-                asked: Vec::new(),
-                elicitations: Vec::new(),
-            },
-        );
+        let lane = Lane {
+            messages: sender,
+            backlog: backlog.clone(),
+            caller,
+            gone: false,
+            asked: Vec::new(),
+            elicitations: Vec::new(),
+        };
+        let stdin = {
+            // Both under one lock: a child is not taken out of use between them.
+            let mut waiting = lock(&self.waiting);
+            let stdin = lock(&self.stdin).clone().ok_or_else(closed)?;
+            waiting.insert(id, lane);
+            stdin
+        };
+        if caller.is_use {
+            self.uses.fetch_add(1, Ordering::Relaxed);
+        }
         let mut frames = StdioFrames {
             id,
             messages,
@@ -253,6 +267,32 @@ impl Live {
         {
             tracing::debug!(%error, "message to a stdio upstream dropped");
         }
+    }
+
+    /// Calls so far that are a use of the child.
+    pub(super) fn uses(&self) -> u64 {
+        self.uses.load(Ordering::Relaxed)
+    }
+
+    /// Whether anybody waits for something of it.
+    pub(super) fn is_busy(&self) -> bool {
+        !lock(&self.waiting).is_empty()
+    }
+
+    /// Closes its stdin, if nobody waits for anything and there were no more uses than these. Whether it did.
+    pub(super) fn retire(&self, uses: u64) -> bool {
+        let waiting = lock(&self.waiting);
+        if !waiting.is_empty() || self.uses() != uses {
+            return false;
+        }
+        self.retired.store(true, Ordering::Release);
+        lock(&self.stdin).take();
+        true
+    }
+
+    /// Whether it was stopped because nobody used it: a call that it did not take may go to the next one.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     /// No more messages in either direction: the callers learn it, and the child by its closed stdin.

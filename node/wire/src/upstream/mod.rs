@@ -96,6 +96,8 @@ pub struct Outgoing<'a> {
     /// Whose call it is: a client session, for instance. On a connection that calls share, a request of the server belongs to the
     /// one call that is under way, or to one of several of the same owner.
     pub owner: Option<u128>,
+    /// Whether it is asked to learn how the server is: then a child process that nobody uses is stopped all the same.
+    pub is_probe: bool,
 }
 
 impl<'a> Outgoing<'a> {
@@ -110,6 +112,7 @@ impl<'a> Outgoing<'a> {
             logs: true,
             can: ClientCan::NOTHING,
             owner: None,
+            is_probe: false,
         }
     }
 
@@ -126,7 +129,7 @@ impl<'a> Outgoing<'a> {
 /// How an upstream is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Not needed yet.
+    /// Not needed yet, or no longer: it starts with the next call.
     Idle,
     /// Starting, or in its opening exchange.
     Starting,
@@ -294,11 +297,12 @@ impl Upstream {
         }
     }
 
-    /// A request of our own, and the raw `result` of its response.
+    /// A request of our own, which is no use of the server, and the raw `result` of its response.
     pub async fn request(&self, method: &str, params: &str) -> Result<Message, UpstreamError> {
         let message = Message::request(0, method, params);
         let outgoing = Outgoing {
             can: self.own,
+            is_probe: true,
             ..Outgoing::new(&message)
         };
         own_answer(self.call(outgoing).await?).await
@@ -367,6 +371,14 @@ impl Upstream {
         match &self.link {
             Link::Http(link) => link.state(),
             Link::Stdio(link) => link.state(),
+        }
+    }
+
+    /// Whether it is a child process that was stopped because nobody used it. It starts with the next call.
+    pub fn sleeps(&self) -> bool {
+        match &self.link {
+            Link::Http(_) => false,
+            Link::Stdio(link) => link.sleeps(),
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::frames::{Frames, Source};
 use super::handshake::{self, Exchange, Opened};
 use super::live::{Caller, Live, Pipes};
 use super::watching::{Updates, Watched};
-use super::{CallLimits, Cause, Outgoing, State, UpstreamError};
+use super::{CallLimits, Cause, Effect, Outgoing, State, UpstreamError};
 use crate::can::ClientCan;
 use crate::message::{Kind, Message};
 use crate::splice::Forward;
@@ -43,6 +44,8 @@ pub struct StdioConfig {
     pub cwd: Option<PathBuf>,
     /// Limits of its calls.
     pub limits: CallLimits,
+    /// How long nobody may have used it before it is stopped, in milliseconds; `None`: it is never stopped for that.
+    pub idle_stop_ms: Option<u64>,
 }
 
 impl std::fmt::Debug for StdioConfig {
@@ -88,6 +91,8 @@ struct Shared {
     updates: Updates,
     watched: Watched,
     stderr: Mutex<VecDeque<String>>,
+    /// Whether a child has been opened once.
+    has_run: AtomicBool,
     stop: CancellationToken,
 }
 
@@ -112,6 +117,7 @@ impl StdioLink {
             updates: Updates::default(),
             watched: Watched::default(),
             stderr: Mutex::new(VecDeque::new()),
+            has_run: AtomicBool::new(false),
             stop: stop.clone(),
         });
         tokio::spawn(shared.clone().supervise());
@@ -130,15 +136,19 @@ impl StdioLink {
     }
 
     pub(super) async fn watch(&self, uri: &str) -> Result<(), UpstreamError> {
-        let live = self.live().await?;
-        live.opened().can_watch()?;
-        if self.shared.watched.add(uri) {
+        loop {
+            let live = self.live().await?;
+            live.opened().can_watch()?;
+            if !self.shared.watched.add(uri) {
+                return Ok(());
+            }
             let subscribed = self.shared.ask(&live, "resources/subscribe", uri).await;
-            subscribed.inspect_err(|_| {
-                self.shared.watched.remove(uri);
-            })?;
+            let Err(error) = subscribed else { return Ok(()) };
+            self.shared.watched.remove(uri);
+            if !live.is_retired() {
+                return Err(error);
+            }
         }
-        Ok(())
     }
 
     pub(super) async fn unwatch(&self, uri: &str) -> Result<(), UpstreamError> {
@@ -204,7 +214,17 @@ impl StdioLink {
     }
 
     pub(super) async fn call(&self, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
-        let live = self.live().await?;
+        loop {
+            let live = self.live().await?;
+            match self.send(&live, outgoing).await {
+                // It was stopped for want of use at this very moment: the next one takes the call.
+                Err(error) if error.effect == Effect::None && live.is_retired() => {}
+                sent => return sent,
+            }
+        }
+    }
+
+    async fn send(&self, live: &Arc<Live>, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
         let id = self.shared.next_id();
         let era = live.opened().revision.era();
         let outgoing = outgoing.to_era(era);
@@ -220,10 +240,16 @@ impl StdioLink {
             can_be_asked: asked.contains(&outgoing.message.method().unwrap_or_default()),
             owner: outgoing.owner,
             lingers_ms: self.shared.config.limits.idle_ms,
+            is_use: !outgoing.is_probe,
         };
         let line = one_line(forward.splice(outgoing.message));
         let frames = live.send(id, line, caller).await?;
         Ok(Frames::new(Source::Stdio(frames), &outgoing, self.shared.config.limits))
+    }
+
+    /// Whether the child was stopped because nobody used it, and nobody has asked for it since.
+    pub(super) fn sleeps(&self) -> bool {
+        matches!(*self.shared.life.borrow(), Life::Idle) && self.shared.has_run.load(Ordering::Acquire)
     }
 }
 
@@ -248,23 +274,26 @@ impl Shared {
     }
 
     /// Starts the child when it is first wanted, and again whenever it has died, each time after a longer wait unless
-    /// it had run for a good while.
+    /// it had run for a good while. One that was stopped for want of use starts when it is wanted again.
     async fn supervise(self: Arc<Self>) {
-        tokio::select! {
-            () = self.wanted.notified() => {}
-            () = self.stop.cancelled() => {}
-        }
+        self.wanted().await;
         let mut wait_ms = limits::RESTART_FIRST_MS;
         while !self.stop.is_cancelled() {
             self.life.send_replace(Life::Starting);
-            let Ended { reason, forgiven } = self.run().await;
+            let Ended { reason, how } = self.run().await;
             let reason = self.scrubbed(reason);
             if self.stop.is_cancelled() {
                 break;
             }
+            if how == How::Unused {
+                tracing::info!(program = %self.config.program.display(), %reason, "stdio upstream stopped");
+                wait_ms = limits::RESTART_FIRST_MS;
+                self.wanted().await;
+                continue;
+            }
             tracing::warn!(program = %self.config.program.display(), %reason, wait_ms, "stdio upstream ended");
             self.life.send_replace(Life::BackingOff(reason));
-            if forgiven {
+            if how == How::AfterAWhile {
                 wait_ms = limits::RESTART_FIRST_MS;
             }
             tokio::select! {
@@ -274,6 +303,14 @@ impl Shared {
             wait_ms = (wait_ms * 2).min(limits::RESTART_MAX_MS);
         }
         self.life.send_replace(Life::Stopped);
+    }
+
+    /// Waits until somebody wants the child, or nobody may any more.
+    async fn wanted(&self) {
+        tokio::select! {
+            () = self.wanted.notified() => {}
+            () = self.stop.cancelled() => {}
+        }
     }
 
     /// One life of the child, from start to end.
@@ -304,10 +341,11 @@ impl Shared {
             Err(error) => Ended::early(error.to_string()),
             Ok(opened) => {
                 live.open(opened);
+                self.has_run.store(true, Ordering::Release);
                 self.life.send_replace(Life::Running(live.clone()));
                 // A new process knows nothing of what was watched.
                 tokio::spawn(self.clone().watch_again(live.clone()));
-                self.live_on(reading).await
+                self.live_on(&live, reading).await
             }
         };
         live.end();
@@ -356,17 +394,54 @@ impl Shared {
     }
 
     /// Waits until the child ends or we do.
-    async fn live_on(&self, mut reading: JoinHandle<String>) -> Ended {
-        let forgiven = Duration::from_millis(limits::RESTART_FORGIVEN_MS);
-        tokio::select! {
-            reason = &mut reading => return Ended::early(reason.unwrap_or_default()),
-            () = self.stop.cancelled() => return Ended::early("stopped".into()),
-            () = tokio::time::sleep(forgiven) => {}
+    async fn live_on(&self, live: &Arc<Live>, mut reading: JoinHandle<String>) -> Ended {
+        let mut forgiven = pin!(tokio::time::sleep(Duration::from_millis(limits::RESTART_FORGIVEN_MS)));
+        let mut unused = pin!(self.unused(live));
+        let mut how = How::Early;
+        loop {
+            tokio::select! {
+                reason = &mut reading => return Ended { reason: reason.unwrap_or_default(), how },
+                () = self.stop.cancelled() => return Ended::early("stopped".into()),
+                () = &mut forgiven, if how == How::Early => how = How::AfterAWhile,
+                () = &mut unused => {
+                    return Ended { reason: "nobody has used it".into(), how: How::Unused };
+                }
+            }
         }
-        tokio::select! {
-            reason = &mut reading => Ended { reason: reason.unwrap_or_default(), forgiven: true },
-            () = self.stop.cancelled() => Ended::early("stopped".into()),
+    }
+
+    /// Waits until nobody has used the child for long enough, and takes it out of use. What is looked at is a count of uses, some times
+    /// within that span: so a call sets no timer, and the child lives at most a quarter longer.
+    async fn unused(&self, live: &Arc<Live>) {
+        const LOOKS: u32 = 4;
+        let Some(idle_ms) = self.config.idle_stop_ms else {
+            return std::future::pending().await;
+        };
+        let step = Duration::from_millis((idle_ms / u64::from(LOOKS)).max(1));
+        let (mut uses, mut quiet) = (live.uses(), 0);
+        loop {
+            tokio::time::sleep(step).await;
+            let now = live.uses();
+            if now != uses || live.is_busy() || !self.watched.is_empty() {
+                (uses, quiet) = (now, 0);
+                continue;
+            }
+            quiet += 1;
+            if quiet >= LOOKS && self.retire(live, uses) {
+                return;
+            }
         }
+    }
+
+    /// Takes the child out of use, if nobody has begun to use it meanwhile: whoever comes now waits for the next one.
+    fn retire(&self, live: &Arc<Live>, uses: u64) -> bool {
+        self.life.send_if_modified(|life| {
+            let retired = self.watched.is_empty() && live.retire(uses);
+            if retired {
+                *life = Life::Idle;
+            }
+            retired
+        })
     }
 
     fn spawn(&self) -> std::io::Result<(Child, Pipes)> {
@@ -404,17 +479,26 @@ impl Shared {
     }
 }
 
+/// The end of one life.
 struct Ended {
     reason: String,
-    forgiven: bool,
+    how: How,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Before it had run for a good while.
+    Early,
+    /// Later.
+    AfterAWhile,
+    /// Nobody used it.
+    Unused,
 }
 
 impl Ended {
     fn early(reason: String) -> Ended {
-        Ended {
-            reason,
-            forgiven: false,
-        }
+        let how = How::Early;
+        Ended { reason, how }
     }
 }
 
@@ -474,5 +558,52 @@ impl Exchange for Opening<'_> {
             br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
         ));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers whatever it is asked with the beginning of an MCP session.
+    const ANSWERS: &str = r#"while read -r line; do
+        id=$(printf %s "$line" | sed -n 's/.*"id":\([0-9]*\).*/\1/p')
+        said='{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"x","version":"1"}}'
+        case "$line" in *server/discover*) said= ;; esac
+        if [ -n "$id" ] && [ -n "$said" ]; then echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":$said}"
+        elif [ -n "$id" ]; then echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"error\":{\"code\":-32601,\"message\":\"no\"}}"; fi
+    done"#;
+
+    #[tokio::test]
+    async fn what_a_child_does_not_take_because_it_is_being_stopped_was_not_sent() {
+        let link = StdioLink::new(StdioConfig {
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), ANSWERS.into()],
+            env: inherited_env(),
+            hidden: [].into(),
+            cwd: None,
+            limits: CallLimits::default(),
+            idle_stop_ms: None,
+        });
+        let message = Message::request(0, "ping", "{}");
+        let outgoing = Outgoing::new(&message);
+        let live = link.live().await.unwrap();
+        let mut open = link.send(&live, outgoing).await.unwrap();
+        assert!(!link.shared.retire(&live, live.uses()), "a call is open");
+        while open.next().await.unwrap().is_some() {}
+        drop(open);
+        assert!(
+            !link.shared.retire(&live, live.uses() - 1),
+            "it was used since that was counted"
+        );
+        link.shared.watched.add("note://1");
+        assert!(!link.shared.retire(&live, live.uses()), "something is watched");
+        link.shared.watched.remove("note://1");
+        assert!(link.shared.retire(&live, live.uses()));
+        assert_eq!(link.state(), State::Idle, "whoever comes now waits for the next one");
+        // Whoever had it in hand at that moment learns what `call` looks at before it goes on to the next one.
+        let refused = link.send(&live, outgoing).await.map(drop).unwrap_err();
+        assert!(refused.effect == Effect::None && live.is_retired());
+        link.close().await;
     }
 }

@@ -60,6 +60,10 @@ impl Watched {
         self.lock().keys().cloned().collect()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// One more watches it. Whether it is the first.
     pub(super) fn add(&self, uri: &str) -> bool {
         let mut uris = self.lock();

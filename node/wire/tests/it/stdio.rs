@@ -28,6 +28,7 @@ fn peer_with(mode: &str, limits: CallLimits) -> Upstream {
         env,
         cwd: None,
         limits,
+        idle_stop_ms: None,
     })
 }
 
@@ -178,6 +179,7 @@ async fn a_child_that_cannot_start_fails_at_once_and_says_why() {
         env: BTreeMap::new(),
         cwd: None,
         limits: CallLimits::default(),
+        idle_stop_ms: None,
     });
     let error = missing.open().await.map(drop).unwrap_err();
     assert!(error.to_string().contains("/no/such/program"), "{error}");
@@ -248,6 +250,7 @@ async fn what_is_hidden_is_taken_out_of_last_words_and_reasons() {
         env: BTreeMap::new(),
         cwd: None,
         limits: CallLimits::default(),
+        idle_stop_ms: None,
     });
     upstream.open().await.map(drop).unwrap_err();
     let reason = until("it backs off", || async {
@@ -275,6 +278,7 @@ async fn a_child_that_does_not_leave_is_told_before_it_is_killed() {
             handshake_ms: 20_000,
             ..CallLimits::default()
         },
+        idle_stop_ms: None,
     });
     let opening = upstream.open();
     let ready = until("it runs", || async {
@@ -287,4 +291,102 @@ async fn a_child_that_does_not_leave_is_told_before_it_is_killed() {
     upstream.close().await;
     let tail = upstream.stderr_tail();
     assert!(tail.contains(&"told".to_owned()), "{tail:?}");
+}
+
+/// A child that is stopped when nobody has used it for this long.
+fn brief(mode: &str, idle_stop_ms: u64) -> Upstream {
+    Upstream::stdio(StdioConfig {
+        hidden: [].into(),
+        program: env!("CARGO_BIN_EXE_wire-test-peer").into(),
+        args: vec![mode.into()],
+        env: inherited_env(),
+        cwd: None,
+        limits: CallLimits::default(),
+        idle_stop_ms: Some(idle_stop_ms),
+    })
+}
+
+/// The processes that have served so far, the oldest first.
+fn pids(upstream: &Upstream) -> Vec<i32> {
+    let tail = upstream.stderr_tail();
+    let pids = tail.iter().filter_map(|line| line.strip_prefix("pid "));
+    pids.map(|pid| pid.parse().unwrap()).collect()
+}
+
+async fn pids_after(upstream: &Upstream, starts: usize) -> Vec<i32> {
+    until("every start has said its pid", || async {
+        Some(pids(upstream)).filter(|pids| pids.len() >= starts)
+    })
+    .await
+}
+
+async fn sleeps(upstream: &Upstream) {
+    until("it is stopped", || async { upstream.sleeps().then_some(()) }).await;
+}
+
+fn is_gone(pid: i32) -> bool {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_err()
+}
+
+#[tokio::test]
+async fn a_child_that_nobody_uses_is_stopped_and_starts_with_the_next_call() {
+    let upstream = brief("legacy", 100);
+    assert!(!upstream.sleeps(), "one that was never started does not sleep");
+    text_of(&upstream, "echo").await;
+    let first = pids_after(&upstream, 1).await;
+    sleeps(&upstream).await;
+    assert_eq!(upstream.state(), State::Idle);
+    until("its process has ended", || async { is_gone(first[0]).then_some(()) }).await;
+    text_of(&upstream, "echo").await;
+    let both = pids_after(&upstream, 2).await;
+    assert_ne!(both[0], both[1]);
+    sleeps(&upstream).await;
+}
+
+#[tokio::test]
+async fn a_call_that_comes_while_the_child_is_being_stopped_is_answered_by_the_next() {
+    // So brief that it is stopped all the time, also while a call is on its way to it.
+    let upstream = brief("legacy", 4);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let upstream = upstream.clone();
+        calls.spawn(async move {
+            for round in 0_u64..12 {
+                text_of(&upstream, "echo").await;
+                tokio::time::sleep(Duration::from_millis(round)).await;
+            }
+        });
+    }
+    while let Some(call) = calls.join_next().await {
+        call.unwrap();
+    }
+    sleeps(&upstream).await;
+    assert!(pids(&upstream).len() > 1, "it was never stopped");
+}
+
+#[tokio::test]
+async fn open_calls_and_watched_resources_keep_a_child_and_probes_do_not() {
+    let (calling, watching, probed) = (brief("legacy", 50), brief("resources", 50), brief("legacy", 50));
+    let hang = call_of("1", "hang", None);
+    let hanging = calling.call(Outgoing::new(&hang)).await.unwrap();
+    let watch = watching.watch("note://1").await.unwrap();
+    // Whoever is only probed is stopped three times over meanwhile.
+    for starts in 1..=3 {
+        probed.ping().await.unwrap();
+        pids_after(&probed, starts).await;
+        until("probes do not keep it", || async {
+            if probed.sleeps() {
+                return Some(());
+            }
+            if matches!(probed.state(), State::Running) {
+                probed.ping().await.unwrap();
+            }
+            None
+        })
+        .await;
+    }
+    assert_eq!((calling.state(), pids(&calling).len()), (State::Running, 1));
+    assert_eq!((watching.state(), pids(&watching).len()), (State::Running, 1));
+    drop((hanging, watch));
+    sleeps(&watching).await;
 }

@@ -1,4 +1,5 @@
-//! A small MCP server over stdio, for tests. Argument: the mode it runs in (`legacy`, `modern`, `crash`, `mute`: it reads and says nothing).
+//! A small MCP server over stdio, for tests. Argument: the mode it runs in (`legacy`, `modern`, `crash`, `mute`: it reads and says nothing,
+//! `resources`: as `legacy`, and its resources can be watched).
 
 #![allow(
     clippy::unwrap_used,
@@ -56,11 +57,12 @@ fn main() {
         if mode == "mute" {
             continue;
         }
-        receive(message, mode == "modern", &seen);
+        receive(message, &mode, &seen);
     }
 }
 
-fn receive(message: Value, modern: bool, seen: &Arc<Seen>) {
+fn receive(message: Value, mode: &str, seen: &Arc<Seen>) {
+    let modern = mode == "modern";
     let Some(method) = message["method"].as_str() else {
         seen.note(|said| said.answers.push(message));
         return;
@@ -71,7 +73,10 @@ fn receive(message: Value, modern: bool, seen: &Arc<Seen>) {
             &message,
             json!({
                 "protocolVersion": "2025-06-18",
-                "capabilities": {"tools": {}, "prompts": {}},
+                "capabilities": match mode {
+                    "resources" => json!({"tools": {}, "resources": {"subscribe": true}}),
+                    _ => json!({"tools": {}, "prompts": {}}),
+                },
                 "serverInfo": {"name": "peer", "version": "1"},
             }),
         ),
@@ -103,6 +108,10 @@ fn receive(message: Value, modern: bool, seen: &Arc<Seen>) {
             let seen = Arc::clone(seen);
             std::thread::spawn(move || call(&message, &seen));
         }
+        ("resources/list", false) if mode == "resources" => {
+            result(&message, json!({"resources": [{"uri": "note://1", "name": "note"}]}));
+        }
+        ("resources/subscribe" | "resources/unsubscribe", false) if mode == "resources" => result(&message, json!({})),
         ("ping", _) => result(&message, json!({})),
         _ if message.get("id").is_some() => unknown(),
         _ => {}

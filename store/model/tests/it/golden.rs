@@ -7,7 +7,7 @@ use mcp_model::backup;
 use mcp_model::command::{Actor, Command, Envelope, JoinRefusal, Outcome, Refusal, Reply};
 use mcp_model::frame::{self, Framed};
 use mcp_model::ids::{CommandId, NodeId};
-use mcp_model::limits::{ProjectLimitsRecord, ServerLimitsRecord};
+use mcp_model::limits::{ProjectLimitsRecord, ServerLimits, ServerLimitsRecord};
 use mcp_model::records::*;
 use mcp_model::reply::{Listed, Restored};
 use mcp_model::token::TokenHash;
@@ -309,6 +309,14 @@ fn watched_and_limited(out: &mut String) {
     let (server, project) = (id(5), id(4));
     let limits = server_limits();
     line(out, "ServerLimits", &ServerLimitsRecord { server, limits });
+    for answer_bytes in [None, Some(6)] {
+        let limits = ServerLimits {
+            answer_bytes,
+            idle_stop_ms: Some(7),
+            ..ServerLimits::default()
+        };
+        line(out, "ServerLimits", &ServerLimitsRecord { server, limits });
+    }
     let limits = project_limits();
     line(out, "ProjectLimits", &ProjectLimitsRecord { project, limits });
 }

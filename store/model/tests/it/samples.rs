@@ -87,6 +87,7 @@ pub(crate) fn server_limits() -> ServerLimits {
         queue: Some(4),
         sessions: Some(5),
         answer_bytes: Some(6),
+        idle_stop_ms: None,
     }
 }
 

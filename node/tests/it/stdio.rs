@@ -1,0 +1,86 @@
+//! Servers that are child processes of a machine, from their start to the end of all that they leave behind.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::child::alive;
+use super::cluster::{founded, mint};
+use super::machines::{Machine, ask};
+use super::until;
+
+/// An MCP server that says on its stderr who it is, leaves a grandchild in its group and one in a session of its own, and counts its
+/// calls. It writes the pids of all three into a file.
+const COUNTER: &str = r#"#!/bin/sh
+echo "serving as $$" >&2
+sleep 600 & left=$!
+setsid sleep 600 & gone=$!
+echo "$$ $left $gone" >> "$1"
+count=0
+while read -r line; do
+    id=$(printf %s "$line" | sed -n 's/.*"id":\([0-9]*\).*/\1/p')
+    case "$line" in
+    *'"method":"initialize"'*) said='{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"counter","version":"1"}}' ;;
+    *'"method":"tools/list"'*) said='{"tools":[{"name":"count","inputSchema":{"type":"object"}}]}' ;;
+    *'"method":"tools/call"'*) count=$((count + 1)); echo "counted to $count" >&2; said="{\"content\":[{\"type\":\"text\",\"text\":\"$$ $count\"}]}" ;;
+    *) said= ;;
+    esac
+    [ -z "$id" ] && continue
+    if [ -n "$said" ]; then echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":$said}"
+    else echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"error\":{\"code\":-32601,\"message\":\"no\"}}"; fi
+done
+"#;
+
+/// The counter as a server of the cluster, and the file with its pids.
+fn counter(root: &Path, machine: &Machine, session: &str, more: &Value) -> PathBuf {
+    let (script, pids) = (root.join("counter.sh"), root.join("pids"));
+    std::fs::write(&script, COUNTER).unwrap();
+    std::fs::write(&pids, "").unwrap();
+    let mut server = json!({"name": "counter", "transport": "stdio", "command": "/bin/sh", "args": [script, pids]});
+    for (field, value) in more.as_object().unwrap() {
+        server[field] = value.clone();
+    }
+    machine.must("POST", "servers", session, &server);
+    let project = json!({"name": "demo", "servers": ["counter"], "toolNaming": "plain"});
+    machine.must("POST", "projects", session, &project);
+    pids
+}
+
+/// The families that were started so far: server, and its two grandchildren.
+fn families(pids: &Path) -> Vec<Vec<i32>> {
+    let text = std::fs::read_to_string(pids).unwrap();
+    let family = |line: &str| line.split(' ').map(|pid| pid.parse().unwrap()).collect();
+    text.lines().map(family).collect()
+}
+
+fn count(machine: &Machine, token: &str) -> Option<String> {
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "count", "arguments": {}}});
+    let (_, answer) = ask(machine.gateway, "POST", "/projects/demo/mcp", Some(token), Some(&call))?;
+    Some(answer["result"]["content"][0]["text"].as_str()?.to_owned())
+}
+
+#[test]
+fn a_server_that_nobody_uses_is_stopped_with_all_that_it_has_left_behind_and_serves_the_next_call() {
+    let root = tempfile::tempdir().unwrap();
+    let (machine, session) = founded(root.path(), "node-1");
+    let limits = json!({"limits": {"idleStopSeconds": 1}});
+    let pids = counter(root.path(), &machine, &session, &limits);
+    let token = mint(&machine, &session, "ci");
+    until("it serves", || count(&machine, &token).is_some());
+    until("it is stopped with its family", || {
+        let families = families(&pids);
+        !families.is_empty() && families.iter().flatten().all(|pid| !alive(*pid))
+    });
+    let before = families(&pids).len();
+    // Its lists are served without it.
+    let shown = machine.must("GET", "servers/counter", &session, &Value::Null);
+    assert_eq!(
+        (&shown["status"]["health"], &shown["status"]["tools"], &shown["limits"]),
+        (&json!("healthy"), &json!(1), &limits["limits"]),
+        "{shown}"
+    );
+    assert_eq!(families(&pids).len(), before, "it was started to be looked at");
+    until("it serves again", || count(&machine, &token).is_some());
+    let started = families(&pids);
+    assert!(started.len() > before, "{started:?}");
+}
