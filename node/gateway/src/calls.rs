@@ -22,6 +22,7 @@ use mcp_model::admission::Denial;
 use mcp_model::ids::Id;
 use mcp_store::cuts::Signal;
 use mcp_store::view::HashBits;
+use mcp_wire::level::{Level, Logs};
 use mcp_wire::message::Message;
 use mcp_wire::refusal::{
     HEADER_MISMATCH, INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_CAPABILITY, Refusal, UNSUPPORTED_VERSION,
@@ -39,8 +40,9 @@ use crate::audit::{About, Running};
 use crate::catalog::Listed;
 use crate::dispatch::Request;
 use crate::metrics::Metrics;
+use crate::notes::{self, Note};
 use crate::protocol::Call;
-use crate::relay::{Asking, Heard, Held, resume};
+use crate::relay::{Asking, Heard, Held, owner_of, resume};
 use crate::respond;
 use crate::upstreams::Lane;
 
@@ -246,9 +248,10 @@ async fn open(
         let refusal = Refusal::inside(INVALID_PARAMS, "requestState is not one that was given out here");
         return Ok(Begun::Refused(refusal.body(message.id())));
     }
-    if gateway.admission.still(&request.permit).is_err() {
-        return Ok(Begun::NotPermitted);
-    }
+    let note = match &call.session {
+        Some(session) => notes::of(&gateway, session).await,
+        None => Note::default(),
+    };
     let listed = &target.listed;
     let is_resource = target.uri.is_some();
     let renamed = (!is_resource && message.name() != Some(&*listed.own)).then_some(&*listed.own);
@@ -264,14 +267,21 @@ async fn open(
             (true, Some("resources/read")) => Supply::ResultTypeAndHints,
             (true, _) => Supply::ResultType,
         },
-        logs: !modern || message.meta_log_level().is_some(),
+        logs: match (modern, message.meta_log_level()) {
+            (false, _) => note.logs(),
+            (true, None) => Logs::Off,
+            (true, Some(level)) => Level::parse(level).map_or(Logs::All, Logs::From),
+        },
         can,
-        owner: call
-            .session
-            .as_ref()
-            .map(|session| u128::from_be_bytes(session.uuid.to_bytes())),
         is_probe: false,
+        owner: call.session.as_ref().map(|session| owner_of(session.uuid)),
+        roots_changes: note.roots_changes,
+        own: false,
     };
+    upstream.prepare(&outgoing).await;
+    if gateway.admission.still(&request.permit).is_err() {
+        return Ok(Begun::NotPermitted);
+    }
     let called = upstream.call(outgoing).await;
     guard.note(&called, &*gateway.clock);
     called.map(Begun::Frames)

@@ -25,7 +25,7 @@ use crate::lists::{Eyes, List, SERVER_INFO, modern_members};
 use crate::metrics::Metrics;
 use crate::protocol::Call;
 use crate::quotas::{Held, OverQuota};
-use crate::{relay, respond, streams, watches};
+use crate::{notes, relay, respond, streams, watches};
 
 /// One request, admitted and read.
 pub(crate) struct Request {
@@ -49,7 +49,11 @@ pub(crate) async fn dispatch(gateway: Arc<Inner>, request: Arc<Request>, headers
         return relay::reply(&gateway, &request).await;
     };
     if request.call.message.kind() == Kind::Notification {
-        relay::notification(&gateway, &request).await;
+        if notes::is_roots_change(&request.call.message) {
+            notes::roots_changed(&gateway, &request).await;
+        } else {
+            relay::notification(&gateway, &request).await;
+        }
         return respond::empty(StatusCode::ACCEPTED);
     }
     let modern = request.call.era() == Era::Modern;
@@ -66,7 +70,11 @@ pub(crate) async fn dispatch(gateway: Arc<Inner>, request: Arc<Request>, headers
         ("resources/subscribe", false) => watches::subscribe(&gateway, &request).await,
         ("resources/unsubscribe", false) => watches::unsubscribe(&gateway, &request).await,
         ("subscriptions/listen", true) => streams::modern(gateway, request).await,
-        ("ping" | "logging/setLevel", false) => result(&request, "{}"),
+        ("ping", false) => result(&request, "{}"),
+        ("logging/setLevel", false) => match notes::set_level(&gateway, &request).await {
+            Ok(()) => result(&request, "{}"),
+            Err(refusal) => refuse(&request, &refusal),
+        },
         (_, _) => refuse(&request, &request.call.unknown_method()),
     }
 }

@@ -66,6 +66,11 @@ impl Streams {
             open: Arc::default(),
         }
     }
+
+    /// Whether the stream of a session is here.
+    pub(crate) fn holds(&self, session: Id) -> bool {
+        self.open.contains_key(&session)
+    }
 }
 
 /// Answers at the two paths.

@@ -28,6 +28,7 @@ mod http_sse;
 mod listening;
 mod lists;
 mod living;
+mod notes;
 mod prints;
 mod prober;
 mod protocol;
@@ -57,7 +58,7 @@ use mcp_wire::reach::Reach;
 use mcp_wire::timers::Timers;
 use mcp_wire::upstream::HttpPool;
 use rustls::ClientConfig;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::admit::Admission;
@@ -70,6 +71,7 @@ use crate::limits::Limits;
 use crate::lists::Rendered;
 use crate::living::Living;
 use crate::metrics::Metrics;
+use crate::notes::Notes;
 use crate::prober::Prober;
 use crate::quotas::Quotas;
 use crate::relay::Relay;
@@ -144,6 +146,7 @@ pub(crate) struct Inner {
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) quotas: Quotas,
     pub(crate) living: Living,
+    pub(crate) notes: Notes,
     pub(crate) cancellable: Cancellable,
     pub(crate) watches: Arc<Watches>,
     /// Streams of the transport of 2024-11-05.
@@ -185,6 +188,7 @@ impl Gateway {
         );
         let pool = HttpPool::new(config.tls, config.reach);
         let upstreams = Upstreams::new(replica.clone(), config.seal, pool, config.child_command, limits);
+        let notes = Notes::new(clock.wall_ms());
         let inner = Inner {
             replica,
             clock,
@@ -199,6 +203,7 @@ impl Gateway {
             upstreams: Arc::new(upstreams),
             quotas: Quotas::new(limits.quotas),
             living: Living::default(),
+            notes,
             cancellable: Cancellable::default(),
             watches: Arc::default(),
             http_sse: http_sse::Streams::new(config.node),
@@ -251,12 +256,14 @@ impl Gateway {
             |session, uri| self.tell_elsewhere(session, uri),
             stop.clone(),
         );
+        let said = self.pass_on(stop.clone());
         let swept = self.sweep(stop.clone());
         tokio::join!(
             Arc::new(prober).run(stop.clone()),
             uses,
             followed,
             watched,
+            said,
             swept,
             stop.cancelled()
         );
@@ -286,6 +293,30 @@ impl Gateway {
             }
             inner.living.sweep(inner.clock.wall_ms());
             inner.quotas.sweep(inner.clock.reading());
+            inner.notes.sweep(inner.clock.wall_ms(), inner.limits.session_ms);
+            let is_gone = |owner: u128| {
+                let session = Id::from_u128(owner);
+                !inner.living.knows(session) && !inner.http_sse.holds(session)
+            };
+            inner.upstreams.end_owned(is_gone).await;
+        }
+    }
+
+    /// Passes on what servers say in the sessions of one client, to whichever node holds that client's stream, until told to stop.
+    async fn pass_on(&self, stop: CancellationToken) {
+        let mut said = self.inner.upstreams.said();
+        loop {
+            let said = tokio::select! {
+                () = stop.cancelled() => return,
+                said = said.recv() => said,
+            };
+            match said {
+                Ok((server, said)) => relay::said(&self.inner, server, said),
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    tracing::warn!(missed, "log messages were not passed on: too many at once");
+                }
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
         }
     }
 

@@ -65,6 +65,11 @@ impl Living {
         true
     }
 
+    /// Whether a session was used here lately.
+    pub(crate) fn knows(&self, session: Id) -> bool {
+        self.seen.contains_key(&session)
+    }
+
     /// A session is held in use by its open stream.
     pub(crate) fn touch(&self, session: Id, now_ms: u64) {
         if let Some(seen) = self.seen.get(&session) {

@@ -19,14 +19,14 @@ use tokio::sync::{mpsc, watch};
 
 use crate::Inner;
 use crate::admit::{Permit, StreamCount};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Listed};
 use crate::dispatch::{Request, over_quota};
 use crate::http_sse::Registered;
 use crate::lists::{Eyes, List};
 use crate::quotas::{Held, Use};
 use crate::respond;
 use crate::router::Room;
-use crate::watches::{self, Ear};
+use crate::watches::{self, Ear, Told};
 
 /// Which changes a stream reports.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
@@ -230,11 +230,11 @@ impl Watching {
                     changed.ok()?;
                     self.look();
                 }
-                uri = self.ear.changed() => {
-                    if self.may_read(&uri) {
-                        break sse::event(self.updated(&uri).as_bytes());
-                    }
-                }
+                told = self.ear.told() => match told {
+                    Told::Updated(uri) if self.may_read(&uri) => break sse::event(self.updated(&uri).as_bytes()),
+                    Told::Said { server, message } if self.may_hear(server) => break sse::event(&message),
+                    Told::Updated(_) | Told::Said { .. } => {}
+                },
                 event = from_inbox(&mut self.inbox) => break event?,
                 () = tokio::time::sleep(quiet) => {
                     if let Some(session) = self.session {
@@ -274,6 +274,18 @@ impl Watching {
         Seen::with_eyes(&self.gateway, self.holder.permit(), self.only, |eyes, catalog| {
             let found = catalog.resource(uri);
             found.is_some_and(|(listed, _)| eyes.access(List::Resources, &listed) == Access::Usable)
+        })
+    }
+
+    /// Whether the client may use anything of a server now: its rights may have been taken away since it called it.
+    fn may_hear(&self, server: Id) -> bool {
+        let all = [List::Tools, List::Prompts, List::Resources, List::Templates];
+        Seen::with_eyes(&self.gateway, self.holder.permit(), self.only, |eyes, catalog| {
+            let is_usable = |list: List, listed: &Arc<Listed>| {
+                listed.server.id == server && eyes.access(list, listed) == Access::Usable
+            };
+            all.into_iter()
+                .any(|list| eyes.visible(list, catalog).any(|listed| is_usable(list, listed)))
         })
     }
 

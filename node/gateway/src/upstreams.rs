@@ -15,7 +15,7 @@ use mcp_store::seal::Seal;
 use mcp_store::view::Policy;
 use mcp_wire::hidden;
 use mcp_wire::upstream::{
-    CallLimits, Cause, Effect, HttpConfig, HttpPool, State, StdioConfig, Upstream, UpstreamError, inherited_env,
+    CallLimits, Cause, Effect, HttpConfig, HttpPool, Said, State, StdioConfig, Upstream, UpstreamError, inherited_env,
 };
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,8 @@ pub(crate) struct Upstreams {
     ended: Mutex<VecDeque<(Id, Arc<[String]>)>>,
     /// Watched resources that have changed, of all of them.
     updates: broadcast::Sender<Changed>,
+    /// What they say in sessions of one client.
+    said: broadcast::Sender<(Id, Said)>,
     replica: Arc<Replica>,
     seal: Seal,
     pool: HttpPool,
@@ -106,6 +108,7 @@ impl Upstreams {
             known: RwLock::default(),
             ended: Mutex::default(),
             updates: broadcast::Sender::new(UPDATES_MAX),
+            said: broadcast::Sender::new(UPDATES_MAX),
             replica,
             seal,
             pool,
@@ -185,8 +188,24 @@ impl Upstreams {
         self.updates.subscribe()
     }
 
-    /// Passes on what a connection says of watched resources, until it is gone.
+    /// What servers say in sessions of one client, from now on.
+    pub(crate) fn said(&self) -> broadcast::Receiver<(Id, Said)> {
+        self.said.subscribe()
+    }
+
+    /// Ends the sessions of clients that are gone.
+    pub(crate) async fn end_owned(&self, is_gone: impl Fn(u128) -> bool + Copy) {
+        let known: Vec<Known> = {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            known.values().cloned().collect()
+        };
+        let all = known.iter().flat_map(|known| known.upstreams.iter());
+        futures_util::future::join_all(all.map(|upstream| upstream.end_owned(is_gone))).await;
+    }
+
+    /// Passes on what a connection says of watched resources, and in sessions of one client, until it is gone.
     fn pass_on(&self, server: Id, upstream: &Upstream) {
+        self.pass_on_said(server, upstream);
         let (mut from, to) = (upstream.updates(), self.updates.clone());
         tokio::spawn(async move {
             loop {
@@ -195,6 +214,23 @@ impl Upstreams {
                     Ok(uri) => drop(to.send(Changed { server, uri })),
                     Err(broadcast::error::RecvError::Lagged(missed)) => {
                         tracing::warn!(%server, missed, "changes of resources were not passed on: too many at once");
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return,
+                }
+            }
+        });
+    }
+
+    fn pass_on_said(&self, server: Id, upstream: &Upstream) {
+        let (Some(mut from), to) = (upstream.said(), self.said.clone()) else {
+            return;
+        };
+        tokio::spawn(async move {
+            loop {
+                match from.recv().await {
+                    Ok(said) => drop(to.send((server, said))),
+                    Err(broadcast::error::RecvError::Lagged(missed)) => {
+                        tracing::warn!(%server, missed, "log messages were not passed on: too many at once");
                     }
                     Err(broadcast::error::RecvError::Closed) => return,
                 }

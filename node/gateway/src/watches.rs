@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::response::Response;
+use bytes::Bytes;
 use dashmap::DashMap;
 use http::StatusCode;
 use mcp_model::ids::Id;
-use mcp_wire::can::ClientCan;
 use mcp_wire::refusal::{INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND, Refusal, result_body};
 use mcp_wire::upstream::{Cause, Upstream, UpstreamError, Watch};
 use mcp_wire::version::Era;
@@ -39,6 +39,15 @@ pub(crate) struct Changed {
     pub(crate) uri: Arc<str>,
 }
 
+/// What the stream of a client is told.
+#[derive(Debug, Clone)]
+pub(crate) enum Told {
+    /// A resource that it watches has changed.
+    Updated(Arc<str>),
+    /// A server has said this in the session that it has for this client.
+    Said { server: Id, message: Bytes },
+}
+
 /// Who watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Watcher {
@@ -64,7 +73,7 @@ struct Kept {
 #[derive(Default)]
 pub(crate) struct Watches {
     kept: Mutex<Kept>,
-    ears: DashMap<Watcher, (u64, mpsc::Sender<Arc<str>>)>,
+    ears: DashMap<Watcher, (u64, mpsc::Sender<Told>)>,
     next: AtomicU64,
 }
 
@@ -73,14 +82,14 @@ pub(crate) struct Ear {
     watches: Arc<Watches>,
     watcher: Watcher,
     number: u64,
-    changed: mpsc::Receiver<Arc<str>>,
+    told: mpsc::Receiver<Told>,
 }
 
 impl Ear {
-    /// The next resource that has changed, as the client knows it.
-    pub(crate) async fn changed(&mut self) -> Arc<str> {
-        match self.changed.recv().await {
-            Some(uri) => uri,
+    /// What the client is to be told next.
+    pub(crate) async fn told(&mut self) -> Told {
+        match self.told.recv().await {
+            Some(told) => told,
             // A newer stream of the session is told instead.
             None => std::future::pending().await,
         }
@@ -109,13 +118,13 @@ impl Watches {
     }
 
     fn ear(self: &Arc<Self>, watcher: Watcher, number: u64) -> Ear {
-        let (told, changed) = mpsc::channel(WAITING_MAX);
-        self.ears.insert(watcher, (number, told));
+        let (sender, told) = mpsc::channel(WAITING_MAX);
+        self.ears.insert(watcher, (number, sender));
         Ear {
             watches: self.clone(),
             watcher,
             number,
-            changed,
+            told,
         }
     }
 
@@ -159,14 +168,12 @@ impl Watches {
     }
 
     /// Tells the stream of a session, if this node holds it; whether it does.
-    pub(crate) fn tell_session(&self, session: Id, shown: &Arc<str>) -> bool {
-        self.tell(Watcher::Session(session), shown)
+    pub(crate) fn tell_session(&self, session: Id, told: Told) -> bool {
+        self.tell(Watcher::Session(session), told)
     }
 
-    fn tell(&self, watcher: Watcher, shown: &Arc<str>) -> bool {
-        self.ears
-            .get(&watcher)
-            .is_some_and(|ear| ear.1.try_send(shown.clone()).is_ok())
+    fn tell(&self, watcher: Watcher, told: Told) -> bool {
+        self.ears.get(&watcher).is_some_and(|ear| ear.1.try_send(told).is_ok())
     }
 
     /// Who watches a resource.
@@ -201,7 +208,7 @@ impl Watches {
                 Err(broadcast::error::RecvError::Closed) => return,
             };
             for (watcher, shown) in self.watchers(&changed) {
-                if !self.tell(watcher, &shown)
+                if !self.tell(watcher, Told::Updated(shown.clone()))
                     && let Watcher::Session(session) = watcher
                 {
                     elsewhere(session, shown);
@@ -296,7 +303,7 @@ async fn watch(gateway: &Arc<Inner>, request: &Request, uri: &str) -> Result<Wat
     };
     let begun = async {
         let upstream: Upstream = gateway.upstreams.get(&listed.server)?;
-        upstream.open_in(Era::Legacy, ClientCan::ALL).await?;
+        upstream.open_to_watch().await?;
         match gateway.admission.still(&request.permit) {
             Ok(()) => upstream.watch(&own).await.map(Ok),
             Err(denial) => Ok(Err(denial)),

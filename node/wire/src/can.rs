@@ -82,9 +82,18 @@ impl ClientCan {
         if condition { self } else { ClientCan::NOTHING }
     }
 
-    /// The `capabilities` object that declares it. `roots` without `listChanged`: a change of a client's roots names no call, so
-    /// it cannot be passed on.
+    /// The `capabilities` object that declares it. `roots` without `listChanged`: in a session that clients share, a change of one
+    /// client's roots would be read as one of all.
     pub fn json(self) -> String {
+        self.declared(r#""roots":{}"#)
+    }
+
+    /// The same in a session of one client, whose changes of roots are passed on.
+    pub fn json_of_one(self) -> String {
+        self.declared(r#""roots":{"listChanged":true}"#)
+    }
+
+    fn declared(self, roots: &'static str) -> String {
         let member = |what: ClientCan, text: &'static str| self.has(what).then_some(text);
         let object = |members: &[Option<&str>]| {
             let members: Vec<&str> = members.iter().copied().flatten().collect();
@@ -100,7 +109,7 @@ impl ClientCan {
             let url = member(ClientCan::URL, r#""url":{}"#);
             format!(r#""elicitation":{}"#, object(&[form, url]))
         });
-        let roots = member(ClientCan::ROOTS, r#""roots":{}"#);
+        let roots = member(ClientCan::ROOTS, roots);
         object(&[sampling.as_deref(), elicitation.as_deref(), roots])
     }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::can::ClientCan;
 use crate::fields::read_fields;
+use crate::level::Level;
 use crate::lines::LineReader;
 use crate::message::{Kind, Message};
 use crate::mirrored::MirroredParams;
@@ -117,6 +118,7 @@ fn splice(bytes: &[u8]) {
                     uri: Some("file:///\\"),
                     era,
                     can: ClientCan::ALL,
+                    level: Level::from_number(1),
                 };
                 let sent = forward.splice(&read);
                 let again = Message::read(sent.clone());

@@ -13,6 +13,7 @@ pub mod can;
 
 mod fields;
 pub mod headers;
+pub mod level;
 pub mod message;
 pub mod mirrored;
 pub mod refusal;

@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 
 use crate::can::ClientCan;
 use crate::fields::read_fields;
-use crate::message::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_PROTOCOL_VERSION, Message};
+use crate::level::Level;
+use crate::message::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_PROTOCOL_VERSION, Message};
 use crate::version::{Era, NEWEST_MODERN};
 
 /// Parts to replace.
@@ -63,6 +64,8 @@ pub struct Forward<'a> {
     pub era: Option<Era>,
     /// What the client can do, for a modern upstream that a legacy client calls.
     pub can: ClientCan,
+    /// Which log messages it has asked for, for the same.
+    pub level: Option<Level>,
 }
 
 impl Forward<'_> {
@@ -76,7 +79,7 @@ impl Forward<'_> {
             (Some(Era::Legacy), true) => self.take_modern_meta_away(message, &mut edits),
             (Some(Era::Modern), false) => {
                 self.put_progress_token(message, &mut edits);
-                add_modern_meta(message, self.can, &mut edits);
+                add_modern_meta(message, self.can, self.level, &mut edits);
             }
             (_, _) => self.put_progress_token(message, &mut edits),
         }
@@ -139,11 +142,14 @@ fn modern_meta(info: bool, capabilities: Option<ClientCan>) -> String {
 }
 
 /// What a client has said of itself already must not stand there twice: its readers would differ about which one counts.
-fn add_modern_meta(message: &Message, can: ClientCan, edits: &mut Edits<'_>) {
-    let members = modern_meta(
+fn add_modern_meta(message: &Message, can: ClientCan, level: Option<Level>, edits: &mut Edits<'_>) {
+    let mut members = modern_meta(
         message.meta_client_info().is_none(),
         message.meta_capabilities().is_none().then_some(can),
     );
+    if let (Some(level), None) = (level, message.meta_log_level()) {
+        members.push_str(&format!(r#","{META_LOG_LEVEL}":"{}""#, level.as_str()));
+    }
     let comma = |object: &str| if is_empty_object(object) { "" } else { "," };
     match (message.meta_span(), message.params_span()) {
         (Some(meta), _) => {

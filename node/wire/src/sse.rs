@@ -30,6 +30,13 @@ pub struct Event {
     pub id: Option<String>,
 }
 
+/// Where and when a stream can be taken up again.
+#[derive(Debug, Default)]
+struct Again {
+    last_id: Option<String>,
+    retry_ms: Option<u64>,
+}
+
 /// A line or an event was longer than allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event is longer than {bytes_max} bytes")]
@@ -47,6 +54,8 @@ pub struct SseReader {
     began: bool,
     name: Option<String>,
     id: Option<String>,
+    /// Few streams say.
+    again: Option<Box<Again>>,
     data: Vec<Bytes>,
     data_bytes: usize,
     bytes_max: usize,
@@ -62,10 +71,32 @@ impl SseReader {
             began: false,
             name: None,
             id: None,
+            again: None,
             data: Vec::new(),
             data_bytes: 0,
             bytes_max,
         }
+    }
+
+    /// The id of the last event that carried one: where the stream can be taken up again.
+    pub fn last_id(&self) -> Option<&str> {
+        self.again.as_ref()?.last_id.as_deref()
+    }
+
+    /// This stream goes on where another one ended, until it says something else.
+    pub fn resumes(&mut self, last_id: String, retry_ms: Option<u64>) {
+        let again = self.again();
+        again.last_id.get_or_insert(last_id);
+        again.retry_ms = again.retry_ms.or(retry_ms);
+    }
+
+    /// How long to wait before that, if the stream says, in milliseconds.
+    pub fn retry_ms(&self) -> Option<u64> {
+        self.again.as_ref()?.retry_ms
+    }
+
+    fn again(&mut self) -> &mut Again {
+        self.again.get_or_insert_default()
     }
 
     /// Takes the next chunk of the stream.
@@ -142,6 +173,12 @@ impl SseReader {
             }
             b"event" => self.name = Some(String::from_utf8_lossy(&value).into_owned()),
             b"id" if !value.contains(&0) => self.id = Some(String::from_utf8_lossy(&value).into_owned()),
+            b"retry" if value.iter().all(u8::is_ascii_digit) => {
+                let text = std::str::from_utf8(&value).unwrap_or_default();
+                if let Ok(retry_ms) = text.parse() {
+                    self.again().retry_ms = Some(retry_ms);
+                }
+            }
             _ => {}
         }
         Ok(None)
@@ -150,6 +187,9 @@ impl SseReader {
     fn dispatch(&mut self) -> Option<Event> {
         let name = self.name.take();
         let id = self.id.take();
+        if id.is_some() {
+            self.again().last_id.clone_from(&id);
+        }
         let mut lines = std::mem::take(&mut self.data);
         self.data_bytes = 0;
         let data = match lines.len() {
@@ -217,5 +257,15 @@ mod tests {
         let first: serde_json::Value = serde_json::from_str(&events[0].1).unwrap();
         assert_eq!(first, serde_json::json!({"a":1,"b":2}));
         assert_eq!(events[1].1, "{}");
+    }
+
+    #[test]
+    fn a_stream_says_where_and_when_to_take_it_up_again() {
+        let mut reader = SseReader::new(1000);
+        assert_eq!((reader.last_id(), reader.retry_ms()), (None, None));
+        reader.push(b"id: a\nretry: 500\ndata:\n\ndata: x\n\nretry: soon\nid: b\ndata: unfinished");
+        assert_eq!(all(&mut reader).len(), 2);
+        // An event that has not arrived whole may have to be sent again.
+        assert_eq!((reader.last_id(), reader.retry_ms()), (Some("a"), Some(500)));
     }
 }

@@ -17,8 +17,10 @@ use dashmap::DashMap;
 use futures_util::future::join_all;
 use http::StatusCode;
 use mcp_model::ids::{Id, NodeId};
+use mcp_wire::level::Logs;
 use mcp_wire::message::{Kind, Message};
 use mcp_wire::refusal::{INVALID_REQUEST, Refusal};
+use mcp_wire::upstream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -28,6 +30,8 @@ use crate::cluster::Unavailable;
 use crate::dispatch::Request;
 use crate::limits::SMALL_BODY_BYTES;
 use crate::metrics::Metrics;
+use crate::notes::{News, Note};
+use crate::watches::Told;
 use crate::{Inner, respond};
 
 pub(crate) use self::asking::{Asking, Heard};
@@ -83,6 +87,12 @@ enum Said {
     Unwatch { session: Id, uri: String },
     /// A resource that a session watches has changed: its stream may be there.
     Changed { session: Id, uri: String },
+    /// A client has said something that whoever serves it next is to know.
+    Noted { session: Id, news: News },
+    /// What has it said before?
+    WhatNote { session: Id },
+    /// A server has said something in the session of one client: its stream may be there.
+    Told { session: Id, server: Id, message: Vec<u8> },
 }
 
 /// What became of it.
@@ -247,12 +257,29 @@ pub(crate) async fn hear(gateway: &Inner, message: &[u8]) -> Vec<u8> {
             Became::Taken
         }
         Ok(Said::Ended { session }) => {
-            gateway.sessions.end(session);
-            gateway.living.end(session);
+            forget(gateway, session);
             taken_if(gateway.watches.drop_of(session, None))
         }
         Ok(Said::Unwatch { session, uri }) => taken_if(gateway.watches.drop_of(session, Some(&uri))),
-        Ok(Said::Changed { session, uri }) => taken_if(gateway.watches.tell_session(session, &uri.into())),
+        Ok(Said::Changed { session, uri }) => {
+            taken_if(gateway.watches.tell_session(session, Told::Updated(uri.into())))
+        }
+        Ok(Said::Noted { session, news }) => {
+            gateway.notes.take(session, news, gateway.clock.wall_ms());
+            Became::Taken
+        }
+        Ok(Said::WhatNote { session }) => {
+            let note = gateway.notes.known(session);
+            return postcard::to_stdvec(&note).unwrap_or_default();
+        }
+        Ok(Said::Told {
+            session,
+            server,
+            message,
+        }) => {
+            let message = Bytes::from(message);
+            taken_if(gateway.watches.tell_session(session, Told::Said { server, message }))
+        }
         Err(_) => return Vec::new(),
     };
     postcard::to_stdvec(&became).unwrap_or_default()
@@ -264,10 +291,65 @@ fn taken_if(taken: bool) -> Became {
 
 /// Ends a session on every node that can be reached; it grants nothing that its token does not grant anyway.
 pub(crate) async fn end_session(gateway: &Inner, session: Id) {
-    gateway.sessions.end(session);
-    gateway.living.end(session);
+    forget(gateway, session);
     gateway.watches.drop_of(session, None);
     tell_others(gateway, || Said::Ended { session }).await;
+}
+
+fn forget(gateway: &Inner, session: Id) {
+    gateway.sessions.end(session);
+    gateway.living.end(session);
+    gateway.notes.end(session);
+    let upstreams = gateway.upstreams.clone();
+    tokio::spawn(async move { upstreams.end_owned(|owner| owner == owner_of(session)).await });
+}
+
+/// How upstreams know whose a session is.
+pub(crate) fn owner_of(session: Id) -> u128 {
+    u128::from_be_bytes(session.to_bytes())
+}
+
+/// Tells the other nodes what a client has said.
+pub(crate) async fn noted(gateway: &Inner, session: Id, news: News) {
+    tell_others(gateway, || Said::Noted { session, news }).await;
+}
+
+/// Asks the other nodes what a client has said. Of several answers the one that knows most counts.
+pub(crate) async fn ask_for_note(gateway: &Inner, session: Id) -> Option<Note> {
+    let said = postcard::to_stdvec(&Said::WhatNote { session }).ok()?;
+    let asked = gateway.cluster.others().into_iter().map(|node| {
+        let said = said.clone();
+        async move {
+            let answer = gateway.cluster.tell(node, said, TELL_WAIT).await.ok()?;
+            postcard::from_bytes::<Option<Note>>(&answer).ok().flatten()
+        }
+    });
+    let notes = join_all(asked).await;
+    notes.into_iter().flatten().max_by_key(|note| note.roots_changes)
+}
+
+/// Puts what a server has said in the session of one client on that client's stream, wherever that is. A client that has none
+/// open misses it, as it would if it were connected directly.
+pub(crate) fn said(gateway: &Arc<Inner>, server: Id, said: upstream::Said) {
+    let session = Id::from_u128(said.owner);
+    let message = said.message.clone();
+    // The server may not have been told yet of a level that was set since.
+    let logs = gateway.notes.known(session).map_or(Logs::All, |note| note.logs());
+    if !Message::read(message.clone()).is_ok_and(|message| logs.want(&message)) {
+        return;
+    }
+    if gateway.watches.tell_session(session, Told::Said { server, message }) {
+        return;
+    }
+    let gateway = gateway.clone();
+    tokio::spawn(async move {
+        tell_others(&gateway, || Said::Told {
+            session,
+            server,
+            message: said.message.to_vec(),
+        })
+        .await;
+    });
 }
 
 /// Ends the subscription of a session, whichever node keeps it.
@@ -305,6 +387,7 @@ async fn tell_others(gateway: &Inner, said: impl Fn() -> Said) {
 pub(crate) fn decode_said(bytes: &[u8]) {
     let _said = postcard::from_bytes::<Said>(bytes).is_ok();
     let _became = postcard::from_bytes::<Became>(bytes).is_ok();
+    let _note = postcard::from_bytes::<Option<Note>>(bytes).is_ok();
 }
 
 impl Relay {

@@ -18,5 +18,6 @@ mod quotas;
 mod rounds;
 mod secrets;
 mod streams;
+mod told;
 mod watched;
 mod world;

@@ -33,6 +33,10 @@ impl TestClock {
     pub(crate) fn forward(&self, ms: u64) {
         self.0.fetch_add(ms, Ordering::SeqCst);
     }
+
+    pub(crate) fn back(&self, ms: u64) {
+        self.0.fetch_sub(ms, Ordering::SeqCst);
+    }
 }
 
 impl Clock for TestClock {

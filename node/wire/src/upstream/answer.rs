@@ -41,6 +41,14 @@ impl Messages {
         Message::read(bytes).map_err(|refusal| UpstreamError::rubbish(&refusal))
     }
 
+    /// Where a stream that ended can be taken up again, and how long to wait before that, in milliseconds.
+    pub(super) fn resume_at(&self) -> (Option<String>, Option<u64>) {
+        match self {
+            Messages::Events { reader, .. } => (reader.last_id().map(str::to_owned), reader.retry_ms()),
+            Messages::Body { .. } | Messages::Known(_) => (None, None),
+        }
+    }
+
     /// Waits no longer than `idle_ms` for all of it.
     async fn next_bytes(&mut self, idle_ms: u64) -> Result<Option<Bytes>, UpstreamError> {
         match self {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 use super::http::HttpFrames;
 use super::live::StdioFrames;
 use super::{CallLimits, Cause, Outgoing, UpstreamError};
+use crate::level::Logs;
 use crate::limits;
 use crate::message::{Kind, Message};
 use crate::refusal::{INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, Refusal};
@@ -42,7 +43,7 @@ pub struct Frames {
     id: String,
     progress_token: Option<String>,
     supply: Supply,
-    logs: bool,
+    logs: Logs,
     limits: CallLimits,
     until: Instant,
     /// Ends the call then. Few calls have to wait for anything once there are frames: made when one does.
@@ -134,7 +135,7 @@ impl Frames {
             (Kind::Notification, Some("notifications/progress")) if self.source.is_own(message) => {
                 back.progress(message).map(Frame::Notification)
             }
-            (Kind::Notification, Some("notifications/message")) if self.logs => {
+            (Kind::Notification, Some("notifications/message")) if self.logs.want(message) => {
                 Some(Frame::Notification(message.bytes().clone()))
             }
             (Kind::Notification, Some("notifications/elicitation/complete")) if self.supply == Supply::Nothing => {

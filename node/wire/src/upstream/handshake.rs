@@ -4,7 +4,6 @@ use ::http::HeaderValue;
 use serde_json::Value;
 
 use super::{Cause, UpstreamError};
-use crate::can::ClientCan;
 use crate::fields::read_fields;
 use crate::message::Message;
 use crate::refusal::UNSUPPORTED_VERSION;
@@ -50,13 +49,13 @@ pub(super) trait Exchange {
     async fn say_initialized(&self, opened: &Opened) -> Result<(), UpstreamError>;
 }
 
-/// Opens a session, legacy first: nearly every server speaks it, and a modern-only one refuses it at once. The server is told
-/// what the clients can do for whom the session is.
-pub(super) async fn open(exchange: &impl Exchange, can: ClientCan) -> Result<Opened, UpstreamError> {
+/// Opens a session of the older era, or finds out that the server knows only the newer one. It is told what the clients can do for whom
+/// the session is.
+pub(super) async fn open(exchange: &impl Exchange, capabilities: &str) -> Result<Opened, UpstreamError> {
     let params = format!(
         r#"{{"protocolVersion":"{}","capabilities":{},"clientInfo":{}}}"#,
         NEWEST_LEGACY.as_str(),
-        can.json(),
+        capabilities,
         crate::OWN_INFO,
     );
     let refused = match exchange.ask(Era::Legacy, "initialize", &params).await {
@@ -206,7 +205,7 @@ mod tests {
             answers: Mutex::new(answers.to_vec().into()),
             asked: Mutex::default(),
         };
-        let opened = open(&script, ClientCan::NOTHING).await.ok();
+        let opened = open(&script, "{}").await.ok();
         (opened.map(|opened| opened.revision), script.asked.into_inner().unwrap())
     }
 

@@ -1,12 +1,14 @@
 //! An upstream over streamable HTTP.
 
+mod aside;
 mod modern;
+mod owned;
 mod stream;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -19,12 +21,14 @@ use rustls::ClientConfig;
 use tokio::sync::{Mutex, broadcast, watch};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::aside::{Aside, Listening, Words};
 use self::modern::Modern;
+use self::owned::Owned;
 use super::answer::{Messages, collect, innermost};
 use super::frames::{Frames, Source};
 use super::handshake::{self, Exchange, Opened};
 use super::watching::{Updates, Watched};
-use super::{CallLimits, Cause, Outgoing, State, UpstreamError, own_answer};
+use super::{CallLimits, Cause, Effect, For, Outgoing, Said, State, UpstreamError, own_answer};
 use crate::can::ClientCan;
 use crate::headers;
 use crate::limits;
@@ -73,7 +77,9 @@ impl std::fmt::Debug for HttpConfig {
 pub(super) struct HttpLink {
     wire: Arc<Wire>,
     /// One for every set of capabilities for which one was needed: a server decides by them what it does.
-    sessions: Box<[ArcSwapOption<Session>; ClientCan::SETS]>,
+    sessions: Box<[ArcSwapOption<Session>; For::SLOTS]>,
+    /// Those of one client each.
+    owned: Owned,
     /// How to speak to it in the newer era, where it knows both.
     modern: Modern,
     /// The resources that are watched here.
@@ -92,6 +98,8 @@ pub(super) struct HttpLink {
 pub(super) struct Session {
     opened: Arc<Opened>,
     headers: HeaderMap,
+    /// Who hears what the server says on the session's stream, and what holds that.
+    aside: Option<(Arc<Aside>, AbortOnDropHandle<()>)>,
 }
 
 impl Session {
@@ -110,7 +118,16 @@ struct Wire {
     ids: AtomicU64,
     changes: watch::Sender<u64>,
     updates: Updates,
+    said: Words,
+    /// Whether the server has ever asked for roots.
+    asks_for_roots: AtomicBool,
 }
+
+/// As whom we speak on our own account: as one that can do all that a client may.
+const OWN: For = For::Us(ClientCan::ALL);
+
+/// The rest of an answer that is on its way: of a stream that is taken up again, for instance.
+type Resuming = std::pin::Pin<Box<dyn Future<Output = Result<Messages, UpstreamError>> + Send>>;
 
 impl HttpLink {
     pub(super) fn new(pool: &HttpPool, config: HttpConfig) -> HttpLink {
@@ -121,10 +138,13 @@ impl HttpLink {
             ids: AtomicU64::new(first_id()),
             changes: watch::Sender::new(0),
             updates: Updates::default(),
+            said: Words::default(),
+            asks_for_roots: AtomicBool::new(false),
         };
         HttpLink {
             wire: Arc::new(wire),
-            sessions: Box::new([const { ArcSwapOption::const_empty() }; ClientCan::SETS]),
+            sessions: Box::new([const { ArcSwapOption::const_empty() }; For::SLOTS]),
+            owned: Owned::default(),
             modern: Modern::default(),
             watched: Watched::default(),
             listener: OnceLock::new(),
@@ -143,6 +163,10 @@ impl HttpLink {
         self.wire.updates.subscribe()
     }
 
+    pub(super) fn said(&self) -> broadcast::Receiver<Said> {
+        self.wire.said.subscribe()
+    }
+
     /// Holds the server's own stream from now on. Many servers have one for a session and no more: whoever listens besides gives way.
     fn hold_stream(self: &Arc<Self>) {
         self.holds.send_replace(true);
@@ -158,7 +182,7 @@ impl HttpLink {
     }
 
     pub(super) async fn watch(self: &Arc<Self>, uri: &str) -> Result<(), UpstreamError> {
-        let opened = self.opened(ClientCan::ALL).await?;
+        let opened = self.open(OWN).await?.opened.clone();
         opened.can_watch()?;
         self.hold_stream();
         if self.watched.add(uri) && opened.revision.era() == Era::Legacy {
@@ -172,7 +196,7 @@ impl HttpLink {
 
     pub(super) async fn unwatch(&self, uri: &str) -> Result<(), UpstreamError> {
         let legacy = |session: Arc<Session>| session.opened.revision.era() == Era::Legacy;
-        if self.watched.remove(uri) && self.session(ClientCan::ALL).is_some_and(legacy) {
+        if self.watched.remove(uri) && self.session(OWN).is_some_and(legacy) {
             self.ask("resources/unsubscribe", uri).await?;
         }
         Ok(())
@@ -181,11 +205,9 @@ impl HttpLink {
     /// A request of our own about a resource.
     async fn ask(&self, method: &str, uri: &str) -> Result<(), UpstreamError> {
         let message = Message::request(0, method, &serde_json::json!({ "uri": uri }).to_string());
-        let outgoing = Outgoing {
-            can: ClientCan::ALL,
-            ..Outgoing::new(&message)
-        };
-        own_answer(self.call(outgoing).await?).await.map(drop)
+        own_answer(self.call_in(OWN, Outgoing::new(&message)).await?)
+            .await
+            .map(drop)
     }
 
     pub(super) fn state(&self) -> State {
@@ -198,39 +220,46 @@ impl HttpLink {
 
     /// Counts a notice that a list has changed.
     pub(super) fn lists_changed(&self) {
-        self.wire.changes.send_modify(|count| *count += 1);
+        self.wire.lists_changed();
     }
 
     /// Sends what nobody waits for.
     pub(super) fn post_aside(&self, session: &Arc<Session>, body: Bytes) {
-        self.wire.post_aside(session, body);
+        self.wire.post_aside(&session.headers, body);
     }
 
     fn set_state(&self, state: State) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    fn session(&self, can: ClientCan) -> Option<Arc<Session>> {
-        self.sessions[can.index()].load_full()
+    fn session(&self, whose: For) -> Option<Arc<Session>> {
+        self.sessions[whose.slot()].load_full()
     }
 
     /// Whether a session is open for such clients.
-    pub(super) fn is_open(&self, can: ClientCan) -> bool {
-        self.sessions[can.index()].load().is_some()
+    fn is_open(&self, whose: For) -> bool {
+        self.sessions[whose.slot()].load().is_some()
     }
 
-    /// The open session; one caller opens it, the others wait for that.
-    pub(super) async fn opened(&self, can: ClientCan) -> Result<Arc<Opened>, UpstreamError> {
-        self.open(can).await.map(|session| session.opened.clone())
+    /// How to speak to the server on our own account: in the newer era, if it knows that.
+    pub(super) async fn opened(&self, whose: For) -> Result<Arc<Opened>, UpstreamError> {
+        if whose == OWN
+            && let Some(session) = self.open_modern().await?
+        {
+            return Ok(session.opened.clone());
+        }
+        self.open(whose).await.map(|session| session.opened.clone())
     }
 
-    pub(super) async fn open(&self, can: ClientCan) -> Result<Arc<Session>, UpstreamError> {
-        if let Some(opened) = self.session(can) {
+    /// The open session of the older era, or of the newer one where a server knows only that; one caller opens it, the others wait for
+    /// that.
+    pub(super) async fn open(&self, whose: For) -> Result<Arc<Session>, UpstreamError> {
+        if let Some(opened) = self.session(whose) {
             return Ok(opened);
         }
         let attempts = self.attempts.load(Ordering::Acquire);
         let mut failed = self.opening.lock().await;
-        if let Some(opened) = self.session(can) {
+        if let Some(opened) = self.session(whose) {
             return Ok(opened);
         }
         // Who has waited for an attempt does not wait for the next one: a hundred callers of a server that hangs wait once.
@@ -239,25 +268,29 @@ impl HttpLink {
         {
             return Err(error.clone());
         }
-        let limit = self.wire.config.limits.handshake_ms;
-        let opened = tokio::time::timeout(Duration::from_millis(limit), handshake::open(&*self.wire, can))
-            .await
-            .unwrap_or_else(|_| Err(UpstreamError::before(Cause::Deadline(limit))))
-            .inspect_err(|error| {
-                self.set_state(State::BackingOff {
-                    reason: error.to_string(),
-                })
-            });
+        // What it has taken to find out that the server is silent where it is asked in the newer era, is gone.
+        let limit = self.wire.config.limits.handshake_ms - self.modern.spent_ms();
+        let capabilities = whose.can().json();
+        let opened = tokio::time::timeout(
+            Duration::from_millis(limit),
+            handshake::open(&*self.wire, &capabilities),
+        )
+        .await
+        .unwrap_or_else(|_| Err(UpstreamError::before(Cause::Deadline(limit))))
+        .inspect_err(|error| {
+            self.set_state(State::BackingOff {
+                reason: error.to_string(),
+            })
+        });
+        self.modern.silence_was(opened.is_ok());
         self.attempts.fetch_add(1, Ordering::AcqRel);
         *failed = opened.as_ref().err().cloned();
-        let opened = opened?;
-        let headers = self.wire.session_headers(&opened);
-        let session = Arc::new(Session {
-            opened: Arc::new(opened),
-            headers,
-        });
+        let session = match whose {
+            For::Client(can) if can != ClientCan::NOTHING => self.session_of(opened?, None).await,
+            For::Client(_) | For::Us(_) => self.plain_session(opened?),
+        };
         match session.opened.revision.era() {
-            Era::Legacy => self.sessions[can.index()].store(Some(session.clone())),
+            Era::Legacy => self.sessions[whose.slot()].store(Some(session.clone())),
             // It is told with every request what the client can do.
             Era::Modern => self.sessions.iter().for_each(|one| one.store(Some(session.clone()))),
         }
@@ -265,9 +298,32 @@ impl HttpLink {
         Ok(session)
     }
 
+    fn plain_session(&self, opened: Opened) -> Arc<Session> {
+        Arc::new(Session {
+            headers: self.wire.session_headers(&opened),
+            opened: Arc::new(opened),
+            aside: None,
+        })
+    }
+
+    /// A session in which the server may say something to clients: to `owner`, or to all that share it.
+    async fn session_of(&self, opened: Opened, owner: Option<u128>) -> Arc<Session> {
+        if opened.revision.era() == Era::Modern {
+            return self.plain_session(opened);
+        }
+        let headers = self.wire.session_headers(&opened);
+        let aside = Aside::new(owner);
+        let stream = aside::begin(&self.wire, &headers, &aside).await;
+        Arc::new(Session {
+            opened: Arc::new(opened),
+            headers,
+            aside: Some((aside, stream)),
+        })
+    }
+
     /// Forgets a session that the upstream no longer knows, unless a newer one is in use already.
-    fn forget(&self, can: ClientCan, gone: &Arc<Session>) {
-        self.sessions[can.index()].compare_and_swap(gone, None);
+    fn forget(&self, whose: For, gone: &Arc<Session>) {
+        self.sessions[whose.slot()].compare_and_swap(gone, None);
         self.modern.forget();
     }
 
@@ -276,7 +332,7 @@ impl HttpLink {
         match (era, self.modern.answer()) {
             (Era::Modern, Some(true)) => true,
             (Era::Modern, None) => false,
-            (Era::Legacy, _) | (Era::Modern, Some(false)) => self.is_open(can),
+            (Era::Legacy, _) | (Era::Modern, Some(false)) => self.is_open(For::Client(can)),
         }
     }
 
@@ -285,26 +341,49 @@ impl HttpLink {
         if era == Era::Modern && self.open_modern().await?.is_some() {
             return Ok(Era::Modern);
         }
-        self.open(can).await.map(|session| session.opened.revision.era())
+        let session = self.open(For::Client(can)).await?;
+        Ok(session.opened.revision.era())
     }
 
     pub(super) async fn call(&self, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
-        if outgoing.message.names_protocol_version()
-            && let Some(session) = self.open_modern().await?
-        {
+        // Before our own way to speak to a server is known, the newer one is tried.
+        let modern = outgoing.message.names_protocol_version() || (outgoing.own && outgoing.can == OWN.can());
+        if modern && let Some(session) = self.open_modern().await? {
             match self.wire.call(&session, outgoing).await {
                 Err(error) if modern::is_refusal_of_era(&error) => self.modern.forget(),
                 answer => return answer,
             }
         }
-        let session = self.open(outgoing.can).await?;
+        if let Some(session) = self.owned.session(outgoing.owner) {
+            match self.wire.call(&session, outgoing).await {
+                Err(UpstreamError {
+                    cause: Cause::SessionGone,
+                    ..
+                }) => self.forget_owned(outgoing.owner),
+                answer => return answer,
+            }
+            self.prepare(&outgoing).await;
+            if let Some(session) = self.owned.session(outgoing.owner) {
+                return self.wire.call(&session, outgoing).await;
+            }
+        }
+        let whose = match outgoing.own {
+            true => For::Us(outgoing.can),
+            false => For::Client(outgoing.can),
+        };
+        self.call_in(whose, outgoing).await
+    }
+
+    /// Sends a request in the session of the older era, if there is one; in a new one if the server has forgotten it.
+    async fn call_in(&self, whose: For, outgoing: Outgoing<'_>) -> Result<Frames, UpstreamError> {
+        let session = self.open(whose).await?;
         match self.wire.call(&session, outgoing).await {
             Err(UpstreamError {
                 cause: Cause::SessionGone,
                 ..
             }) => {
-                self.forget(outgoing.can, &session);
-                let session = self.open(outgoing.can).await?;
+                self.forget(whose, &session);
+                let session = self.open(whose).await?;
                 self.wire.call(&session, outgoing).await
             }
             answer => answer,
@@ -312,8 +391,13 @@ impl HttpLink {
     }
 
     pub(super) async fn close(&self) {
-        let sessions: Vec<_> = self.sessions.iter().filter_map(|session| session.swap(None)).collect();
+        let mut sessions: Vec<_> = self.sessions.iter().filter_map(|session| session.swap(None)).collect();
+        sessions.extend(self.owned.take(|_| true));
         self.set_state(State::Stopped);
+        self.end_sessions(&sessions).await;
+    }
+
+    async fn end_sessions(&self, sessions: &[Arc<Session>]) {
         let Some(target) = &self.wire.target else { return };
         let limit = Duration::from_millis(limits::LEAVE_MS);
         for session in sessions.iter().filter(|session| session.opened.session_id.is_some()) {
@@ -327,10 +411,22 @@ impl HttpLink {
 }
 
 impl Wire {
-    fn post_aside(self: &Arc<Self>, session: &Arc<Session>, body: Bytes) {
-        let (wire, session) = (self.clone(), session.clone());
+    fn lists_changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn note_roots(&self) {
+        self.asks_for_roots.store(true, Ordering::Relaxed);
+    }
+
+    fn asks_for_roots(&self) -> bool {
+        self.asks_for_roots.load(Ordering::Relaxed)
+    }
+
+    fn post_aside(self: &Arc<Self>, headers: &HeaderMap, body: Bytes) {
+        let (wire, headers) = (self.clone(), headers.clone());
         tokio::spawn(async move {
-            if let Err(error) = wire.post(&session.headers, body).await {
+            if let Err(error) = wire.post(&headers, body).await {
                 tracing::debug!(%error, "upstream request not answered");
             }
         });
@@ -375,17 +471,34 @@ impl Wire {
             uri: outgoing.uri,
             era: Some(era),
             can: outgoing.can,
+            level: outgoing.logs.level(),
         };
+        // Before it is sent: what the server says because of it may come first.
+        let aside = session
+            .aside
+            .as_ref()
+            .map(|(aside, _)| aside.listen(id, outgoing.owner, self.config.limits.idle_ms));
         let body = forward.splice(outgoing.message);
-        let answer = match era {
-            Era::Legacy => self.post(&session.headers, body).await?,
-            Era::Modern => self.post(&modern_headers(session, outgoing), body).await?,
+        let (source, resuming, aside) = match (era, aside) {
+            (Era::Modern, _) => {
+                let answer = self.post(&modern_headers(session, outgoing), body).await?;
+                (self.source(answer, id, false).await?, None, None)
+            }
+            (Era::Legacy, None) => {
+                let answer = self.post(&session.headers, body).await?;
+                (self.source(answer, id, session.has_id()).await?, None, None)
+            }
+            (Era::Legacy, Some(mut aside)) => {
+                let (source, resuming) = self.begin_answer(session, id, body, &mut aside).await?;
+                (source, resuming, Some(aside))
+            }
         };
-        let source = self.source(answer, id, opened.session_id.is_some()).await?;
         let frames = HttpFrames {
             source,
             id,
             finished: false,
+            aside,
+            resuming,
             wire: self.clone(),
             session: session.clone(),
         };
@@ -394,6 +507,32 @@ impl Wire {
             &outgoing,
             self.config.limits,
         ))
+    }
+
+    /// Sends a request and waits for the head of its answer, or for what the server says of it before that: some answer with one body,
+    /// and ask on the session's stream what goes into it.
+    async fn begin_answer(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        id: u64,
+        body: Bytes,
+        aside: &mut Listening,
+    ) -> Result<(Messages, Option<Resuming>), UpstreamError> {
+        let (wire, of) = (self.clone(), session.clone());
+        let mut answer: Resuming = Box::pin(async move {
+            let answer = wire.post(&of.headers, body).await?;
+            wire.source(answer, id, of.has_id()).await
+        });
+        tokio::select! {
+            biased;
+            source = &mut answer => {
+                if matches!(&source, Err(error) if error.effect == Effect::None) {
+                    aside.finish();
+                }
+                Ok((source?, None))
+            }
+            () = aside.heard() => Ok((Messages::Known(VecDeque::new()), Some(answer))),
+        }
     }
 
     /// Sends a body and waits for the head of the answer, following redirects within the origin.
@@ -589,6 +728,10 @@ pub(super) struct HttpFrames {
     source: Messages,
     id: u64,
     finished: bool,
+    /// What the server says of it on the session's stream.
+    aside: Option<Listening>,
+    /// What comes after `source`.
+    resuming: Option<Resuming>,
     wire: Arc<Wire>,
     session: Arc<Session>,
 }
@@ -600,6 +743,9 @@ impl HttpFrames {
 
     pub(super) fn finish(&mut self) {
         self.finished = true;
+        if let Some(aside) = &mut self.aside {
+            aside.finish();
+        }
     }
 
     /// The next message, after a silence of `idle_ms` at most.
@@ -609,7 +755,7 @@ impl HttpFrames {
             ..self.wire.config.limits
         };
         loop {
-            let message = self.source.next(&limits).await?;
+            let message = self.next_of_either(&limits).await?;
             match message.kind() {
                 Kind::Response if answers(&message, self.id) => return Ok(message),
                 Kind::Response => {
@@ -617,11 +763,40 @@ impl HttpFrames {
                         "a response to another request".into(),
                     )));
                 }
-                Kind::Notification if is_list_change(&message) => self.wire.changes.send_modify(|count| *count += 1),
+                Kind::Notification if is_list_change(&message) => self.wire.lists_changed(),
                 Kind::Notification => return Ok(message),
                 Kind::Request if message.method() == Some("ping") => self.say(pong(&message)),
-                Kind::Request => return Ok(message),
+                Kind::Request => {
+                    if message.method() == Some("roots/list") {
+                        self.wire.note_roots();
+                    }
+                    return Ok(message);
+                }
             }
+        }
+    }
+
+    /// The next message of the answer, or of what the session's stream has about it, which goes first: both are for the client before the
+    /// response.
+    async fn next_of_either(&mut self, limits: &CallLimits) -> Result<Message, UpstreamError> {
+        let HttpFrames {
+            source,
+            aside,
+            resuming,
+            wire,
+            session,
+            ..
+        } = self;
+        let beside = async {
+            match aside {
+                Some(aside) => aside.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            message = beside => Ok(message),
+            message = stream::next_resumed(source, resuming, wire, session, limits) => message,
         }
     }
 
@@ -661,14 +836,14 @@ pub(super) fn cancelled(id: u64) -> String {
     )
 }
 
-/// What a server gets that asks on a stream which belongs to no call.
+/// What a server gets that asks on its own stream where no client can be said to be meant.
 pub(super) fn answer_to_server(request: &Message) -> Bytes {
     let id = request.id().unwrap_or("null");
     match request.method() {
         Some("ping") => pong(request),
         Some(_) | None => Refusal::bad(
             METHOD_NOT_FOUND,
-            "this request belongs to no call, so there is no client to ask",
+            "calls of several clients are under way, or none, and this request does not say to whom it belongs",
         )
         .body(Some(id)),
     }

@@ -4,8 +4,7 @@
 use ::http::StatusCode;
 
 use super::http::{HttpLink, answer_to_server, is_list_change};
-use super::{CallLimits, Cause, Link, Outgoing, Upstream, UpstreamError};
-use crate::can::ClientCan;
+use super::{CallLimits, Cause, For, Link, Outgoing, Upstream, UpstreamError};
 use crate::message::{Kind, Message};
 use crate::version::Era;
 
@@ -33,7 +32,7 @@ impl Upstream {
             Link::Http(link) => {
                 let listened = async {
                     match self.open().await?.revision.era() {
-                        Era::Legacy => link.listen(self.own).await,
+                        Era::Legacy => link.listen(For::Us(self.own)).await,
                         Era::Modern => self.subscribe().await,
                     }
                 };
@@ -49,7 +48,12 @@ impl Upstream {
 
     async fn subscribe(&self) -> Result<Heard, UpstreamError> {
         let message = Message::request(0, "subscriptions/listen", WANTED);
-        let mut frames = match self.call(Outgoing::new(&message)).await {
+        let outgoing = Outgoing {
+            can: self.own,
+            own: true,
+            ..Outgoing::new(&message)
+        };
+        let mut frames = match self.call(outgoing).await {
             Ok(frames) => frames,
             Err(UpstreamError {
                 cause: Cause::Status(400 | 404 | 405 | 501),
@@ -71,8 +75,8 @@ impl Upstream {
 }
 
 impl HttpLink {
-    async fn listen(&self, own: ClientCan) -> Result<Heard, UpstreamError> {
-        let session = self.open(own).await?;
+    async fn listen(&self, whose: For) -> Result<Heard, UpstreamError> {
+        let session = self.open(whose).await?;
         let limits = CallLimits {
             idle_ms: SILENCE_MS,
             ..self.limits()

@@ -368,7 +368,7 @@ async fn keep_stderr(stderr: ChildStderr, keep: impl Fn(String)) {
 }
 
 /// `params.elicitationId`, raw.
-fn elicitation_of(message: &Message) -> Option<Box<str>> {
+pub(super) fn elicitation_of(message: &Message) -> Option<Box<str>> {
     let [id] = read_fields(message.params()?, &["elicitationId"]).ok()?;
     id.map(Box::from)
 }

@@ -29,6 +29,7 @@ pub use self::stdio::{StdioConfig, inherited_env};
 pub use self::watching::Watch;
 
 use crate::can::ClientCan;
+use crate::level::Logs;
 use crate::limits;
 use crate::message::Message;
 use crate::refusal::Refusal;
@@ -89,8 +90,8 @@ pub struct Outgoing<'a> {
     pub params: &'a [(HeaderName, HeaderValue)],
     /// What the client needs supplied in the result.
     pub supply: Supply,
-    /// Whether the client wants log messages on the stream of this call.
-    pub logs: bool,
+    /// Which log messages the client wants on the stream of this call.
+    pub logs: Logs,
     /// What the client can do for the server.
     pub can: ClientCan,
     /// Whose call it is: a client session, for instance. On a connection that calls share, a request of the server belongs to the
@@ -98,6 +99,10 @@ pub struct Outgoing<'a> {
     pub owner: Option<u128>,
     /// Whether it is asked to learn how the server is: then a child process that nobody uses is stopped all the same.
     pub is_probe: bool,
+    /// How often that client has said that its roots have changed.
+    pub roots_changes: u32,
+    /// Whether it is a request of our own, which goes in the newer era where the server speaks both.
+    pub own: bool,
 }
 
 impl<'a> Outgoing<'a> {
@@ -109,10 +114,12 @@ impl<'a> Outgoing<'a> {
             uri: None,
             params: &[],
             supply: Supply::Nothing,
-            logs: true,
+            logs: Logs::All,
             can: ClientCan::NOTHING,
             owner: None,
             is_probe: false,
+            roots_changes: 0,
+            own: false,
         }
     }
 
@@ -124,6 +131,43 @@ impl<'a> Outgoing<'a> {
         };
         Outgoing { supply, ..self }
     }
+}
+
+/// For whom a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum For {
+    /// For what we ask on our own account.
+    Us(ClientCan),
+    /// For clients that can do this.
+    Client(ClientCan),
+}
+
+impl For {
+    /// How many kinds there are.
+    const SLOTS: usize = 2 * ClientCan::SETS;
+
+    fn can(self) -> ClientCan {
+        match self {
+            For::Us(can) | For::Client(can) => can,
+        }
+    }
+
+    /// Its number, below [`For::SLOTS`]. Where nobody can be asked anything, one session serves both.
+    fn slot(self) -> usize {
+        match self {
+            For::Us(can) if can != ClientCan::NOTHING => ClientCan::SETS + can.index(),
+            For::Us(can) | For::Client(can) => can.index(),
+        }
+    }
+}
+
+/// What a server has said in the session of one client while no call of that client was under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Whose session it is.
+    pub owner: u128,
+    /// A log message.
+    pub message: Bytes,
 }
 
 /// How an upstream is doing.
@@ -263,7 +307,7 @@ impl Upstream {
     /// that it lists all that it has for any of them.
     pub async fn open(&self) -> Result<Arc<Opened>, UpstreamError> {
         match &self.link {
-            Link::Http(link) => link.opened(self.own).await,
+            Link::Http(link) => link.opened(For::Us(self.own)).await,
             Link::Stdio(link) => Ok(link.live().await?.opened()),
         }
     }
@@ -303,6 +347,7 @@ impl Upstream {
         let outgoing = Outgoing {
             can: self.own,
             is_probe: true,
+            own: true,
             ..Outgoing::new(&message)
         };
         own_answer(self.call(outgoing).await?).await
@@ -339,6 +384,14 @@ impl Upstream {
         }
     }
 
+    /// Opens what watching a resource takes.
+    pub async fn open_to_watch(&self) -> Result<(), UpstreamError> {
+        match &self.link {
+            Link::Http(link) => link.open(For::Us(ClientCan::ALL)).await.map(drop),
+            Link::Stdio(link) => link.live().await.map(drop),
+        }
+    }
+
     /// Watches a resource, by the server's own URI, until the watch is dropped.
     pub async fn watch(&self, uri: &str) -> Result<Watch, UpstreamError> {
         match &self.link {
@@ -363,6 +416,30 @@ impl Upstream {
         match &self.link {
             Link::Http(link) => link.updates(),
             Link::Stdio(link) => link.updates(),
+        }
+    }
+
+    /// What the server says in sessions of one client while no call of that client is under way, from now on; none of a child process.
+    pub fn said(&self) -> Option<broadcast::Receiver<Said>> {
+        match &self.link {
+            Link::Http(link) => Some(link.said()),
+            Link::Stdio(_) => None,
+        }
+    }
+
+    /// Does what has to be done for the client of this request before it can be sent: a client that has set a level for log messages, or
+    /// has roots that the server asks for, has a session of its own, in which the server is told of changes. Nothing comes of it where
+    /// that fails: the request goes in a session that clients share.
+    pub async fn prepare(&self, outgoing: &Outgoing<'_>) {
+        if let Link::Http(link) = &self.link {
+            link.prepare(outgoing).await;
+        }
+    }
+
+    /// Ends the sessions of clients that are gone.
+    pub async fn end_owned(&self, is_gone: impl Fn(u128) -> bool) {
+        if let Link::Http(link) = &self.link {
+            link.end_owned(is_gone).await;
         }
     }
 

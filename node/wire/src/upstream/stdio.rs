@@ -234,6 +234,7 @@ impl StdioLink {
             uri: outgoing.uri,
             era: Some(era),
             can: outgoing.can,
+            level: outgoing.logs.level(),
         };
         let asked = ["tools/call", "prompts/get", "resources/read", "completion/complete"];
         let caller = Caller {
@@ -329,7 +330,8 @@ impl Shared {
             live: &live,
         };
         let limit = Duration::from_millis(self.config.limits.handshake_ms);
-        let opening = tokio::time::timeout(limit, handshake::open(&opening, ClientCan::ALL));
+        let capabilities = ClientCan::ALL.json();
+        let opening = tokio::time::timeout(limit, handshake::open(&opening, &capabilities));
         let opened = tokio::select! {
             opened = opening => opened.unwrap_or_else(|_| {
                 Err(UpstreamError::before(Cause::Deadline(self.config.limits.handshake_ms)))

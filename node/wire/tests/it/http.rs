@@ -53,6 +53,10 @@ async fn answer(State(fake): State<Arc<Fake>>, headers: HeaderMap, body: Bytes) 
         let result = json!({"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"fake"}});
         return ([("mcp-session-id", session.to_string())], good(result)).into_response();
     }
+    if request["method"] == "server/discover" && fake.mode == Mode::Legacy {
+        let error = json!({"jsonrpc":"2.0","id":id,"error":{"code":-32601,"message":"no"}});
+        return (StatusCode::BAD_REQUEST, json_answer(&error)).into_response();
+    }
     if request["method"] == "server/discover" {
         return good(json!({"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}}));
     }

@@ -5,6 +5,7 @@
 
 mod client;
 mod http;
+mod sessions;
 mod stdio;
 
 use bytes::Bytes;

@@ -16,6 +16,8 @@ enum Known {
     Nothing,
     /// It speaks only the older one.
     No,
+    /// It has said nothing for so long, in milliseconds: many a server of the older era is silent before `initialize`.
+    Silent(u64),
     /// It speaks it, and this is how.
     Yes(Arc<Session>),
 }
@@ -38,10 +40,25 @@ impl Modern {
         self.note(Known::Nothing);
     }
 
+    /// What was spent in vain on asking a server that may be down, in milliseconds.
+    pub(super) fn spent_ms(&self) -> u64 {
+        match self.known() {
+            Known::Silent(spent_ms) => spent_ms,
+            Known::Nothing | Known::No | Known::Yes(_) => 0,
+        }
+    }
+
+    /// It was silent, and has been asked in the older era: if it answered there, it knows only that.
+    pub(super) fn silence_was(&self, answered: bool) {
+        if let Known::Silent(_) = self.known() {
+            self.note(if answered { Known::No } else { Known::Nothing });
+        }
+    }
+
     pub(super) fn session(&self) -> Option<Arc<Session>> {
         match self.known() {
             Known::Yes(session) => Some(session),
-            Known::Nothing | Known::No => None,
+            Known::Nothing | Known::No | Known::Silent(_) => None,
         }
     }
 
@@ -49,7 +66,7 @@ impl Modern {
     pub(super) fn answer(&self) -> Option<bool> {
         match self.known() {
             Known::Nothing => None,
-            Known::No => Some(false),
+            Known::No | Known::Silent(_) => Some(false),
             Known::Yes(_) => Some(true),
         }
     }
@@ -65,35 +82,42 @@ impl HttpLink {
         if self.modern.answer().is_some() {
             return Ok(self.modern.session());
         }
-        let limit = self.wire.config.limits.handshake_ms;
+        let limit = self.wire.config.limits.handshake_ms / 2;
         let asked = tokio::time::timeout(Duration::from_millis(limit), handshake::discover(&*self.wire));
         let opened = match asked.await {
             Ok(Ok(opened)) => opened,
+            Ok(Err(UpstreamError {
+                cause: Cause::Deadline(waited_ms),
+                ..
+            })) => return self.is_silent(waited_ms.min(limit)),
             Ok(Err(error)) if is_down(&error.cause) => return Err(error),
             // Some servers of the older era break the connection off, or answer rubbish, where they should refuse.
             Ok(Err(_)) => None,
-            Err(_) => return Err(UpstreamError::before(Cause::Deadline(limit))),
+            Err(_) => return self.is_silent(limit),
         };
         let Some(opened) = opened else {
             self.modern.note(Known::No);
             return Ok(None);
         };
-        let session = Arc::new(Session {
-            headers: self.wire.session_headers(&opened),
-            opened: Arc::new(opened),
-        });
+        let session = self.plain_session(opened);
         self.modern.note(Known::Yes(session.clone()));
         Ok(Some(session))
+    }
+
+    fn is_silent(&self, waited_ms: u64) -> Result<Option<Arc<Session>>, UpstreamError> {
+        self.modern.note(Known::Silent(waited_ms));
+        Ok(None)
     }
 }
 
 /// Whether the server would have answered the older era no better.
 fn is_down(cause: &Cause) -> bool {
     match cause {
-        Cause::Connect(_) | Cause::Down(_) | Cause::Deadline(_) => true,
+        Cause::Connect(_) | Cause::Down(_) => true,
         Cause::Closed(_)
         | Cause::Rubbish(_)
         | Cause::TooMuch(_)
+        | Cause::Deadline(_)
         | Cause::Status(_)
         | Cause::SessionGone
         | Cause::Unsupported(_)
