@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::future::join_all;
+use mcp_model::apply::tokens::due;
 use mcp_model::clock::Clock;
 use mcp_model::command::{Command, Refusal, Reply};
 use mcp_model::ids::{Id, NodeId};
 use mcp_model::names::Name;
 use mcp_model::records::{ClusterRecord, NodeRecord, Origin};
-use mcp_model::tables::{self, Table};
+use mcp_model::tables;
 use mcp_raft::{Begun, Member, Node, WaitFor, WriteFailed};
 use mcp_store::Replica;
 
@@ -166,22 +167,10 @@ impl Upkeep {
         written.err().map(|error| (id, error))
     }
 
-    /// What is due by the cluster's time. That never goes back, so a leader whose own clock is behind that of an earlier one puts nothing off.
+    /// A state that cannot be read has shut the gate already.
     fn due(&self) -> Vec<(Id, u64)> {
-        // A state that cannot be read has shut the gate already.
-        let (rows, cluster) = self
-            .replica
-            .read(|t| {
-                let cluster = tables::load::<ClusterRecord>(t, &[0]);
-                (t.scan(Table::Expiries, &[], None, DUE_MAX), cluster)
-            })
-            .unwrap_or_default();
-        let now_ms = cluster.map_or(0, |c| c.time_ms).max(self.clock.wall_ms());
-        let parsed = rows.iter().filter_map(|(key, _)| {
-            let (at, id) = key.split_at_checked(8)?;
-            Some((Id::from_slice(id)?, u64::from_be_bytes(at.try_into().ok()?)))
-        });
-        parsed.take_while(|(_, expires_ms)| *expires_ms <= now_ms).collect()
+        let wall_ms = self.clock.wall_ms();
+        self.replica.read(|t| due(t, wall_ms, DUE_MAX)).unwrap_or_default()
     }
 
     /// Writes until it is written: there is a leader sooner or later.

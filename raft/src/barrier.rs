@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use mcp_model::barrier::{self, ConfirmationRefused, Confirmed, Holders, Look, Proving};
 use mcp_model::ids::{Incarnation, NodeId};
 use mcp_model::receipt::{Receipt, ReplicaReceipt};
+use mcp_model::rules::AllRules;
 
 use mcp_store::Replica;
 use mcp_store::live::Live;
@@ -59,19 +60,12 @@ fn speaks_for_now(live: &Live, since: Incarnation) -> bool {
     !live.is_behind() && live.gate().incarnation() == since
 }
 
-/// Members of the applied and of the appended configuration, learners included, whoever was removed, and whoever is enrolled: a
-/// node that was let go because it lost its log is a member no more, though it was none the less granted a lease if it had been taken back
-/// before.
+/// Members of the applied and of the appended configuration, learners included, whoever was removed, and whoever is enrolled.
 fn holders((applied, appended): (&Stored, &Stored), enrolled: &BTreeSet<NodeId>, retired: Vec<NodeId>) -> Holders {
     let of = |config: &Stored| -> BTreeSet<NodeId> { config.nodes().map(|(id, _)| NodeId(*id)).collect() };
     let voters = applied.voter_ids().chain(appended.voter_ids()).map(NodeId).collect();
     let everybody = &of(applied) | &of(appended);
-    let absent = enrolled - &everybody;
-    Holders {
-        learners: &everybody - &voters,
-        voters,
-        removed: retired.into_iter().chain(absent).collect(),
-    }
+    Holders::of(AllRules, (voters, &everybody), enrolled, retired)
 }
 
 async fn prove(core: &Core, proving: &Proving) -> ReplicaReceipt {

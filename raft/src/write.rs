@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_model::admission::EXPIRY_SKEW_MS;
+use mcp_model::admission::time_of_command;
 use mcp_model::barrier::has_to_wait;
 use mcp_model::command::{Envelope, Outcome};
 use mcp_model::ids::NodeId;
@@ -186,14 +186,14 @@ pub(crate) async fn lead(core: &Arc<Core>, bytes: Vec<u8>, wait: WaitFor, deadli
     }
 }
 
-/// The time that the cluster goes by is the leader's (rule 9). It never goes back, so a node whose clock is ahead must not move it.
+/// The time that the cluster goes by is the leader's (rule 9).
 fn by_our_clock(core: &Core, bytes: Vec<u8>) -> Vec<u8> {
     // Whatever came in was decoded at the door.
     let Ok(envelope) = Envelope::decode(&bytes) else {
         return bytes;
     };
-    let now_ms = core.clock.wall_ms();
-    if envelope.now_ms.abs_diff(now_ms) <= EXPIRY_SKEW_MS {
+    let now_ms = time_of_command(envelope.now_ms, core.clock.wall_ms());
+    if envelope.now_ms == now_ms {
         return bytes;
     }
     let (said_ms, command) = (envelope.now_ms, envelope.command.kind());

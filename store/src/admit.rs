@@ -5,16 +5,66 @@
 //! seen. The steps are types, so that they cannot be taken in another order. Between any two of them as much time may pass as it likes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mcp_model::admission::{self, Denial};
 use mcp_model::clock::Reading;
 use mcp_model::records::Project;
-use mcp_model::rules::{Rule, Rules};
+use mcp_model::rules::{AllRules, Rule, Rules};
 use mcp_model::token::TokenHash;
 
 use crate::cuts::{CutGuard, Signal};
 use crate::live::Live;
 use crate::view::{Policy, TokenFacts, UserFacts};
+
+/// Questions for newer state on behalf of bearers that the view does not know: so many at a time, and who comes then is told to come
+/// back later. Rule 4: strangers must not keep the leader busy. Those that are under way share rounds ([`mcp_model::office`]).
+pub struct Questions<R: Rules = AllRules> {
+    rules: R,
+    at_most: usize,
+    under_way: Arc<AtomicUsize>,
+}
+
+/// One of them, for as long as it is under way.
+pub struct Question(Arc<AtomicUsize>);
+
+impl Questions {
+    /// None so far.
+    pub fn new(at_most: usize) -> Questions {
+        Questions::with_rules(AllRules, at_most)
+    }
+}
+
+impl<R: Rules> Questions<R> {
+    /// The same by these rules.
+    pub fn with_rules(rules: R, at_most: usize) -> Questions<R> {
+        Questions {
+            rules,
+            at_most,
+            under_way: Arc::default(),
+        }
+    }
+
+    /// One more, if there is room for it.
+    pub fn ask(&self) -> Result<Question, Denial> {
+        let limit = match self.rules.keep(Rule::QuestionsHaveALimit) {
+            true => self.at_most,
+            false => usize::MAX,
+        };
+        let one_more = |n: usize| (n < limit).then_some(n + 1);
+        let counted = self
+            .under_way
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+        counted.map_err(|_| Denial::TooMany)?;
+        Ok(Question(Arc::clone(&self.under_way)))
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// A request whose end is signalled from here on.
 pub struct Registered {
@@ -195,5 +245,21 @@ impl Admitted {
     /// The signal that ends it.
     pub fn signal(&self) -> &Arc<Signal> {
         self.registered.cut.signal()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_are_asked_about_at_a_time_and_the_next_is_told_to_come_back() {
+        let questions = Questions::new(2);
+        let first = questions.ask().unwrap();
+        let _second = questions.ask().unwrap();
+        assert_eq!(questions.ask().err(), Some(Denial::TooMany));
+        drop(first);
+        let _third = questions.ask().unwrap();
+        assert_eq!(questions.ask().err(), Some(Denial::TooMany));
     }
 }

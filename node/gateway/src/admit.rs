@@ -10,10 +10,9 @@ use mcp_model::rbac::{Resource, Verb};
 use mcp_model::records::Project;
 use mcp_model::token::TokenHash;
 use mcp_store::Replica;
-use mcp_store::admit::{Admitted, Registered};
+use mcp_store::admit::{Admitted, Questions, Registered};
 use mcp_store::cuts::Signal;
 use mcp_store::view::{Policy, TokenFacts, UserFacts};
-use tokio::sync::Semaphore;
 
 use crate::cluster::{Cluster, Unavailable};
 use crate::limits::Limits;
@@ -34,7 +33,7 @@ pub(crate) struct Admission {
     clock: Arc<dyn Clock>,
     cluster: Arc<dyn Cluster>,
     metrics: Arc<Metrics>,
-    unknown: Semaphore,
+    unknown: Questions,
     lease_wait_ms: u64,
 }
 
@@ -49,7 +48,7 @@ impl Admission {
         metrics: Arc<Metrics>,
         limits: &Limits,
     ) -> Admission {
-        let unknown = Semaphore::new(limits.unknown_tokens_max);
+        let unknown = Questions::new(limits.unknown_tokens_max);
         Admission {
             replica,
             clock,
@@ -89,7 +88,7 @@ impl Admission {
         if !self.has_lease() {
             return Err(Denial::NoLease);
         }
-        let _permit = self.unknown.try_acquire().map_err(|_| Denial::TooMany)?;
+        let _question = self.unknown.ask()?;
         Metrics::add(&self.metrics.freshened);
         self.cluster.freshen().await.map_err(|unavailable| match unavailable {
             Unavailable::NoLeader | Unavailable::NotReached => Denial::NoLease,

@@ -42,6 +42,15 @@ impl Denial {
 /// expiry decides; this only refuses early.
 pub const EXPIRY_SKEW_MS: u64 = 2_000;
 
+/// The time that a command is carried out at: what its proposer says, unless that is not the leader's time (rule 9). The cluster's time
+/// never goes back, so a node whose clock is ahead must not move it.
+pub fn time_of_command(said_ms: u64, leaders_ms: u64) -> u64 {
+    match said_ms.abs_diff(leaders_ms) <= EXPIRY_SKEW_MS {
+        true => said_ms,
+        false => leaders_ms,
+    }
+}
+
 /// Whether a token has expired for a node whose wall clock says `now_ms`.
 pub fn expired(expires_ms: Option<u64>, now_ms: u64) -> bool {
     expires_ms.is_some_and(|at| now_ms >= at.saturating_add(EXPIRY_SKEW_MS))

@@ -30,6 +30,26 @@ pub struct Holders {
 }
 
 impl Holders {
+    /// Of whom that is said, by who votes and who is a member in the applied or in the appended configuration, who is enrolled, and who was
+    /// removed. Whoever is enrolled and no member was let go because it lost its log: it may have been taken back and granted a
+    /// lease before that was asked for once more.
+    pub fn of<R: Rules>(
+        rules: R,
+        (voters, everybody): (BTreeSet<NodeId>, &BTreeSet<NodeId>),
+        enrolled: &BTreeSet<NodeId>,
+        retired: impl IntoIterator<Item = NodeId>,
+    ) -> Holders {
+        let mut removed: BTreeSet<NodeId> = retired.into_iter().collect();
+        if rules.keep(Rule::LetGoMayHoldLeases) {
+            removed.extend(enrolled.difference(everybody));
+        }
+        Holders {
+            learners: everybody - &voters,
+            voters,
+            removed,
+        }
+    }
+
     fn are<R: Rules>(&self, rules: R) -> BTreeSet<NodeId> {
         let mut all = self.voters.clone();
         if rules.keep(Rule::LearnersMayHoldLeases) {

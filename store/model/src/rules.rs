@@ -40,6 +40,10 @@ pub enum Rule {
     LearnersMayHoldLeases,
     /// 6: nodes that were removed may hold leases.
     RemovedMayHoldLeases,
+    /// 6: nodes that were let go because they lost their log may hold leases.
+    LetGoMayHoldLeases,
+    /// 4: only so many unknown bearers are asked about at a time.
+    QuestionsHaveALimit,
     /// 6: a retry of what is committed waits like the first try.
     RetryWaitsAgain,
 }

@@ -34,9 +34,14 @@ pub(crate) enum Fault {
     UnfinishedAddition,
     /// The end of that: the leader is away for as long as it takes to elect another.
     LeaderOvertaken,
+    /// Or somebody else is made to lead, and the leader goes on.
+    LeaderDeposed,
+    LogLost,
+    /// A request to be let go that has been on its way for long, and soon another leader.
+    LetGoLate,
 }
 
-const KINDS: [Fault; 19] = [
+const KINDS: [Fault; 21] = [
     Fault::Loss,
     Fault::Delay,
     Fault::Partition,
@@ -56,6 +61,8 @@ const KINDS: [Fault; 19] = [
     Fault::Removal,
     Fault::Addition,
     Fault::UnfinishedAddition,
+    Fault::LogLost,
+    Fault::LetGoLate,
 ];
 
 #[derive(Default)]
@@ -64,6 +71,8 @@ pub(crate) struct Faults {
     pub(crate) wanted: BTreeMap<NodeId, bool>,
     planned: Vec<Fault>,
     pub(crate) happened: BTreeMap<Fault, u64>,
+    /// Who was let go, how often.
+    pub(crate) let_go: BTreeMap<NodeId, u64>,
     changed: u64,
 }
 
@@ -185,11 +194,16 @@ impl World {
                 let off = i64::try_from(self.below(1_200_000)).unwrap_or(0) - 600_000;
                 self.machines[at].clocks.wall_off_ms = off;
             }
-            Fault::LeaderChange => {
+            Fault::LeaderChange | Fault::LeaderDeposed => {
                 if let Some(leader) = self.leader_slot() {
                     self.hand_over(leader);
                 }
             }
+            Fault::LogLost => {
+                let down = 20 * MS + self.below(900 * MS);
+                self.lose_log(at, down);
+            }
+            Fault::LetGoLate => self.late_let_go(at),
             Fault::Mend => self.mend(at),
             Fault::SlowApply => self.machines[at].slow_apply_until = until,
             Fault::SlowDisk => self.machines[at].slow_disk_until = until,
@@ -282,12 +296,19 @@ impl World {
         if self.machines[at].process.is_some() && self.now < self.faults.changed + 4_000 * MS {
             return None;
         }
+        // And until the others are without it: a change that is decided half way may still need it.
+        let me = self.machines[at].me;
+        let mut others = self.machines.iter().filter(|m| m.me != me).map(|m| &m.disk);
+        if others.any(|d| d.config(d.committed).has(me) || d.config(u64::MAX).has(me)) {
+            return None;
+        }
         self.faults.changed = self.now;
         let node = NodeId(self.machines[at].me.0 + 100);
         let machine = &mut self.machines[at];
         machine.run += 1;
         machine.me = node;
         machine.disk = Default::default();
+        machine.lost = false;
         machine.process = None;
         machine.paused_until = 0;
         let votes = self.one_in(2);
@@ -305,14 +326,31 @@ impl World {
         for at in (0..self.machines.len()).filter(|at| *at != leader && *at != new) {
             self.machines[at].slow_disk_until = until;
         }
+        let end = match self.one_in(2) {
+            true => Fault::LeaderOvertaken,
+            false => Fault::LeaderDeposed,
+        };
+        self.soon_another_leader(end, soon);
+    }
+
+    /// A request of a member that asked to be let go once arrives now, though it is back for long and may hold a lease. Who leads soon knows of
+    /// no renewal of its.
+    fn late_let_go(&mut self, at: usize) {
+        let Some(leader) = self.leader_slot().filter(|leader| *leader != at) else {
+            return;
+        };
+        let (node, to) = (self.machines[at].me, self.machines[leader].me);
+        self.let_go_late(node, to, 0, self.now + 1);
+        let soon = self.below(150 * MS);
+        self.soon_another_leader(Fault::LeaderDeposed, soon);
+    }
+
+    /// Somebody is revoked when nobody leads: it is the first thing that the next leader does.
+    fn soon_another_leader(&mut self, how: Fault, soon: u64) {
         let number = self.faults.planned.len();
-        self.faults.planned.push(Fault::LeaderOvertaken);
-        // Somebody is revoked when nobody leads: it is the first thing that the next leader does.
-        let living = (super::story::REVOKES..self.story.tokens.len()).skip(3);
-        if let Some(token) = living
-            .into_iter()
-            .find(|t| self.story.tokens[*t].revoke_asked.is_none())
-        {
+        self.faults.planned.push(how);
+        let mut spare = super::story::SPARE;
+        if let Some(token) = spare.find(|t| self.story.tokens[*t].revoke_asked.is_none()) {
             let then = self.now + soon + self.below(300 * MS);
             self.at(then, Event::Story(Beat::Begin(Deed::Revoke(token))));
         }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use mcp_model::apply::{Effects, apply};
+use mcp_model::apply::Effects;
 use mcp_model::barrier::{self, Confirmed, Holders};
 use mcp_model::campaign::{self, Patience, PeerState, Poll, Seen};
 use mcp_model::ids::{Incarnation, NodeId};
@@ -10,8 +10,10 @@ use mcp_model::lease::RequestId;
 use mcp_model::office::{Asker, Found, Office};
 use mcp_model::records::Retirement;
 use mcp_model::tables;
+use mcp_store::admit::Questions;
 use mcp_store::live::{Change, Live};
 
+use super::backup::carry_out;
 use super::machine::{Applying, Kind, MS, Msg, Process, Role, RoundRun, Step, Waiter};
 use super::mutant::Mutant;
 use super::world::{Timer, World};
@@ -44,6 +46,10 @@ impl World {
             office: Office::with_rules(rules, 1_024),
             applied_config: disk.config(disk.at),
             appended_config: disk.config(u64::MAX),
+            enrolled: disk.enrolled(),
+            letting_go: Vec::new(),
+            stays: Default::default(),
+            questions: Questions::with_rules(rules, super::requests::QUESTIONS_MAX),
             role: Role::Follower,
             leader: None,
             commit: disk.committed,
@@ -87,6 +93,7 @@ impl World {
         self.after(at, 100 * MS, Timer::Tick);
         let flush = 2_000 * MS + self.below(4_000 * MS);
         self.after(at, flush, Timer::Flush);
+        self.after(at, 500 * MS, Timer::Upkeep);
         self.after(at, 0, Timer::Apply);
         if resumes {
             self.lead(at, false);
@@ -230,6 +237,12 @@ impl World {
                         self.send(at, to, Msg::Index { request, index, known });
                     }
                 }
+                Waiter::LetGo(node, run) => {
+                    if index.is_some() {
+                        let term = self.machines[at].disk.term;
+                        self.send(at, node, Msg::LetGone { run, term });
+                    }
+                }
             }
         }
     }
@@ -346,11 +359,14 @@ impl World {
                 Kind::Blank => {}
                 Kind::Config(new) => config = Some(Rc::clone(new)),
                 Kind::Command(envelope) => {
-                    let outcome = apply(&mut process.tables, index, 0, envelope, &mut effects);
+                    let known = (&mut self.story, self.now);
+                    let outcome = carry_out(&mut process.tables, (index, self.rules), envelope, &mut effects, known);
                     outcomes.push((index, outcome));
                 }
             }
         }
+        self.is_committed(at, upto);
+        let process = self.process(at);
         let change = Change { effects, index: upto };
         process.applying = Some(Applying {
             change,
@@ -389,8 +405,11 @@ impl World {
         let Some(done) = process.applying.take() else { return };
         process.applied = done.change.index;
         if let Some(config) = done.config {
+            process.enrolled.extend(config.all());
             process.applied_config = config;
+            self.let_go_of_those(at);
         }
+        let process = self.process(at);
         if process.mending_to.is_some_and(|to| process.applied >= to) {
             process.mending_to = None;
             process.live.gate().end_install();
@@ -413,7 +432,7 @@ impl World {
         let waiting: Vec<_> = process.confirms.extract_if(.., |c| c.3 <= index).collect();
         let barriers: Vec<u64> = process.barriers.keys().copied().collect();
         let far_enough =
-            |request: &super::machine::Request| matches!(request.step, Step::Waiting(_, wanted, _) if wanted <= index);
+            |request: &super::machine::Request| matches!(request.step, Step::Waiting(_, wanted, ..) if wanted <= index);
         let requests = process.requests.iter().filter(|(_, request)| far_enough(request));
         let requests: Vec<u64> = requests.map(|(id, _)| *id).collect();
         let lease = process.live.gate().deadline();
@@ -476,13 +495,10 @@ impl World {
         let process = self.process(at);
         let (applied, appended) = (&process.applied_config, &process.appended_config);
         let voters = &applied.voters | &appended.voters;
-        let learners = &applied.learners | &appended.learners;
-        let removed = tables::list::<Retirement>(&process.tables, None, 1_000);
-        Holders {
-            learners: &learners - &voters,
-            voters,
-            removed: removed.iter().map(|r| r.id).collect(),
-        }
+        let everybody = applied.all().chain(appended.all()).collect();
+        let retired = tables::list::<Retirement>(&process.tables, None, 1_000);
+        let retired = retired.into_iter().map(|r| r.id);
+        Holders::of(process.office.rules(), (voters, &everybody), &process.enrolled, retired)
     }
 
     /// Forgets, as the watchdog does.

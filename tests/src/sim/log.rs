@@ -122,6 +122,8 @@ impl World {
         process.leader = Some(me);
         process.next.clear();
         process.matched.clear();
+        process.stays.clear();
+        process.letting_go.clear();
         self.note(&[3, me.0, term], |s| {
             s.push_str(&format!("{me} leads in term {term}, elected {elected}"))
         });
@@ -142,7 +144,14 @@ impl World {
         });
         let index = disk.log.len() as u64;
         if let Kind::Config(config) = kind {
-            self.process(at).appended_config = config;
+            let process = self.process(at);
+            for gone in process.appended_config.all().filter(|node| !config.has(*node)) {
+                // Whoever comes back comes anew: what it has confirmed before says nothing.
+                *process.stays.entry(gone).or_insert(0) += 1;
+                process.next.remove(&gone);
+                process.matched.remove(&gone);
+            }
+            process.appended_config = config;
         }
         self.broadcast(at);
         self.advance(at);
@@ -166,6 +175,7 @@ impl World {
         let process = self.process(at);
         let next = *process.next.entry(node).or_insert(last.max(1));
         let commit = process.commit;
+        let stay = process.stays.get(&node).copied().unwrap_or(0);
         let disk = &self.machines[at].disk;
         let prev = (next - 1).min(last);
         let upto = (prev as usize + ENTRIES_MAX).min(disk.log.len());
@@ -180,6 +190,7 @@ impl World {
                 prev_term,
                 entries,
                 commit,
+                stay,
             },
         );
     }
@@ -195,7 +206,7 @@ impl World {
     pub(crate) fn on_append(
         &mut self,
         (at, from, stored): (usize, NodeId, bool),
-        (term, prev, prev_term): (u64, u64, u64),
+        (term, prev, prev_term, stay): (u64, u64, u64, u64),
         entries: Vec<Entry>,
         commit: u64,
     ) {
@@ -205,6 +216,7 @@ impl World {
                 at,
                 from,
                 Msg::Appended {
+                    stay,
                     term: own,
                     matched: None,
                     len: 0,
@@ -222,6 +234,7 @@ impl World {
                 prev_term,
                 entries,
                 commit,
+                stay,
             };
             return self.at(
                 later,
@@ -241,6 +254,7 @@ impl World {
                 at,
                 from,
                 Msg::Appended {
+                    stay,
                     term,
                     matched: None,
                     len,
@@ -276,6 +290,7 @@ impl World {
             at,
             from,
             Msg::Appended {
+                stay,
                 term,
                 matched: Some(upto),
                 len: upto,
@@ -298,14 +313,22 @@ impl World {
         self.process(at).heard = now;
     }
 
-    pub(crate) fn on_appended(&mut self, at: usize, from: NodeId, term: u64, matched: Option<u64>, len: u64) {
+    pub(crate) fn on_appended(
+        &mut self,
+        at: usize,
+        (from, stay): (NodeId, u64),
+        term: u64,
+        matched: Option<u64>,
+        len: u64,
+    ) {
         let own = self.machines[at].disk.term;
         if term > own {
             return self.step_down(at, term, None);
         }
         let last = self.machines[at].disk.last().1;
         let process = self.process(at);
-        if process.role != Role::Leader || term != own {
+        let stays = process.stays.get(&from).copied().unwrap_or(0);
+        if process.role != Role::Leader || term != own || stay != stays {
             return;
         }
         match matched {
@@ -467,6 +490,9 @@ impl World {
             config.learners.remove(&node);
             config.voters.insert(node);
         } else {
+            return;
+        }
+        if self.answer_of(&config.voters) <= config.voters.len() / 2 {
             return;
         }
         self.note(&[4, me.0, config.voters.len() as u64], |s| {

@@ -13,12 +13,14 @@ use mcp_model::lease::RequestId;
 use mcp_model::office::{Office, Round};
 use mcp_model::receipt::{Receipt, ReplicaReceipt};
 use mcp_model::tables::MemTables;
-use mcp_store::admit::{Admitted, Looked, Registered};
+use mcp_store::admit::{Admitted, Looked, Question, Questions, Registered};
 use mcp_store::live::{Change, Live};
 
 use super::mutant::Broken;
 
 pub(crate) const MS: u64 = 1_000_000;
+/// What clocks on walls say when a seed begins, ms since 1970.
+pub(crate) const WALL_MS: u64 = 1_700_000_000_000;
 
 /// Who votes and who only follows.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -59,8 +61,11 @@ pub(crate) enum Msg {
         prev_term: u64,
         entries: Vec<Entry>,
         commit: u64,
+        stay: u64,
     },
     Appended {
+        /// Which stay of the node among the members it belongs to.
+        stay: u64,
         term: u64,
         matched: Option<u64>,
         len: u64,
@@ -122,6 +127,17 @@ pub(crate) enum Msg {
         op: usize,
         attempt: u64,
         wait_ms: u64,
+        /// What the node that it came through says of the time. 0: it has not come to one yet.
+        said_ms: u64,
+    },
+    /// A node without its log asks to be taken out of the membership.
+    LetGo {
+        run: u64,
+    },
+    /// It is out, by a leader of this term.
+    LetGone {
+        run: u64,
+        term: u64,
     },
 }
 
@@ -137,6 +153,7 @@ pub(crate) enum Answer {
 pub(crate) enum Waiter {
     Renewal(NodeId, Incarnation, RequestId),
     Index(NodeId, u64, usize),
+    LetGo(NodeId, u64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,6 +188,16 @@ impl Disk {
         index.checked_sub(1).map_or(0, |at| self.log[at as usize].term)
     }
 
+    /// Whoever was a member in a configuration that is in the state.
+    pub(crate) fn enrolled(&self) -> BTreeSet<NodeId> {
+        let applied = self.log.iter().take(self.at as usize);
+        let configs = applied.filter_map(|e| match &e.kind {
+            Kind::Config(config) => Some(config.all()),
+            Kind::Blank | Kind::Command(_) => None,
+        });
+        configs.flatten().collect()
+    }
+
     /// The last configuration up to `index`.
     pub(crate) fn config(&self, index: u64) -> Rc<Config> {
         let upto = &self.log[..(index as usize).min(self.log.len())];
@@ -193,9 +220,9 @@ pub(crate) enum Step {
     Registered(Registered),
     Looked(Looked),
     /// Asks for an index, again and again until this time.
-    Asking(Looked, Reading),
+    Asking(Looked, Reading, Question),
     /// Waits for this index until this time.
-    Waiting(Looked, u64, Reading),
+    Waiting(Looked, u64, Reading, Question),
 }
 
 pub(crate) struct Request {
@@ -237,6 +264,13 @@ pub(crate) struct Process {
     pub(crate) office: Office<Waiter, Broken>,
     pub(crate) applied_config: Rc<Config>,
     pub(crate) appended_config: Rc<Config>,
+    /// Whoever was a member in a configuration that is applied.
+    pub(crate) enrolled: BTreeSet<NodeId>,
+    /// Who asked to be let go, in which of its runs, and at which index and in which term it is.
+    pub(crate) letting_go: Vec<(NodeId, u64, u64, u64)>,
+    /// How often this leader has taken a node out of the membership.
+    pub(crate) stays: BTreeMap<NodeId, u64>,
+    pub(crate) questions: Questions<Broken>,
     pub(crate) role: Role,
     pub(crate) leader: Option<NodeId>,
     pub(crate) commit: u64,
@@ -304,7 +338,7 @@ impl Clocks {
     }
 
     pub(crate) fn wall_ms(&self, now: u64) -> u64 {
-        (1_700_000_000_000 + (now / MS) as i64 + self.wall_off_ms) as u64
+        (WALL_MS as i64 + (now / MS) as i64 + self.wall_off_ms) as u64
     }
 
     pub(crate) fn slew(&mut self, now: u64, boot_ppm: i64) {
@@ -329,6 +363,8 @@ pub(crate) struct Machine {
     pub(crate) clocks: Clocks,
     pub(crate) disk: Disk,
     pub(crate) process: Option<Process>,
+    /// Its log is lost, and it waits until the others have let it go.
+    pub(crate) lost: bool,
     pub(crate) paused_until: u64,
     pub(crate) slow_apply_until: u64,
     pub(crate) slow_disk_until: u64,
@@ -342,6 +378,7 @@ impl Machine {
             clocks: Clocks::new(boot, raw_ppm),
             disk: Disk::default(),
             process: None,
+            lost: false,
             paused_until: 0,
             slow_apply_until: 0,
             slow_disk_until: 0,

@@ -30,11 +30,21 @@ pub enum Mutant {
     ClockStopsInSuspend,
     /// The leader's word on an unknown token is believed.
     LeadersVerdict,
+    /// Whoever comes when too many are being asked about is called unknown.
+    TooManyMeansUnknown,
+    /// Nobody takes away what has expired: each node goes by its own clock.
+    ExpiryByEachClock,
+    /// A leader asks its own clock only what is due.
+    ExpiryByTheLeadersClock,
+    /// A command is carried out at the time of the node that it came through.
+    ProposersTimeBelieved,
+    /// A restore puts the state of the backup in place of the cluster's, tombstones and all.
+    RestoreWithoutTombstones,
 }
 
 impl Mutant {
     /// All of them, with the words of the guarantee.
-    pub const ALL: [(Mutant, &'static str); 28] = [
+    pub const ALL: [(Mutant, &'static str); 35] = [
         (Mutant::Rule(Rule::WaitOutlastsTheLease), "wait shorter than L"),
         (Mutant::LeaseFromTheAnswer, "lease counted from the answer"),
         (Mutant::HeartbeatAsLease, "plain heartbeat as a lease"),
@@ -99,11 +109,26 @@ impl Mutant {
             Mutant::Rule(Rule::RoundBeginsAfterArrival),
             "round joined while it is under way",
         ),
+        (
+            Mutant::Rule(Rule::LetGoMayHoldLeases),
+            "a member that was let go leaves the set at once",
+        ),
+        (
+            Mutant::Rule(Rule::QuestionsHaveALimit),
+            "however many unknown tokens are asked about at a time",
+        ),
+        (
+            Mutant::TooManyMeansUnknown,
+            "a token for which there was no room is called unknown",
+        ),
+        (Mutant::ExpiryByEachClock, "expiry by each node's own clock"),
+        (Mutant::ExpiryByTheLeadersClock, "expiry by the leader's own clock only"),
+        (
+            Mutant::ProposersTimeBelieved,
+            "a command's time is that of the node that it came through",
+        ),
+        (Mutant::RestoreWithoutTombstones, "restore without tombstones"),
     ];
-
-    /// What seeds do not reach so far: a node that was granted a lease by a leader whose membership entry is lost, and a revoke that the next
-    /// leader acknowledges within that lease and before it takes the node in. It is tried and told, and not demanded.
-    pub const UNREACHED: [Mutant; 1] = [Mutant::Rule(Rule::GrantsToTheApplied)];
 
     /// Its name on the command line.
     pub fn name(self) -> String {

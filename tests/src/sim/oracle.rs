@@ -23,6 +23,12 @@ pub(crate) struct Oracle {
     pub(crate) refused: u64,
     pub(crate) without_lease: u64,
     pub(crate) acknowledged: u64,
+    /// Unknown tokens that a newer state was asked for.
+    pub(crate) asked: u64,
+    /// Those for which there was no room.
+    pub(crate) too_many: u64,
+    /// Backups that were restored.
+    pub(crate) restored: u64,
 }
 
 impl Oracle {
@@ -39,7 +45,10 @@ impl Oracle {
     pub(crate) fn admitted(&mut self, story: &Story, token: usize, began: u64) -> Verdict {
         self.admitted += 1;
         let token = &story.tokens[token];
-        let gone = [token.gone, story.owners[token.owner].gone];
+        if token.mint_asked.is_none() {
+            return Verdict::Violation("nobody has ever minted it".to_owned());
+        }
+        let gone = [token.gone, token.expired, story.owners[token.owner].gone];
         match gone.into_iter().flatten().find(|gone| began > *gone) {
             Some(gone) => Verdict::Violation(format!(
                 "its right was gone since {} ms, and it asked {} us after that",
@@ -60,6 +69,10 @@ impl Oracle {
     ) -> Verdict {
         self.refused += 1;
         let lives = story.lives(token, began);
+        // Its own clock may say so two seconds late or ten minutes early: that refuses, and decides nothing.
+        if denial == Denial::Expired && story.tokens[token].expires_ms.is_some() {
+            return Verdict::Fine;
+        }
         match denial {
             Denial::NoLease | Denial::TooMany => {
                 self.without_lease += 1;

@@ -10,6 +10,8 @@ use super::mutant::Mutant;
 use super::oracle::Verdict;
 use super::world::{Timer, World};
 
+/// Unknown bearers that a node asks about at a time: few, so that a crowd of strangers is soon too many.
+pub(crate) const QUESTIONS_MAX: usize = 8;
 /// How long a request may wait for newer state, ms.
 const FRESHEN_MS: u64 = 1_000;
 
@@ -58,33 +60,36 @@ impl World {
             Step::Registered(registered) => {
                 let looked = registered.look(live);
                 let known = looked.seems_good();
-                if !known && !live.gate().holds(now) {
+                if known {
+                    let step = Step::Looked(looked);
+                    process.requests.insert(id, Request { token, began, step });
+                    return self.go_on(at, id);
+                }
+                if !live.gate().holds(now) {
                     return self.refused(at, token, began, Denial::NoLease);
                 }
-                let step = match known {
-                    true => Step::Looked(looked),
-                    false => Step::Asking(looked, now.plus_ms(FRESHEN_MS)),
+                let question = match process.questions.ask() {
+                    Ok(question) => question,
+                    Err(denial) => return self.too_many(at, token, began, denial),
                 };
+                let step = Step::Asking(looked, now.plus_ms(FRESHEN_MS), question);
                 process.requests.insert(id, Request { token, began, step });
-                match known {
-                    true => self.go_on(at, id),
-                    false => self.request(at, id),
-                }
-                return;
+                self.asks_one_more(at);
+                return self.request(at, id);
             }
-            Step::Asking(looked, until) => {
+            Step::Asking(looked, until, question) => {
                 if now.both_passed(until) {
                     return self.refused(at, token, began, Denial::NoLease);
                 }
-                let step = Step::Asking(looked, until);
+                let step = Step::Asking(looked, until, question);
                 process.requests.insert(id, Request { token, began, step });
                 return self.ask_for_index(at, me, id, token);
             }
-            Step::Waiting(looked, index, until) if live.auth_index() < index => {
+            Step::Waiting(looked, index, until, question) if live.auth_index() < index => {
                 if now.both_passed(until) {
                     return self.refused(at, token, began, Denial::NoLease);
                 }
-                let step = Step::Waiting(looked, index, until);
+                let step = Step::Waiting(looked, index, until, question);
                 process.requests.insert(id, Request { token, began, step });
                 return;
             }
@@ -109,6 +114,26 @@ impl World {
                     self.after(at, pause, Timer::Stream(id));
                 }
             }
+        }
+    }
+
+    /// There was no room for another question: that says nothing about the token.
+    fn too_many(&mut self, at: usize, token: usize, began: u64, denial: Denial) {
+        self.oracle.too_many += 1;
+        let unknown = self.rules.is(Mutant::TooManyMeansUnknown);
+        let denial = if unknown { Denial::UnknownToken } else { denial };
+        self.refused(at, token, began, denial);
+    }
+
+    /// However many strangers come, the leader is asked by so many at a time.
+    fn asks_one_more(&mut self, at: usize) {
+        self.oracle.asked += 1;
+        let me = self.machines[at].me;
+        let requests = self.process(at).requests.values();
+        let asking = requests.filter(|r| matches!(r.step, Step::Asking(..) | Step::Waiting(..)));
+        let asking = asking.count();
+        if asking > QUESTIONS_MAX {
+            self.violate(format!("{me} asks about {asking} unknown tokens at a time"));
         }
     }
 
@@ -148,16 +173,9 @@ impl World {
             (Step::Asking(..), Some(_)) if believed => {
                 return self.admitted(at, token, began, "because the leader knows it");
             }
-            (Step::Asking(looked, until), Some(index)) => Step::Waiting(looked, index, until),
-            (Step::Asking(looked, until), None) => {
-                process.requests.insert(
-                    id,
-                    Request {
-                        token,
-                        began,
-                        step: Step::Asking(looked, until),
-                    },
-                );
+            (Step::Asking(looked, until, question), Some(index)) => Step::Waiting(looked, index, until, question),
+            (step @ Step::Asking(..), None) => {
+                process.requests.insert(id, Request { token, began, step });
                 return self.after(at, 25 * MS, Timer::Request(id));
             }
             (other, _) => other,

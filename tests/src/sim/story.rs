@@ -13,12 +13,25 @@ use mcp_model::records::{ProjectSpec, ToolNaming};
 use mcp_model::tables::MemTables;
 use mcp_model::token::TokenHash;
 
-use super::machine::{Answer, Config, Entry, Kind, MS, Machine, Msg};
+use super::backup::Backup;
+use super::machine::{Answer, Config, Entry, Kind, MS, Machine, Msg, WALL_MS};
+use super::upkeep::Due;
 use super::world::{CALM, Event, HEALED, LASTS, World};
 use crate::random::Random;
 
 /// Revokes of one seed, at least.
 pub(crate) const REVOKES: usize = 21;
+/// Tokens behind those: that stay, but for some that are revoked when nobody leads; that expire; and a bearer that was never minted.
+const STAYING: usize = 12;
+const EXPIRING: usize = 6;
+const STRANGER: usize = REVOKES + STAYING + EXPIRING;
+/// Those that may be revoked when nobody leads.
+pub(crate) const SPARE: std::ops::Range<usize> = REVOKES + 4..REVOKES + STAYING;
+/// Strangers that come at a time.
+const CROWD: usize = 24;
+/// The cluster.
+pub(crate) const CLUSTER: Id = Id::from_u128(9);
+const TOKEN: u128 = 1_000;
 /// Owners of tokens, the administrator not counted.
 const OWNERS: usize = 2;
 const ADMIN: Id = Id::from_u128(1);
@@ -31,10 +44,16 @@ pub(crate) struct Token {
     pub(crate) owner: usize,
     /// When it was acknowledged as minted.
     pub(crate) minted: Option<u64>,
+    /// When somebody first asked to mint it.
+    pub(crate) mint_asked: Option<u64>,
     /// When somebody first asked to revoke it.
     pub(crate) revoke_asked: Option<u64>,
     /// When its revoke was acknowledged as effective.
     pub(crate) gone: Option<u64>,
+    /// When it expires by the cluster's time, ms since 1970.
+    pub(crate) expires_ms: Option<u64>,
+    /// From when on it must have expired everywhere.
+    pub(crate) expired: Option<u64>,
 }
 
 /// Whose tokens may be refused because of whom.
@@ -54,6 +73,10 @@ pub(crate) enum Deed {
     Disable(usize),
     Enable(usize),
     Retire(NodeId),
+    /// The pieces of the backup are laid down.
+    Stage,
+    /// It is restored.
+    Restore,
 }
 
 /// One command, with all its tries.
@@ -68,6 +91,7 @@ pub(crate) struct Op {
 #[derive(Clone, Debug)]
 pub(crate) enum Beat {
     Probe,
+    Save,
     Begin(Deed),
     Try(usize),
     GiveUp(usize, u64),
@@ -78,26 +102,41 @@ pub(crate) struct Story {
     pub(crate) tokens: Vec<Token>,
     pub(crate) owners: Vec<Owner>,
     pub(crate) ops: Vec<Op>,
+    /// Tokens that a leader has found expired.
+    pub(crate) due: Vec<Due>,
+    /// How many have been taken away for that.
+    pub(crate) expired: u64,
+    /// The latest time of any leader, ms since 1970.
+    pub(crate) leaders_ms: u64,
+    pub(crate) backup: Backup,
     /// Tokens whose right has gone lately.
     gone_lately: Vec<usize>,
 }
 
 impl Story {
     pub(crate) fn new(random: &mut Random) -> Story {
-        let tokens = (0..REVOKES + 6).map(|number| Token {
+        let tokens = (0..=STRANGER).map(|number| Token {
             hash: TokenHash(std::array::from_fn(|_| random.number().to_le_bytes()[0])),
             owner: match number {
                 0..REVOKES => random.below(OWNERS + 1),
-                _ => number % (OWNERS + 1),
+                number if number < REVOKES + STAYING => number % (OWNERS + 1),
+                _ => 0,
             },
             minted: None,
+            mint_asked: None,
             revoke_asked: None,
             gone: None,
+            expires_ms: None,
+            expired: None,
         });
         Story {
             tokens: tokens.collect(),
             owners: vec![Owner::default(); OWNERS + 1],
             ops: Vec::new(),
+            due: Vec::new(),
+            expired: 0,
+            leaders_ms: 0,
+            backup: Backup::default(),
             gone_lately: Vec::new(),
         }
     }
@@ -117,6 +156,15 @@ impl Story {
     }
 }
 
+/// The token of this id, if it is one of ours.
+pub(crate) fn token_of(id: Id) -> Option<usize> {
+    (0..STRANGER).find(|number| id_of(*number) == id)
+}
+
+fn id_of(token: usize) -> Id {
+    Id::from_u128(TOKEN + token as u128)
+}
+
 fn email(owner: usize) -> Email {
     Email::parse(&format!("owner{owner}@example.com")).expect("it is one")
 }
@@ -125,10 +173,15 @@ fn owner_id(owner: usize) -> Id {
     Id::from_u128(1 + owner as u128)
 }
 
+/// Whose id this is, if it is one of ours.
+pub(crate) fn owner_of(id: Id) -> Option<usize> {
+    (0..=OWNERS).find(|owner| owner_id(*owner) == id)
+}
+
 fn envelope(random: &mut Random, actor: Actor, command: Command) -> Envelope {
     Envelope {
         id: CommandId(u128::from(random.number()) << 64 | u128::from(random.number())),
-        now_ms: 1_700_000_000_000,
+        now_ms: WALL_MS,
         actor,
         command,
     }
@@ -139,7 +192,7 @@ fn founding(random: &mut Random, config: Config) -> (Vec<Entry>, MemTables) {
     let mut commands = vec![(
         Actor::System,
         Command::InitCluster {
-            cluster_id: Id::from_u128(9),
+            cluster_id: CLUSTER,
             admin: ADMIN,
             email: email(0),
             password_hash: None,
@@ -223,7 +276,7 @@ impl World {
         }
         self.plan();
         let mut time = 200 * MS;
-        for token in 0..self.story.tokens.len() {
+        for token in 0..REVOKES + STAYING {
             let revoked = token < REVOKES;
             let minted = if revoked {
                 time
@@ -240,6 +293,9 @@ impl World {
                 time += 900 * MS + self.below(600 * MS);
             }
         }
+        self.expiries();
+        let save = 3_000 * MS + self.below(5_000 * MS);
+        self.at(save, Event::Story(Beat::Save));
         for round in 0..3 {
             let owner = 1 + self.below(OWNERS as u64) as usize;
             let off = 4_000 * MS + round * 8_000 * MS + self.below(2_000 * MS);
@@ -250,8 +306,24 @@ impl World {
         self.at(1_000 * MS, Event::Story(Beat::Probe));
     }
 
+    /// Tokens that expire some time after they are minted. Half of them are revoked about then.
+    fn expiries(&mut self) {
+        for number in 0..EXPIRING {
+            let token = REVOKES + STAYING + number;
+            let minted = 1_200 * MS + number as u64 * 3_600 * MS + self.below(1_000 * MS);
+            let expires = minted + 1_200 * MS + self.below(3_000 * MS);
+            self.story.tokens[token].expires_ms = Some(WALL_MS + expires / MS);
+            self.at(minted, Event::Story(Beat::Begin(Deed::Mint(token))));
+            let revoked = (expires + self.below(1_200 * MS)).saturating_sub(200 * MS);
+            if self.one_in(2) {
+                self.at(revoked, Event::Story(Beat::Begin(Deed::Revoke(token))));
+            }
+        }
+    }
+
     pub(crate) fn beat(&mut self, beat: Beat) {
         match beat {
+            Beat::Save => self.save(),
             Beat::Probe => self.probe(),
             Beat::Begin(deed) => self.begin_deed(deed),
             Beat::Try(op) => self.try_op(op),
@@ -295,24 +367,24 @@ impl World {
         let admin = Actor::User(ADMIN);
         let (actor, command) = match deed {
             Deed::Mint(number) => {
+                self.story.tokens[number].mint_asked = Some(now);
                 let token = &self.story.tokens[number];
                 let command = Command::IssueToken {
-                    id: Id::from_u128(1_000 + number as u128),
+                    id: id_of(number),
                     name: Name::parse(&format!("t{number}")).expect("it is one"),
                     project: Name::parse("demo").expect("it is one"),
                     hash: token.hash,
                     shown_prefix: "mcpctl_pat_abcd".to_owned(),
                     description: String::new(),
-                    expires_ms: None,
+                    expires_ms: token.expires_ms,
                     grant: TokenGrant::Bindings(Vec::new()),
                     replace: false,
                 };
                 (Actor::User(owner_id(token.owner)), command)
             }
             Deed::Revoke(number) => {
-                self.story.tokens[number].revoke_asked = Some(now);
-                let id = Id::from_u128(1_000 + number as u128);
-                (admin, Command::RevokeToken { id })
+                self.story.tokens[number].revoke_asked.get_or_insert(now);
+                (admin, Command::RevokeToken { id: id_of(number) })
             }
             Deed::Disable(owner) | Deed::Enable(owner) => {
                 let disabled = matches!(deed, Deed::Disable(_));
@@ -320,6 +392,7 @@ impl World {
                 (admin, Command::SetUserDisabled { email, disabled })
             }
             Deed::Retire(node) => (Actor::System, Command::RetireNode { node }),
+            Deed::Stage | Deed::Restore => (admin, self.story.backup.command(deed)),
         };
         let envelope = Rc::new(envelope(&mut self.random, actor, command));
         let op = self.story.ops.len();
@@ -332,7 +405,7 @@ impl World {
         self.note(&[11, op as u64], |s| {
             s.push_str(&format!("client: {deed:?} is command {op}"))
         });
-        if matches!(deed, Deed::Revoke(_) | Deed::Disable(_)) && self.one_in(2) && now < HEALED {
+        if matches!(deed, Deed::Revoke(_) | Deed::Disable(_) | Deed::Restore) && self.one_in(2) && now < HEALED {
             self.trouble_now();
         }
         self.try_op(op);
@@ -358,7 +431,13 @@ impl World {
         self.at(self.now + patience * MS, Event::Story(Beat::GiveUp(op, attempt)));
         let to = self.machines[at].me;
         let way = 100_000 + self.below(MS);
-        let msg = Msg::Write { op, attempt, wait_ms };
+        let said_ms = 0;
+        let msg = Msg::Write {
+            op,
+            attempt,
+            wait_ms,
+            said_ms,
+        };
         self.at(
             self.now + way,
             Event::Deliver {
@@ -406,10 +485,24 @@ impl World {
                     let after = 1 + self.below(2 * MS);
                     self.try_token(at, token, after);
                 }
+                if self.one_in(6) && self.now < HEALED {
+                    self.crowd();
+                }
             }
+            Deed::Stage => self.at(self.now + 1, Event::Story(Beat::Begin(Deed::Restore))),
             Deed::Enable(owner) => self.story.owners[owner].changed = self.now,
             Deed::Disable(owner) => self.story.owners[owner].changed = self.now,
-            Deed::Revoke(_) | Deed::Retire(_) => {}
+            Deed::Revoke(_) | Deed::Retire(_) | Deed::Restore => {}
+        }
+    }
+
+    /// Strangers come to one node, all at once.
+    fn crowd(&mut self) {
+        let slots = self.machines.len() as u64;
+        let at = self.below(slots) as usize;
+        for _ in 0..CROWD {
+            let after = 1 + self.below(2 * MS);
+            self.try_token(at, STRANGER, after);
         }
     }
 
@@ -433,15 +526,30 @@ impl World {
                 let all = 0..self.story.tokens.len();
                 all.filter(|t| self.story.tokens[*t].owner == owner).take(3).collect()
             }
-            Deed::Mint(_) | Deed::Disable(_) | Deed::Enable(_) | Deed::Retire(_) => return,
+            Deed::Restore => {
+                self.oracle.restored += 1;
+                let away = self.story.backup.away.clone();
+                for token in &away {
+                    self.story.tokens[*token].gone.get_or_insert(now);
+                }
+                // What was gone before is the first that must not come back.
+                let before = self.story.gone_lately.iter().rev().take(4);
+                away.iter().chain(before).copied().take(6).collect()
+            }
+            Deed::Mint(_) | Deed::Disable(_) | Deed::Enable(_) | Deed::Retire(_) | Deed::Stage => return,
         };
         for token in tokens {
-            self.story.gone_lately.push(token);
-            for at in 0..self.machines.len() {
-                for after_ms in [0, 1, 20, 100, 300, 700, 1_200, 1_800] {
-                    let after = after_ms * MS + 1 + self.below(MS * (1 + after_ms / 4));
-                    self.try_token(at, token, after);
-                }
+            self.probe_gone(token, 0);
+        }
+    }
+
+    /// Tries a token everywhere, again and again, from when on nobody may let it in any more.
+    pub(crate) fn probe_gone(&mut self, token: usize, from_ms: u64) {
+        self.story.gone_lately.push(token);
+        for at in 0..self.machines.len() {
+            for after_ms in [0, 1, 20, 100, 300, 700, 1_200, 1_800] {
+                let after = (from_ms + after_ms) * MS + 1 + self.below(MS * (1 + after_ms / 4));
+                self.try_token(at, token, after);
             }
         }
     }
@@ -451,7 +559,7 @@ impl World {
         let (owner, disabled) = match self.story.ops[op].deed {
             Deed::Disable(owner) => (owner, true),
             Deed::Enable(owner) => (owner, false),
-            Deed::Mint(_) | Deed::Revoke(_) | Deed::Retire(_) => return,
+            Deed::Mint(_) | Deed::Revoke(_) | Deed::Retire(_) | Deed::Stage | Deed::Restore => return,
         };
         let known = &mut self.story.owners[owner];
         known.last = known.last.max((index, disabled));

@@ -43,6 +43,7 @@ pub(crate) enum Timer {
     Stay,
     Tick,
     Flush,
+    Upkeep,
 }
 
 pub(crate) enum Event {
@@ -65,6 +66,8 @@ pub(crate) enum Event {
     Story(super::story::Beat),
     Fault(usize),
     Start(usize),
+    /// A machine whose log is lost, in this run, asks to be let go.
+    AskToBeLetGo(usize, u64),
 }
 
 struct Queued {
@@ -160,6 +163,9 @@ impl World {
                     return self.at(later, Event::Deliver { from, to, msg, stored });
                 }
                 if self.machines[at].process.is_none() {
+                    if let Msg::LetGone { run, term } = msg {
+                        self.begin_anew(at, from, (run, term));
+                    }
                     return;
                 }
                 self.note(&[1, from.0, to.0, code(&msg)], |s| {
@@ -185,6 +191,7 @@ impl World {
             Event::Story(beat) => self.beat(beat),
             Event::Fault(number) => self.fault(number),
             Event::Start(at) => self.start(at, false),
+            Event::AskToBeLetGo(at, run) => self.ask_to_be_let_go(at, run),
         }
     }
 
@@ -305,5 +312,7 @@ fn code(msg: &Msg) -> u64 {
         Msg::Confirm { index, .. } => index << 8 ^ 14,
         Msg::Confirmed { said, .. } => said.auth_index << 8 ^ 15,
         Msg::Write { op, attempt, .. } => (*op as u64) << 20 ^ attempt << 8 ^ 16,
+        Msg::LetGo { run } => run << 8 ^ 17,
+        Msg::LetGone { run, term } => run << 8 ^ term << 30 ^ 18,
     }
 }

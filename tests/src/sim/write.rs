@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use mcp_model::barrier::{self, Confirmed, Look, has_to_wait};
-use mcp_model::command::Outcome;
+use mcp_model::command::{Envelope, Outcome};
 use mcp_model::ids::NodeId;
 use mcp_model::receipt::{Proof, ReplicaReceipt};
 
@@ -16,28 +16,45 @@ use super::world::{Event, Timer, World};
 const CONFIRM_WAIT_MS: u64 = 200;
 
 impl World {
-    pub(crate) fn on_write(&mut self, at: usize, op: usize, attempt: u64, wait_ms: u64) {
+    pub(crate) fn on_write(&mut self, at: usize, (op, attempt): (usize, u64), wait_ms: u64, said_ms: u64) {
         let me = self.machines[at].me;
+        let said_ms = match said_ms {
+            0 => self.machines[at].clocks.wall_ms(self.now),
+            said => said,
+        };
         let leader = self.process(at).leader(me);
         match leader {
-            Some(leader) if leader == me => self.lead_write(at, op, attempt, wait_ms),
-            Some(leader) => self.send(at, leader, Msg::Write { op, attempt, wait_ms }),
+            Some(leader) if leader == me => self.lead_write(at, (op, attempt), wait_ms, said_ms),
+            Some(leader) => self.send(
+                at,
+                leader,
+                Msg::Write {
+                    op,
+                    attempt,
+                    wait_ms,
+                    said_ms,
+                },
+            ),
             None => self.answer(op, attempt, Answer::NotLeader),
         }
     }
 
-    fn lead_write(&mut self, at: usize, op: usize, attempt: u64, wait_ms: u64) {
+    fn lead_write(&mut self, at: usize, (op, attempt): (usize, u64), wait_ms: u64, said_ms: u64) {
         let process = self.process(at);
         if process.office.term().is_none() || !process.is_fit() || process.role != super::machine::Role::Leader {
             return self.answer(op, attempt, Answer::NotLeader);
         }
         self.proposed(op);
-        let envelope = Rc::clone(&self.story.ops[op].envelope);
+        let now_ms = self.time_of_command(at, said_ms);
+        let envelope = Envelope {
+            now_ms,
+            ..Envelope::clone(&self.story.ops[op].envelope)
+        };
         let until = self.now + wait_ms * MS;
         let index = self.machines[at].disk.log.len() as u64 + 1;
         let term = self.machines[at].disk.term;
         self.process(at).pending.insert(index, (term, op, attempt, until));
-        self.propose(at, Kind::Command(envelope));
+        self.propose(at, Kind::Command(Rc::new(envelope)));
     }
 
     /// What was proposed here is committed and applied here.
@@ -54,6 +71,10 @@ impl World {
                 self.acknowledge(op, None);
             }
             return self.answer(op, attempt, Answer::Done(outcome, None));
+        }
+        // Records of a state that is on its way back say nothing of who may hold a lease.
+        if self.process(at).live.is_behind() {
+            return self.answer(op, attempt, Answer::Unknown);
         }
         let (now, timers, holders) = (self.reading(at), self.timers, self.holders(at));
         let wait_ms = until.saturating_sub(self.now) / MS;

@@ -6,8 +6,8 @@ use crate::authority::token_may_take;
 use crate::command::{Command, Refusal, Reply, TokenGrant};
 use crate::ids::Id;
 use crate::rbac::{Resource, RoleBinding, Subject, Verb};
-use crate::records::{McpToken, Project, RbacDefinition, TokenStatus, Tombstone};
-use crate::tables::{self, Table};
+use crate::records::{ClusterRecord, McpToken, Project, RbacDefinition, TokenStatus, Tombstone};
+use crate::tables::{self, Table, Tables};
 use crate::token::TokenHash;
 
 /// Bindings of one token.
@@ -283,6 +283,19 @@ fn refuse_action(binding: &RoleBinding) -> Result<(), Refusal> {
 /// The name of the definition that holds a token's bindings.
 pub fn definition_name(token: Id) -> String {
     format!("{TOKEN_DEFINITION_PREFIX}{token}")
+}
+
+/// Tokens whose expiry has come, with it, the earliest first: to be taken away by whoever leads (rule 9). The time is the cluster's, which never
+/// goes back, so a leader whose own clock (`wall_ms`) is behind that of an earlier one puts nothing off.
+pub fn due(tables: &dyn Tables, wall_ms: u64, at_most: usize) -> Vec<(Id, u64)> {
+    let cluster: Option<ClusterRecord> = tables::load(tables, &[0]);
+    let now_ms = cluster.map_or(0, |c| c.time_ms).max(wall_ms);
+    let rows = tables.scan(Table::Expiries, &[], None, at_most);
+    let parsed = rows.iter().filter_map(|(key, _)| {
+        let (at, id) = key.split_at_checked(8)?;
+        Some((Id::from_slice(id)?, u64::from_be_bytes(at.try_into().ok()?)))
+    });
+    parsed.take_while(|(_, expires_ms)| *expires_ms <= now_ms).collect()
 }
 
 /// The key under which an active token's name is unique.
