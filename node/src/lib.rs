@@ -46,7 +46,10 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{Cli, Command};
 use crate::config::Config;
@@ -106,15 +109,36 @@ async fn serve_until_stopped(config: Config) -> anyhow::Result<()> {
 /// What an operator wants to know. That a peer does not answer openraft says ten times a second; we say it once.
 const LOGGED: &str = "info,openraft=error,openraft::replication=off,openraft::core::raft_core=off,rustls=error";
 
-/// `RUST_LOG` chooses; otherwise [`LOGGED`].
+/// `RUST_LOG` chooses (`warn`, or `info,mcp_raft=debug`); otherwise, or when it cannot be read, [`LOGGED`].
 fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
+    let asked = std::env::var("RUST_LOG").unwrap_or_default();
+    let (filter, fault) = log_filter(&asked);
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .init();
+        .with_ansi(colour);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    if let Some(error) = fault {
+        tracing::warn!(
+            RUST_LOG = asked,
+            %error,
+            "RUST_LOG cannot be read and is ignored: write a level (error, warn, info, debug, trace, off), or MODULE=LEVEL, separated by commas"
+        );
+    }
+}
+
+/// Targets and levels, without the fields and patterns of an `EnvFilter`: those would bring an engine for regular expressions.
+fn log_filter(asked: &str) -> (Targets, Option<String>) {
+    let usual = || {
+        LOGGED
+            .parse()
+            .unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO))
+    };
+    match asked.parse::<Targets>() {
+        _ if asked.trim().is_empty() => (usual(), None),
+        Ok(filter) => (filter, None),
+        Err(error) => (usual(), Some(error.to_string())),
+    }
 }
 
 /// Says what failed and why; the innermost cause says what to do.
@@ -124,4 +148,29 @@ fn complain(error: &anyhow::Error) -> ExitCode {
         eprintln!("  because: {cause}");
     }
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn what_is_logged_is_chosen_by_target_and_level_and_a_fault_changes_nothing() {
+        let (usual, fault) = log_filter(" ");
+        assert!(fault.is_none());
+        assert!(usual.would_enable("mcp_raft", &Level::INFO) && !usual.would_enable("mcp_raft", &Level::DEBUG));
+        assert!(
+            !usual.would_enable("openraft::replication", &Level::ERROR)
+                && !usual.would_enable("openraft", &Level::WARN)
+        );
+        let (chosen, fault) = log_filter("warn,mcp_raft=debug");
+        assert!(fault.is_none());
+        assert!(chosen.would_enable("mcp_raft::renew", &Level::DEBUG) && !chosen.would_enable("mcpd", &Level::INFO));
+        let (kept, fault) = log_filter("mcp_raft=loud");
+        assert!(
+            fault.is_some() && kept.would_enable("mcpd", &Level::INFO) && !kept.would_enable("mcpd", &Level::DEBUG)
+        );
+    }
 }
