@@ -31,7 +31,9 @@ pub(crate) use create::{
     CreateToken, CreateUser,
 };
 pub(crate) use mcp::{CallArgs, CallOutput, ClientName, ConnectArgs, GatewayArgs, Mcp, StdioArgs};
-pub(crate) use objects::{ApproveArgs, DescribeArgs, EditArgs, ExplainArgs, GetArgs, RemoveArgs, RotateArgs, WaitArgs};
+pub(crate) use objects::{
+    ApproveArgs, DescribeArgs, EditArgs, ExplainArgs, GetArgs, LogsArgs, RemoveArgs, RotateArgs, WaitArgs,
+};
 pub(crate) use test::{Report, Test, TestMcpArgs};
 pub(crate) use waiting::Waiting;
 
@@ -174,6 +176,13 @@ pub(crate) enum Command {
     /// Change an object in $EDITOR
     #[command(after_help = "Examples:\n  mcpctl edit project demo\n  EDITOR='code --wait' mcpctl edit server/time")]
     Edit(EditArgs),
+    /// Show what the child processes of a stdio server have written to their stderr, on all nodes
+    ///
+    /// Each node keeps the last 2,000 lines of a server, 256 KiB at most, in memory, also when the server is stopped or starts again.
+    /// The node stands in front of a line where there are several, and the end of the session's id where each session has its child.
+    #[command(after_help = "Examples:\n  \
+        mcpctl logs server time\n  mcpctl logs server time -f --since 10m\n  mcpctl logs server/time --node node-2 --tail 50 --timestamps")]
+    Logs(LogsArgs),
     /// Wait until an object is in a state: exit code 124 if that takes too long
     #[command(after_help = "Examples:\n  \
         mcpctl wait mcptoken ci -p demo --for revoked\n  mcpctl wait server time --for healthy --timeout 2m\n  \

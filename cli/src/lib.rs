@@ -28,6 +28,7 @@ mod get;
 mod join_tokens;
 mod jsonpath;
 mod kinds;
+mod logs;
 mod manifest;
 mod mcp;
 mod out;
@@ -88,6 +89,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Apply(args) => apply::documents(global, args).await,
         Command::Diff(args) => diff::diff(global, args).await,
         Command::Edit(args) => edit::edit(global, args).await,
+        Command::Logs(args) => logs::logs(global, args).await,
         Command::Wait(args) => wait::wait(global, args).await,
         Command::Delete(args) => remove::delete(global, args).await,
         Command::Revoke(args) => remove::revoke(global, args).await,

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mcp_gateway::Gateway;
 use mcp_gateway::cluster::{Cluster, PortFuture, Report, Unavailable};
+use mcp_gateway::{Gateway, LogLine, LogsWanted};
 use mcp_model::clock::Clock;
 use mcp_model::command::{Actor, Command, Envelope};
 use mcp_model::ids::{CommandId, Id, NodeId};
 use mcp_raft::{Hearing, Likeness, Listener, Node, Standing, WaitFor, WriteFailed};
-use mcpd::{ClusterStatus, MemberRole, Pending, Writer};
+use mcpd::{Children, ClusterStatus, MemberRole, Pending, Writer};
 use tokio::sync::Semaphore;
 
 use crate::random;
@@ -104,6 +104,40 @@ impl Cluster for GatewayPort {
     fn answers(&self, node: NodeId) -> bool {
         let is_member = || self.node.status().members.iter().any(|member| member.id == node);
         self.node.is_reachable(node).unwrap_or_else(is_member)
+    }
+}
+
+/// What the control plane asks about children.
+pub(crate) struct ChildrenPort(pub(crate) Gateway);
+
+impl Children for ChildrenPort {
+    fn logs(&self, server: Id, wanted: &mcpd::LogsWanted) -> Pending<'_, Vec<mcpd::NodeLogs>> {
+        let wanted = LogsWanted {
+            tail: wanted.tail,
+            since_ms: wanted.since_ms,
+            node: wanted.node,
+            after: wanted.after.clone(),
+        };
+        let line = |line: LogLine| mcpd::LogLine {
+            number: line.number,
+            at_ms: line.at_ms,
+            session: line.session,
+            text: line.text,
+        };
+        Box::pin(async move {
+            let logs = self.0.server_logs(server, &wanted).await.into_iter();
+            logs.map(|logs| mcpd::NodeLogs {
+                node: logs.node,
+                lines: logs
+                    .lines
+                    .map(|(lines, last)| (lines.into_iter().map(line).collect(), last)),
+            })
+            .collect()
+        })
+    }
+
+    fn running(&self) -> Pending<'_, Vec<(Id, bool)>> {
+        Box::pin(self.0.running_children())
     }
 }
 

@@ -26,7 +26,7 @@ use crate::founding::Founding;
 use crate::identity::{self, Identity};
 use crate::join::host::Host;
 use crate::listen::Door;
-use crate::ports::{ApiPort, GatewayEars, GatewayPort};
+use crate::ports::{ApiPort, ChildrenPort, GatewayEars, GatewayPort};
 use crate::ready::Vitals;
 use crate::upkeep::Upkeep;
 use crate::{certs, limits, listen, random, ready, stores};
@@ -166,6 +166,7 @@ impl Started {
             writer: Arc::new(ApiPort {
                 node: Arc::clone(&node),
             }),
+            children: Arc::new(ChildrenPort(gateway.clone())),
             clock: Arc::clone(&clock),
             random: random::fill,
             seal: Seal::new(&identity::derive_key(&data_key, SECRETS_PURPOSE)),

@@ -49,6 +49,31 @@ pub(crate) struct RemoveArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct LogsArgs {
+    /// server; or server/NAME
+    #[arg(add = ArgValueCandidates::new(complete::kinds))]
+    pub(crate) kind: String,
+    /// Name or id
+    #[arg(add = ArgValueCompleter::new(complete::names))]
+    pub(crate) name: Option<String>,
+    /// Go on with what is written from now on
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The newest lines of each node, at most 2000; 200 if neither this nor --since is given
+    #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(0..=2_000))]
+    pub(crate) tail: Option<u32>,
+    /// Only what is not older than this: 30s, 10m, 2h, 1d, or a time such as 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Of this node alone
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::nodes))]
+    pub(crate) node: Option<String>,
+    /// Say when each line was read
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+}
+
+#[derive(Args)]
 pub(crate) struct EditArgs {
     /// project, server, user, group, serviceaccount, rbac; or KIND/NAME
     #[arg(add = ArgValueCandidates::new(complete::kinds))]

@@ -90,7 +90,7 @@ impl Object for ServerBody {
         vec![
             self.spec.name.clone(),
             self.spec.transport.clone(),
-            self.status.health.clone(),
+            health(self),
             tools(self),
             age(self.status.fetched_at.as_ref(), now_ms),
             target(self),
@@ -123,10 +123,19 @@ impl Object for ServerBody {
             ("Stateful", self.spec.stateful.to_string()),
             ("Pinned tools", self.spec.pin_tools.to_string()),
             ("Limits", limits(&self.spec.limits)),
+            ("Process", self.status.process.clone().unwrap_or_default()),
             ("Asked by", self.status.node.clone().unwrap_or_default()),
             ("Created", by(&self.created_at, &self.created_by, now_ms)),
             ("Version", self.resource_version.clone()),
         ]
+    }
+}
+
+/// `idle` where all is well and nobody uses it, so that it was stopped.
+fn health(server: &ServerBody) -> String {
+    match (server.status.health.as_str(), server.status.process.as_deref()) {
+        ("healthy", Some("idle")) => "idle".to_owned(),
+        (health, _) => health.to_owned(),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod groups;
 pub mod headers;
 pub mod limits;
 pub mod list;
+pub mod logs;
 pub mod names;
 pub mod nodes;
 pub mod problem;

@@ -167,6 +167,10 @@ pub struct ServerStatus {
     /// Why it is unhealthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// stdio: `running`, or `idle`: nobody uses it, so it was stopped, and it starts with the next call. Left out where no node has
+    /// started it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
     /// How many tools it lists that the caller may see.
     pub tools: u64,
     /// How many of them wait for approval.

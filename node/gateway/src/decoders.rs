@@ -10,13 +10,13 @@ use mcp_model::token::TokenHash;
 
 use crate::endpoint::Endpoint;
 use crate::session::Sessions;
-use crate::{audit, bearer, catalog, http_sse, protocol, relay, streams};
+use crate::{audit, bearer, catalog, childlogs, http_sse, protocol, relay, streams};
 
 /// A decoder with its name.
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const ALL: [Decoder; 10] = [
+pub const ALL: [Decoder; 11] = [
     ("audit", an_audit_segment),
     ("session", session),
     ("asked", relay::decode_asked),
@@ -27,6 +27,7 @@ pub const ALL: [Decoder; 10] = [
     ("lists", catalog::decode_lists),
     ("listen", streams::decode_filter),
     ("posted", posted),
+    ("children", asked_of_children),
 ];
 
 /// The text of an audit segment.
@@ -77,6 +78,14 @@ fn posted(bytes: &[u8]) {
     let mut marked = vec![0xf5];
     marked.extend_from_slice(bytes);
     http_sse::decode_posted(&marked);
+}
+
+/// What another node asked about children, and what it answered.
+fn asked_of_children(bytes: &[u8]) {
+    childlogs::decode(bytes);
+    let mut marked = vec![0xf4];
+    marked.extend_from_slice(bytes);
+    childlogs::decode(&marked);
 }
 
 /// Whose endpoint a path is: names in it are names, however they were coded.

@@ -21,6 +21,7 @@ mod bearer;
 mod body;
 mod calls;
 mod catalog;
+mod childlogs;
 mod dispatch;
 mod endpoint;
 mod guard;
@@ -65,6 +66,8 @@ use crate::admit::Admission;
 use crate::audit::{Audit, AuditError};
 use crate::calls::Cancellable;
 use crate::catalog::Catalogs;
+use crate::childlogs::ChildLogs;
+pub use crate::childlogs::{LogLine, LogsWanted, NodeLogs};
 use crate::cluster::Cluster;
 pub use crate::endpoint::{ENDPOINTS, Part, Serves};
 use crate::limits::Limits;
@@ -187,7 +190,8 @@ impl Gateway {
             &limits,
         );
         let pool = HttpPool::new(config.tls, config.reach);
-        let upstreams = Upstreams::new(replica.clone(), config.seal, pool, config.child_command, limits);
+        let logs = ChildLogs::new(clock.clone());
+        let upstreams = Upstreams::new(replica.clone(), config.seal, pool, config.child_command, logs, limits);
         let notes = Notes::new(clock.wall_ms());
         let inner = Inner {
             replica,
@@ -277,7 +281,8 @@ impl Gateway {
 
     /// Hears what another node's gateway said ([`Cluster::tell`]), and answers. Nothing, where it cannot be understood.
     pub async fn hear(&self, message: &[u8]) -> Vec<u8> {
-        match http_sse::hear(&self.inner, message) {
+        let heard = http_sse::hear(&self.inner, message).or_else(|| childlogs::hear(&self.inner, message));
+        match heard {
             Some(answer) => answer,
             None => relay::hear(&self.inner, message).await,
         }
@@ -344,6 +349,16 @@ impl Gateway {
     /// How the servers are doing on this node.
     pub fn server_states(&self) -> Vec<ServerState> {
         self.inner.upstreams.states()
+    }
+
+    /// What the children of a server have written to their stderr, on every node that is wanted.
+    pub async fn server_logs(&self, server: Id, wanted: &LogsWanted) -> Vec<NodeLogs> {
+        childlogs::gather(&self.inner, server, wanted).await
+    }
+
+    /// The servers that have children somewhere, and whether one of them runs.
+    pub async fn running_children(&self) -> Vec<(Id, bool)> {
+        childlogs::running(&self.inner).await
     }
 
     /// Calls and streams that are open now.

@@ -20,6 +20,7 @@ use mcp_wire::upstream::{
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use crate::childlogs::ChildLogs;
 use crate::guard::{Bounds, Guard};
 use crate::limits::Limits;
 use crate::secrets::{self, Seen};
@@ -43,6 +44,7 @@ pub(crate) struct Upstreams {
     seal: Seal,
     pool: HttpPool,
     child: Vec<String>,
+    logs: ChildLogs,
     limits: Limits,
 }
 
@@ -102,6 +104,7 @@ impl Upstreams {
         seal: Seal,
         pool: HttpPool,
         child: Vec<String>,
+        logs: ChildLogs,
         limits: Limits,
     ) -> Upstreams {
         Upstreams {
@@ -113,8 +116,23 @@ impl Upstreams {
             seal,
             pool,
             child,
+            logs,
             limits,
         }
+    }
+
+    /// What children have written to their stderr.
+    pub(crate) fn logs(&self) -> &ChildLogs {
+        &self.logs
+    }
+
+    /// The servers that have children here, and whether one of them runs.
+    pub(crate) fn running(&self) -> Vec<(Id, bool)> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let is_child = |known: &&Known| known.upstreams[0].is_child();
+        let runs = |known: &Known| known.upstreams.iter().any(|upstream| !upstream.sleeps());
+        let children = known.iter().filter(|(_, known)| is_child(known));
+        children.map(|(id, known)| (*id, runs(known))).collect()
     }
 
     /// The first connection to a server, by which it is asked for its lists.
@@ -299,6 +317,7 @@ impl Upstreams {
             }
             stays
         });
+        self.logs.keep(|id| policy.server(id).is_some());
     }
 
     /// Closes every connection.
@@ -403,6 +422,7 @@ impl Upstreams {
                     hidden: Arc::clone(hidden),
                     cwd: cwd.as_ref().map(PathBuf::from),
                     limits,
+                    hears: Some(self.logs.ear(server.id, None)),
                     idle_stop_ms: Some(written.idle_stop_ms.unwrap_or(self.limits.child_idle_ms)).filter(|ms| *ms > 0),
                 }))
             }

@@ -19,7 +19,7 @@ use crate::routes::{Right, Route};
 use crate::sessions::OwnedSession;
 
 /// Every query parameter that means something to some route, and what.
-pub(crate) const QUERY: [(&str, &str); 13] = [
+pub(crate) const QUERY: [(&str, &str); 17] = [
     (
         "wait",
         "`effective` (the default): answer once no replica admits any more what was taken away. `committed`: answer once it is agreed.",
@@ -48,6 +48,10 @@ pub(crate) const QUERY: [(&str, &str); 13] = [
         "action",
         "Instead of verb and resource: `logs`, `backup`, `restore`, `cluster` or `exec`.",
     ),
+    ("tail", "Lines of each node, the newest, 0 to 2000; 200 if not given."),
+    ("sinceSeconds", "Only what is not older than this."),
+    ("node", "Of this node alone, by name or id."),
+    ("after", "What an answer gave as `after`: only what came later."),
 ];
 
 /// A request that has arrived.
@@ -135,6 +139,14 @@ impl Call {
                 admitted.caller.rights.need(verb, resource, &admitted.name)?;
             }
             Right::Cluster => admitted.caller.rights.need_cluster()?,
+            Right::Logs => {
+                admitted.caller.rights.need_action(Action::Logs)?;
+                admitted.name = admitted.object_name(Resource::Servers).await?;
+                admitted
+                    .caller
+                    .rights
+                    .need(Verb::See, Resource::Servers, &admitted.name)?;
+            }
             Right::Backup => admitted.caller.rights.need_action(Action::Backup)?,
             Right::Restore => admitted.caller.rights.need_restore()?,
             Right::Token(verb) => admitted.token = Some(admitted.object_token(verb).await?),

@@ -33,6 +33,7 @@ mod backup;
 mod can_i;
 mod cluster;
 mod groups;
+mod logs;
 mod mcptokens;
 mod nodes;
 mod projects;
@@ -44,5 +45,8 @@ mod sessions;
 mod tools;
 mod users;
 
-pub use port::{ClusterStatus, Compared, Member, MemberRole, Pending, Standing, WaitFor, WriteFailed, Writer, Written};
+pub use port::{
+    Children, ClusterStatus, Compared, LogLine, LogsWanted, Member, MemberRole, NodeLogs, Pending, Standing, WaitFor,
+    WriteFailed, Writer, Written,
+};
 pub use router::{Options, Parts, router};

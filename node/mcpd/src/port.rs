@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use mcp_model::command::{Envelope, Reply};
-use mcp_model::ids::NodeId;
+use mcp_model::ids::{Id, NodeId};
 use mcp_model::receipt::Receipt;
 
 /// An answer that is on its way.
@@ -106,6 +106,50 @@ pub enum Standing {
     Learner,
     /// It is no member.
     Gone,
+}
+
+/// Which lines of children are wanted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogsWanted {
+    /// At most so many of each node, the newest.
+    pub tail: usize,
+    /// Not older than this, ms since 1970.
+    pub since_ms: u64,
+    /// Of this node alone.
+    pub node: Option<NodeId>,
+    /// Of these nodes only what came after the line of this number.
+    pub after: Vec<(NodeId, u64)>,
+}
+
+/// A line of a child's stderr.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogLine {
+    /// Rises with every line of its server on its node.
+    pub number: u64,
+    /// When it was read, ms since 1970.
+    pub at_ms: u64,
+    /// The session whose child wrote it.
+    pub session: Option<Id>,
+    /// The line.
+    pub text: String,
+}
+
+/// What one node has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeLogs {
+    /// Which.
+    pub node: NodeId,
+    /// The lines, and the number of the last one that there is; none: it cannot be reached.
+    pub lines: Option<(Vec<LogLine>, u64)>,
+}
+
+/// The children of stdio servers, on all nodes.
+pub trait Children: Send + Sync + 'static {
+    /// What those of a server have written to their stderr.
+    fn logs(&self, server: Id, wanted: &LogsWanted) -> Pending<'_, Vec<NodeLogs>>;
+
+    /// The servers that have children somewhere, and whether one of them runs.
+    fn running(&self) -> Pending<'_, Vec<(Id, bool)>>;
 }
 
 /// Writes, and what only the leader knows.

@@ -29,7 +29,7 @@ use crate::fault::Fault;
 use crate::hosts::{AllowedHosts, host_of};
 use crate::limits;
 use crate::passwords::Hasher;
-use crate::port::Writer;
+use crate::port::{Children, Writer};
 use crate::routes::{Access, ROUTES, Route};
 use crate::throttle::Throttle;
 
@@ -39,6 +39,8 @@ pub struct Parts {
     pub replica: Arc<Replica>,
     /// The way to change it.
     pub writer: Arc<dyn Writer>,
+    /// What is known of children of servers.
+    pub children: Arc<dyn Children>,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
     /// Fills a slice with bytes that nobody can guess.
@@ -65,6 +67,7 @@ pub struct Options {
 pub(crate) struct Api {
     pub(crate) replica: Arc<Replica>,
     pub(crate) writer: Arc<dyn Writer>,
+    pub(crate) children: Arc<dyn Children>,
     pub(crate) clock: Arc<dyn Clock>,
     random: fn(&mut [u8]),
     pub(crate) seal: Seal,
@@ -87,6 +90,7 @@ impl Api {
         Api {
             replica: parts.replica,
             writer: parts.writer,
+            children: parts.children,
             clock: parts.clock,
             random: parts.random,
             seal: parts.seal,

@@ -10,6 +10,7 @@ use mcp_api::auth::{CanI, Introspection, LoginAnswer, LoginRequest, SetupRequest
 use mcp_api::backup::{RestoreBody, RestorePart, RestorePartBody, RestoreRequest};
 use mcp_api::cluster::{JoinTokenBody, JoinTokenEntry, NewJoinToken, NodeChanged};
 use mcp_api::groups::{GroupBody, GroupChange, GroupSpec};
+use mcp_api::logs::ServerLogs;
 use mcp_api::nodes::{ClusterBody, NodeBody};
 use mcp_api::projects::{ProjectBody, ProjectChange, ProjectSpecBody, ProjectTool};
 use mcp_api::rbac::{RbacBody, RbacSpec};
@@ -31,7 +32,7 @@ use crate::fault::Fault;
 use crate::openapi::{self, Document, Shape};
 use crate::port::Pending;
 use crate::{
-    auth, backup, can_i, cluster, groups, mcptokens, nodes, projects, rbac, secrets, servers, serviceaccounts,
+    auth, backup, can_i, cluster, groups, logs, mcptokens, nodes, projects, rbac, secrets, servers, serviceaccounts,
     sessions, tools, users,
 };
 
@@ -49,6 +50,8 @@ pub enum Right {
     Token(Verb),
     /// The action `cluster`, held by somebody who is no token.
     Cluster,
+    /// The action `logs`, and seeing the server that the path names.
+    Logs,
     /// The action `backup`. A token has none.
     Backup,
     /// The action `restore` together with `admin` on everything, held by somebody who is no token.
@@ -72,6 +75,7 @@ impl fmt::Display for Right {
                 write!(f, "role:{},resource:{}", verb.least_role().as_str(), resource.as_str())
             }
             Right::Cluster => f.write_str("action:cluster (never a token's)"),
+            Right::Logs => f.write_str("action:logs and role:view,resource:servers,name:{name}"),
             Right::Backup => f.write_str("action:backup"),
             Right::Restore => f.write_str("action:restore and role:admin,resource:* (never a token's)"),
             Right::Token(verb) => write!(
@@ -222,7 +226,7 @@ macro_rules! route {
 /// Every route of `/api/v1`.
 pub static ROUTES: &[Route] = &{
     use Resource::{Groups, McpTokens, Nodes, Projects, Rbac, Secrets, Servers, ServiceAccounts, Sessions, Users};
-    use Right::{Backup, Caller, Cluster, On, Restore, Session, Some, Token};
+    use Right::{Backup, Caller, Cluster, Logs, On, Restore, Session, Some, Token};
     use Verb::{Create, Delete, Grant, See, Update};
     [
         route!(POST "/auth/login", Open, auth::login, "Open a session", takes LoginRequest, One LoginAnswer),
@@ -301,6 +305,8 @@ pub static ROUTES: &[Route] = &{
         route!(DELETE "/servers/{name}", On(Delete, Servers), servers::delete, "Delete a server", Change Removed).matching(),
         route!(GET "/servers/{name}/tools", On(See, Servers), tools::of_server, "Show what a server offers", One ServerTools),
         route!(POST "/servers/{name}/tools/approve", On(Update, Servers), tools::approve, "Let changed tools of a pinned server in", takes ToolApprovals, Change ServerTools),
+        route!(GET "/servers/{name}/logs", Logs, logs::of_server, "Show what a server's children have written to their stderr", One ServerLogs)
+            .query(&["tail", "sinceSeconds", "node", "after"]),
         route!(GET "/projects", Some(See, Projects), projects::list, "List projects", Pages ProjectBody),
         route!(POST "/projects", Some(Create, Projects), projects::create, "Make a project", takes ProjectSpecBody, Change ProjectBody),
         route!(GET "/projects/{name}", On(See, Projects), projects::get, "Show a project", One ProjectBody),

@@ -7,6 +7,7 @@ use mcp_api::servers::{HIDDEN, ServerBody, ServerSpecBody, ServerSpecFields};
 use mcp_api::show_time;
 use mcp_model::authority::Rights;
 use mcp_model::command::Command;
+use mcp_model::ids::Id;
 use mcp_model::names::Name;
 use mcp_model::rbac::{Action, Resource, Verb};
 use mcp_model::records::{Server, ServerSpec, Transport};
@@ -26,10 +27,11 @@ pub(crate) async fn list(it: Admitted) -> Result<Answer, Fault> {
     let page = it.call.page()?;
     let version = it.call.api.replica.auth_index();
     let rights = it.caller.rights.clone();
+    let running = it.call.api.children.running().await;
     let list = it.call.api.read(move |t| {
         page::collect(t, &page, version, |server: Server| {
             let seen = rights.allow(Verb::See, Resource::Servers, server.name.as_str());
-            seen.then(|| show(t, &server, &rights))
+            seen.then(|| show(t, &server, &rights, &running))
         })
     });
     Ok(Answer::ok(&list.await?))
@@ -40,12 +42,13 @@ pub(crate) async fn of_project(it: Admitted) -> Result<Answer, Fault> {
     let page = it.call.page()?;
     let version = it.call.api.replica.auth_index();
     let (name, rights) = (it.name.clone(), it.caller.rights.clone());
+    let running = it.call.api.children.running().await;
     let items = it.call.api.read(move |t| {
         let project = projects::find(t, &name)?;
         let seen = projects::attached(t, &project).into_iter();
         let seen = seen.filter(|s| rights.allow(Verb::See, Resource::Servers, s.name.as_str()));
         Some(
-            seen.map(|s| (s.id.to_bytes().to_vec(), show(t, &s, &rights)))
+            seen.map(|s| (s.id.to_bytes().to_vec(), show(t, &s, &rights, &running)))
                 .collect::<Vec<_>>(),
         )
     });
@@ -55,10 +58,11 @@ pub(crate) async fn of_project(it: Admitted) -> Result<Answer, Fault> {
 
 pub(crate) async fn get(it: Admitted) -> Result<Answer, Fault> {
     let (name, rights) = (it.name.clone(), it.caller.rights.clone());
+    let running = it.call.api.children.running().await;
     let body = it
         .call
         .api
-        .read(move |t| find(t, &name).map(|s| show(t, &s, &rights)))
+        .read(move |t| find(t, &name).map(|s| show(t, &s, &rights, &running)))
         .await?;
     let body = body.ok_or_else(|| Fault::not_found("server", &it.name))?;
     Ok(Answer::ok(&body).version(&body.resource_version))
@@ -102,7 +106,7 @@ async fn changed_server(it: &Admitted) -> Result<Command, Fault> {
     let before = it.call.api.read(move |t| find(t, &name)).await?;
     let before = before.ok_or_else(|| Fault::not_found("server", &it.name))?;
     let (rights, shown) = (it.caller.rights.clone(), before.clone());
-    let current = it.call.api.read(move |t| show(t, &shown, &rights)).await?.spec;
+    let current = it.call.api.read(move |t| show(t, &shown, &rights, &[])).await?.spec;
     let Parsed { value, mut faults } = body::parse_onto::<ServerSpecBody>(&current, &it.call.body)?;
     if value.name != it.name {
         faults.add("name", renamed("server"));
@@ -152,7 +156,7 @@ async fn changed(it: &Admitted, written: Written, status: StatusCode) -> Result<
     let body = it
         .call
         .api
-        .read(move |t| tables::by_id::<Server>(t, id).map(|s| show(t, &s, &rights)))
+        .read(move |t| tables::by_id::<Server>(t, id).map(|s| show(t, &s, &rights, &[])))
         .await?;
     let body = body.ok_or_else(|| Fault::not_found("server", &id.to_string()))?;
     let version = body.resource_version.clone();
@@ -172,7 +176,7 @@ pub(crate) fn find(tables: &dyn Tables, name: &str) -> Option<Server> {
     tables::by_name(tables, Table::ServerNames, name.as_bytes())
 }
 
-fn show(tables: &dyn Tables, server: &Server, rights: &Rights) -> ServerBody {
+fn show(tables: &dyn Tables, server: &Server, rights: &Rights, running: &[(Id, bool)]) -> ServerBody {
     let open = rights.allow(Verb::Update, Resource::Servers, server.name.as_str());
     let values = |map: &BTreeMap<String, String>| -> BTreeMap<String, String> {
         let shown = |value: &String| if open { value.clone() } else { HIDDEN.to_owned() };
@@ -222,7 +226,7 @@ fn show(tables: &dyn Tables, server: &Server, rights: &Rights) -> ServerBody {
     ServerBody {
         id: server.id.to_string(),
         spec: fields,
-        status: tools::status(tables, server, rights),
+        status: tools::status(tables, server, rights, running),
         created_at: show_time(server.origin.created_ms),
         created_by: server.origin.created_by.clone(),
         resource_version: server.origin.version.to_string(),

@@ -8,7 +8,7 @@ use mcp_api::servers::{ServerStatus, ServerTools, ToolApprovals, ToolChangeBody,
 use mcp_api::show_time;
 use mcp_model::authority::Rights;
 use mcp_model::command::Command;
-use mcp_model::ids::NodeId;
+use mcp_model::ids::{Id, NodeId};
 use mcp_model::rbac::{Resource, Verb};
 use mcp_model::records::{Enrolment, Health, NodeRecord, Project, Server, ToolList, ToolNaming};
 use mcp_model::tables::{self, Tables};
@@ -257,7 +257,7 @@ fn collisions(known: &[Known]) -> BTreeMap<String, Vec<String>> {
 }
 
 /// How a server is doing.
-pub(crate) fn status(tables: &dyn Tables, server: &Server, rights: &Rights) -> ServerStatus {
+pub(crate) fn status(tables: &dyn Tables, server: &Server, rights: &Rights, running: &[(Id, bool)]) -> ServerStatus {
     let known = Known::read(tables, server);
     let tools = known.tools();
     let seen = || {
@@ -274,6 +274,7 @@ pub(crate) fn status(tables: &dyn Tables, server: &Server, rights: &Rights) -> S
         }
         .to_owned(),
         reason: known.reason(),
+        process: process(server, running),
         tools: wide(seen().count()),
         held: wide(seen().filter(|tool| known.holds(tool)).count()),
         fetched_at: known.fetched_at(),
@@ -281,11 +282,17 @@ pub(crate) fn status(tables: &dyn Tables, server: &Server, rights: &Rights) -> S
     }
 }
 
+/// Whether a stdio server runs on some node.
+fn process(server: &Server, running: &[(Id, bool)]) -> Option<String> {
+    let (_, runs) = running.iter().find(|(id, _)| *id == server.id)?;
+    Some(if *runs { "running" } else { "idle" }.to_owned())
+}
+
 fn wide(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-fn node_name(tables: &dyn Tables, node: NodeId) -> String {
+pub(crate) fn node_name(tables: &dyn Tables, node: NodeId) -> String {
     let key = node.0.to_be_bytes();
     let enrolled: Option<Enrolment> = tables::load(tables, &key);
     let registered = || tables::load::<NodeRecord>(tables, &key).map(|node| node.name.to_string());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::child::alive;
-use super::cluster::{founded, mint};
+use super::cluster::{founded, mint, three_voters};
 use super::machines::{Machine, ask};
 use super::until;
 
@@ -72,6 +72,9 @@ fn a_server_that_nobody_uses_is_stopped_with_all_that_it_has_left_behind_and_ser
         !families.is_empty() && families.iter().flatten().all(|pid| !alive(*pid))
     });
     let before = families(&pids).len();
+    until("it is shown as idle", || {
+        machine.must("GET", "servers/counter", &session, &Value::Null)["status"]["process"] == "idle"
+    });
     // Its lists are served without it.
     let shown = machine.must("GET", "servers/counter", &session, &Value::Null);
     assert_eq!(
@@ -83,4 +86,44 @@ fn a_server_that_nobody_uses_is_stopped_with_all_that_it_has_left_behind_and_ser
     until("it serves again", || count(&machine, &token).is_some());
     let started = families(&pids);
     assert!(started.len() > before, "{started:?}");
+}
+
+#[test]
+fn what_the_children_of_a_server_say_is_shown_with_the_node_of_each_and_gone_on_with() {
+    let root = tempfile::tempdir().unwrap();
+    let ([one, two, three], session) = three_voters(root.path());
+    let pids = counter(root.path(), &one, &session, &json!({}));
+    let token = mint(&one, &session, "ci");
+    for machine in [&one, &two, &three] {
+        until("it serves", || count(machine, &token).is_some());
+    }
+    let mut logs = Value::Null;
+    until("every machine is heard through the second", || {
+        logs = two.must("GET", "servers/counter/logs", &session, &Value::Null);
+        let texts = |node: &str| -> Vec<String> {
+            let lines = logs["lines"].as_array().unwrap().iter();
+            let of_it = lines.filter(|line| line["node"] == node);
+            of_it.map(|line| line["text"].as_str().unwrap().to_owned()).collect()
+        };
+        let counted = |node: &&str| {
+            let texts = texts(node);
+            texts.iter().any(|text| text.starts_with("serving as ")) && texts.contains(&"counted to 1".to_owned())
+        };
+        ["node-1", "node-2", "node-3"].iter().all(counted)
+    });
+    assert!(families(&pids).len() >= 3);
+    // Going on behind that, only what is new comes; of one machine only its own.
+    let after = logs["after"].as_str().unwrap().to_owned();
+    let more = |query: &str| {
+        let path = format!("servers/counter/logs?after={after}{query}");
+        let more = one.must("GET", &path, &session, &Value::Null);
+        let lines = more["lines"].as_array().unwrap().clone();
+        let shown = |line: &Value| format!("{}: {}", line["node"].as_str().unwrap(), line["text"].as_str().unwrap());
+        lines.iter().map(shown).collect::<Vec<_>>()
+    };
+    assert!(count(&three, &token).is_some());
+    until("the new line is there", || more("") == ["node-3: counted to 2"]);
+    assert_eq!(more("&node=node-1"), [""; 0]);
+    let shown = one.must("GET", "servers/counter", &session, &Value::Null);
+    assert_eq!(shown["status"]["process"], "running", "{shown}");
 }

@@ -8,6 +8,7 @@ mod node;
 mod admission;
 mod backup;
 mod cluster;
+mod logs;
 mod objects;
 mod openapi;
 mod principals;

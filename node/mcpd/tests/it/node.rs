@@ -13,8 +13,8 @@ use mcp_model::records::{NodeRecord, Origin};
 use mcp_model::token::PlainSession;
 use mcp_store::{ApplyEntry, Replica, ReplicaOptions};
 use mcpd::{
-    ClusterStatus, Compared, Member, MemberRole, Options, Parts, Pending, Standing, WaitFor, WriteFailed, Writer,
-    Written,
+    Children, ClusterStatus, Compared, LogLine, LogsWanted, Member, MemberRole, NodeLogs, Options, Parts, Pending,
+    Standing, WaitFor, WriteFailed, Writer, Written,
 };
 
 pub(crate) const ADMIN: &str = "admin@test.com";
@@ -258,6 +258,7 @@ impl Node {
         mcpd::router(Parts {
             replica: self.replica.clone(),
             writer: self.writer.clone(),
+            children: Arc::new(TwoNodes),
             clock: self.clock.clone(),
             random: |buffer| getrandom::fill(buffer).unwrap(),
             seal: mcp_store::seal::Seal::new(&SEAL_KEY),
@@ -344,5 +345,43 @@ fn reset_by_admin(now_ms: u64) -> Envelope {
             email: Email::parse("bob@test.com").unwrap(),
             password_hash: mcpd::passwords::hash_password("quite another one", bytes()),
         },
+    }
+}
+
+/// Two nodes that have lines of every server, and a third that cannot be reached.
+pub(crate) struct TwoNodes;
+
+impl Children for TwoNodes {
+    fn logs(&self, _: Id, wanted: &LogsWanted) -> Pending<'_, Vec<NodeLogs>> {
+        let wanted = wanted.clone();
+        let line = |number, at_ms, text: &str| LogLine {
+            number,
+            at_ms,
+            session: None,
+            text: text.to_owned(),
+        };
+        let all = [
+            (1, Some(vec![line(10, 1_000, "one"), line(11, 3_000, "three")])),
+            (2, Some(vec![line(20, 2_000, "two \u{1b}[31m")])),
+            (3, None),
+        ];
+        let logs = all.into_iter().map(move |(node, lines)| {
+            let node = NodeId(node);
+            let after = wanted.after.iter().find(|(of, _)| *of == node).map_or(0, |(_, n)| *n);
+            let lines = lines.map(|mut lines| {
+                let last = lines.last().map_or(0, |line| line.number);
+                lines.retain(|line| line.number > after && line.at_ms >= wanted.since_ms);
+                let from = lines.len().saturating_sub(wanted.tail);
+                (lines.split_off(from), last)
+            });
+            (wanted.node, NodeLogs { node, lines })
+        });
+        let wanted = logs.filter(|(only, logs)| only.is_none_or(|only| only == logs.node));
+        let logs = wanted.map(|(_, logs)| logs).collect();
+        Box::pin(async move { logs })
+    }
+
+    fn running(&self) -> Pending<'_, Vec<(Id, bool)>> {
+        Box::pin(async { Vec::new() })
     }
 }

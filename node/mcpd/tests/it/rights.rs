@@ -97,6 +97,7 @@ fn the_table_of_routes_says_what_was_written_by_hand() {
                 Some(Right::Token(verb)) => format!("role:{},resource:mcptokens or own", verb.least_role().as_str()),
                 Some(Right::Session(verb)) => format!("role:{},resource:sessions or own", verb.least_role().as_str()),
                 Some(Right::Cluster) => "action:cluster".to_owned(),
+                Some(Right::Logs) => "action:logs".to_owned(),
                 Some(Right::Restore) => "action:restore".to_owned(),
                 Some(right) => right.to_string(),
             };
@@ -217,9 +218,13 @@ fn all_but(line: &Line) -> Vec<String> {
     bindings
 }
 
-/// All that it takes: restoring needs the action and everything else besides.
+/// All that it takes: restoring needs the action and everything else besides, logs seeing the server.
 fn all_of(line: &Line) -> Vec<String> {
-    let more = (line.right[1] == "restore").then(|| "role:admin,resource:*".to_owned());
+    let more = match line.right[1].as_str() {
+        "restore" => Some("role:admin,resource:*".to_owned()),
+        "logs" => Some("role:view,resource:servers,name:demo".to_owned()),
+        _ => None,
+    };
     more.into_iter().chain([exactly(line)]).collect()
 }
 

@@ -25,7 +25,7 @@ pub(crate) use self::handshake::decode as decode_handshake;
 pub use self::http::{HttpConfig, HttpPool};
 pub use self::listen::Heard;
 pub use self::lists::Lists;
-pub use self::stdio::{StdioConfig, inherited_env};
+pub use self::stdio::{Ear, StdioConfig, inherited_env};
 pub use self::watching::Watch;
 
 use crate::can::ClientCan;
@@ -449,6 +449,11 @@ impl Upstream {
             Link::Http(link) => link.state(),
             Link::Stdio(link) => link.state(),
         }
+    }
+
+    /// Whether it is a child process.
+    pub fn is_child(&self) -> bool {
+        matches!(self.link, Link::Stdio(_))
     }
 
     /// Whether it is a child process that was stopped because nobody used it. It starts with the next call.

@@ -28,6 +28,9 @@ use crate::splice::Forward;
 use crate::version::Era;
 use crate::{hidden, limits};
 
+/// Is told lines.
+pub type Ear = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// How a child process is started.
 #[derive(Clone)]
 pub struct StdioConfig {
@@ -44,6 +47,8 @@ pub struct StdioConfig {
     pub cwd: Option<PathBuf>,
     /// Limits of its calls.
     pub limits: CallLimits,
+    /// Told every line of the child's stderr, without what is hidden.
+    pub hears: Option<Ear>,
     /// How long nobody may have used it before it is stopped, in milliseconds; `None`: it is never stopped for that.
     pub idle_stop_ms: Option<u64>,
 }
@@ -473,6 +478,9 @@ impl Shared {
 
     fn keep_line(&self, line: String) {
         let line = self.scrubbed(line);
+        if let Some(hears) = &self.config.hears {
+            hears(&line);
+        }
         let mut kept = lock(&self.stderr);
         if kept.len() >= limits::STDERR_LINES_MAX {
             kept.pop_front();
@@ -585,6 +593,7 @@ mod tests {
             hidden: [].into(),
             cwd: None,
             limits: CallLimits::default(),
+            hears: None,
             idle_stop_ms: None,
         });
         let message = Message::request(0, "ping", "{}");

@@ -1,6 +1,7 @@
 //! Upstreams that are child processes.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mcp_wire::upstream::{CallLimits, Cause, Effect, Outgoing, State, StdioConfig, Upstream, inherited_env};
@@ -28,6 +29,7 @@ fn peer_with(mode: &str, limits: CallLimits) -> Upstream {
         env,
         cwd: None,
         limits,
+        hears: None,
         idle_stop_ms: None,
     })
 }
@@ -179,6 +181,7 @@ async fn a_child_that_cannot_start_fails_at_once_and_says_why() {
         env: BTreeMap::new(),
         cwd: None,
         limits: CallLimits::default(),
+        hears: None,
         idle_stop_ms: None,
     });
     let error = missing.open().await.map(drop).unwrap_err();
@@ -243,6 +246,8 @@ async fn a_modern_child_is_discovered_and_gets_its_meta() {
 
 #[tokio::test]
 async fn what_is_hidden_is_taken_out_of_last_words_and_reasons() {
+    let heard = Arc::new(Mutex::new(Vec::<String>::new()));
+    let hearing = heard.clone();
     let upstream = Upstream::stdio(StdioConfig {
         hidden: ["canary-1".to_owned(), "canary-2".to_owned()].into(),
         program: env!("CARGO_BIN_EXE_wire-test-peer").into(),
@@ -250,6 +255,7 @@ async fn what_is_hidden_is_taken_out_of_last_words_and_reasons() {
         env: BTreeMap::new(),
         cwd: None,
         limits: CallLimits::default(),
+        hears: Some(Arc::new(move |line| hearing.lock().unwrap().push(line.to_owned()))),
         idle_stop_ms: None,
     });
     upstream.open().await.map(drop).unwrap_err();
@@ -262,6 +268,11 @@ async fn what_is_hidden_is_taken_out_of_last_words_and_reasons() {
     .await;
     assert!(reason.contains("starting in mode crash --key=*** ***"), "{reason}");
     assert!(!upstream.stderr_tail().concat().contains("canary"));
+    let heard = heard.lock().unwrap().concat();
+    assert!(
+        heard.contains("starting in mode crash") && !heard.contains("canary"),
+        "{heard}"
+    );
 }
 
 #[tokio::test]
@@ -278,6 +289,7 @@ async fn a_child_that_does_not_leave_is_told_before_it_is_killed() {
             handshake_ms: 20_000,
             ..CallLimits::default()
         },
+        hears: None,
         idle_stop_ms: None,
     });
     let opening = upstream.open();
@@ -302,6 +314,7 @@ fn brief(mode: &str, idle_stop_ms: u64) -> Upstream {
         env: inherited_env(),
         cwd: None,
         limits: CallLimits::default(),
+        hears: None,
         idle_stop_ms: Some(idle_stop_ms),
     })
 }
