@@ -209,6 +209,7 @@ fn exit_of(problem: &Problem) -> Exit {
         | Code::BadCredentials
         | Code::Forbidden
         | Code::HostNotAllowed
+        | Code::HostMisdirected
         | Code::OriginNotAllowed => Exit::NotAllowed,
         Code::NotFound => Exit::NotFound,
         Code::NoLeader | Code::NoLease | Code::NotProposed | Code::IndexNotReached => Exit::NoLeader,

@@ -1,96 +1,41 @@
-"""A check for each row of the design's table "What bad input gets", on a live node, over sockets of our own.
+"""Checks of what bad input gets, on a live node, over sockets of our own. `bad_table.py` says which row of the table is checked where.
 
 Every request below, were it not for what is wrong with it, would be a call that reaches an MCP server; so the count of that
-server says whether a refusal came too late. What is checked elsewhere:
-
-- no bearer, a malformed, unknown or revoked one, a session bearer, a foreign scheme; another's project: `refusals.py`
-- no lease: 503 with `Retry-After`: `revocation.py`, `failover.py`, and `revoke-loop`
-- joins with a wrong hash or a used token, peers with certificates of others: `node/tests/it/cluster.rs`, `raft/tests`
-- over quota: 429: `node/gateway/tests/it/quotas.rs`
+server says whether a refusal came too late.
 """
 
 import asyncio
 import json
 import time
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
+import aged_sessions
 import bad_api
 import bad_headers
+import bad_http2
+import bad_lease
+import bad_quota
 import raw
 import wire
-import wire2
+from bad_request import INITIALIZE, META, PROJECT, SERVER, Maker, Row, check
 from checks import same
 from counted import TOOLS, Counted
 
 #: It sets up what it needs itself.
 ALONE = True
-PROJECT = "bad-input"
 OTHER = "bad-input-other"
-SERVER = "counted"
 GOING = "going"
 RESPONSE_MS = 1500
 LISTED_SECONDS_MAX = 60
 #: A call of an upstream that fails is answered within this time: the deadline of its server, and room for a slow machine.
 FAILURE_SECONDS_MAX = 15
 MEGABYTES_4 = 4 << 20
-META = {
-    "io.modelcontextprotocol/protocolVersion": raw.MODERN,
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-
-
-@dataclass
-class Row:
-    """One thing that is wrong, and what it gets."""
-
-    what: str
-    sent: bytes
-    status: int
-    code: int | None = None
-    closed: bool = False
-    says: tuple = ()
-    headers: dict = field(default_factory=dict)
-    #: Whether the server is to be called all the same.
-    reaches: int = 0
-
-
-class Maker:
-    """Makes requests that are good but for what a row changes."""
-
-    def __init__(self, node, token):
-        parts = urlsplit(node.gateway)
-        self.host = f"{parts.hostname}:{parts.port}"
-        self.token = token
-
-    def call(self, tool=f"{SERVER}__echo", **params):
-        return {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": tool, "arguments": {}, **params}}
-
-    def modern(self, meta=META):
-        return self.call(_meta=meta)
-
-    def modern_headers(self, **changed):
-        headers = {"MCP-Protocol-Version": raw.MODERN, "Mcp-Method": "tools/call", "Mcp-Name": f"{SERVER}__echo"}
-        headers.update({name.replace("_", "-"): value for name, value in changed.items()})
-        return [(name, value) for name, value in headers.items() if value is not None]
-
-    def post(self, body=None, path=f"/projects/{PROJECT}/mcp", headers=(), token=None, host=None, length=True, method="POST"):
-        """A request. `headers` are pairs, so that one may come twice; `length=False` leaves framing to them."""
-        if body is None:
-            body = self.call()
-        if not isinstance(body, bytes):
-            body = json.dumps(body).encode()
-        lines = [f"{method} {path} HTTP/1.1", f"Host: {host or self.host}"]
-        lines += [f"Authorization: Bearer {token or self.token}"] if token != "" else []
-        lines += ["Content-Type: application/json", "Accept: application/json, text/event-stream"]
-        lines += [f"{name}: {value}" for name, value in headers]
-        lines += [f"Content-Length: {len(body)}"] if length else []
-        return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+CHUNKED = ("Transfer-Encoding", "chunked")
 
 
 async def run(at_hand):
     counted, going = Counted(), Counted()
     try:
+        await aged_sessions.begin(at_hand)
         await raw.apart(make, at_hand, counted, going)
         for node in at_hand.cluster.nodes:
             await listed(at_hand, node)
@@ -101,13 +46,15 @@ async def run(at_hand):
         for row in rows(maker, at_hand):
             await raw.apart(check, at_hand, node, counted, row)
         await raw.apart(no_look_up, at_hand, node, maker)
-        await raw.apart(http2, at_hand, node, maker, counted)
+        await raw.apart(bad_http2.run, at_hand, node, maker, counted)
         await raw.apart(sessions, at_hand, node, maker, counted)
         for other in at_hand.cluster.nodes[1:]:
             await raw.apart(foreign_session, at_hand, other, node, counted)
         await raw.apart(alike, at_hand, node, maker, counted)
         await raw.apart(upstreams, at_hand, node, maker, counted, going)
+        await bad_quota.run(at_hand, node, counted)
         await raw.apart(bad_api.run, at_hand, node)
+        await bad_lease.run(at_hand, node, maker, counted)
     finally:
         counted.close()
 
@@ -136,23 +83,6 @@ async def listed(at_hand, node):
             await asyncio.sleep(0.1)
 
 
-def check(at_hand, node, counted, row):
-    """Sends what a row says, and holds the answer against it."""
-    with at_hand.checks.check(f"{row.what}: {row.status}" + (f", {row.code}" if row.code else "")):
-        before = counted.calls
-        answer, closed = wire.exchange(node.gateway, row.sent, closing=row.closed)
-        assert answer is not None, "the connection ended without an answer"
-        same(answer.status, row.status, answer)
-        if row.code is not None:
-            same(answer.json["error"]["code"], row.code, answer)
-        for word in row.says:
-            assert word in answer.body, f"{word!r} is not in {answer}"
-        for name, value in row.headers.items():
-            assert answer.headers.get(name, "").startswith(value), f"{name}: {answer.headers.get(name)!r}"
-        assert closed or not row.closed, "the connection is kept"
-        same(counted.calls - before, row.reaches, "calls that reached the server")
-
-
 def no_false_alarm(at_hand, node, maker, counted):
     """What the rows change is fine before they change it."""
     good = [
@@ -166,9 +96,6 @@ def no_false_alarm(at_hand, node, maker, counted):
     ]
     for what, sent in good:
         check(at_hand, node, counted, Row(f"a good call, {what}", sent, 200, says=('"result"',), reaches=1))
-
-
-CHUNKED = ("Transfer-Encoding", "chunked")
 
 
 def chunked(body):
@@ -429,50 +356,10 @@ def no_look_up(at_hand, node, maker):
         assert asked() != before, "the look-up of a token of the right shape is not counted: this check cannot fail"
 
 
-def http2(at_hand, node, maker, counted):
-    """Over HTTP/2 a malformed request ends its stream or connection (RFC 9113, 8.1.1); or it is refused like any other."""
-    path = f"/projects/{PROJECT}/mcp"
-    pseudo = [(":method", "POST"), (":scheme", "http"), (":authority", maker.host), (":path", path)]
-    fields = [("authorization", f"Bearer {maker.token}"), ("content-type", "application/json")]
-    body = json.dumps(maker.call()).encode()
-
-    def without(name):
-        return [pair for pair in pseudo if pair[0] != name]
-
-    ended = {"reset", "goaway", "closed", "400"}
-    given = [
-        ("a good request", pseudo + fields, {"200"}),
-        ("no method", without(":method") + fields, ended),
-        ("no path", without(":path") + fields, ended),
-        ("no scheme", without(":scheme") + fields, ended),
-        ("two paths", pseudo + [(":path", path)] + fields, ended),
-        ("two authorities", pseudo + [(":authority", "evil.example")] + fields, ended),
-        ("an unknown pseudo header", pseudo + [(":evil", "x")] + fields, ended),
-        ("the pseudo header of an answer", pseudo + [(":status", "200")] + fields, ended),
-        ("a pseudo header behind the others", without(":path") + fields + [(":path", path)], ended),
-        ("an empty path", without(":path") + [(":path", "")] + fields, ended | {"404"}),
-        ("a path with a NUL", without(":path") + [(":path", path + "\0")] + fields, ended | {"404"}),
-        ("a name in capitals", pseudo + [("Authorization", f"Bearer {maker.token}")], ended),
-        ("a value with a line break", pseudo + fields + [("x", "a\r\nb: c")], ended),
-        ("Connection", pseudo + fields + [("connection", "close")], ended),
-        ("Transfer-Encoding", pseudo + fields + [("transfer-encoding", "chunked")], ended),
-        ("a length that is not the body's", pseudo + fields + [("content-length", "3")], ended),
-        ("another host", without(":authority") + [(":authority", "evil.example")] + fields, {"421"}),
-    ]
-    for what, sent, wanted in given:
-        with at_hand.checks.check(f"HTTP/2, {what}: {' or '.join(sorted(wanted))}"):
-            before = counted.calls
-            became = wire2.fate(node.gateway, sent, body)
-            assert became in wanted, became
-            same(counted.calls - before, int(became == "200"), "calls that reached the server")
-
-
 def sessions(at_hand, node, maker, counted):
     """A session belongs to a token, and is as it was given out."""
     def opened(token, project):
-        hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "e2e", "version": "1"}}
-        initialize = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
-        answer, _ = wire.exchange(node.gateway, maker.post(initialize, token=token, path=f"/projects/{project}/mcp"))
+        answer, _ = wire.exchange(node.gateway, maker.post(INITIALIZE, token=token, path=f"/projects/{project}/mcp"))
         return answer.headers["mcp-session-id"]
 
     mine, others, elsewhere = opened(maker.token, PROJECT), opened(at_hand.second, PROJECT), opened(at_hand.elsewhere, OTHER)
@@ -504,10 +391,8 @@ def sessions(at_hand, node, maker, counted):
 
 def foreign_session(at_hand, node, issuer, counted):
     """A session is another token's on every replica, and its own token's too."""
-    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "e2e", "version": "1"}}
-    initialize = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
     first, there = Maker(issuer, at_hand.second), Maker(node, at_hand.hostile)
-    opened, _ = wire.exchange(issuer.gateway, first.post(initialize))
+    opened, _ = wire.exchange(issuer.gateway, first.post(INITIALIZE))
     session = [("Mcp-Session-Id", opened.headers["mcp-session-id"])]
     for method, body in (("POST", None), ("GET", b""), ("DELETE", b"")):
         sent = there.post(body, headers=session, length=method == "POST", method=method)

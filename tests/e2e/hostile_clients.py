@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import hostile_http2
 import memory_limit
 import raw
-from bad_input import MEGABYTES_4, Maker
+from bad_input import MEGABYTES_4
+from bad_request import Maker
 from checks import same
 
 ALONE = True
@@ -46,13 +47,26 @@ async def run(at_hand):
         assert limit or os.environ.get("CI") != "true", why
     try:
         if limit:
+            with at_hand.checks.check("the limit is one: a process that takes more is killed"):
+                assert await raw.apart(bites), "it was not"
             await started_within(at_hand, node, limit)
+            with at_hand.checks.check("the besieged node is within the limit"):
+                assert limit.holds(node.pid), f"{node.pid} is not"
         await until(node, token, lambda status: status == 200)
         for which, clients in sieges():
             await besieged(at_hand, node, token, limit, which, clients)
     finally:
         if limit:
             limit.remove()
+
+
+def bites():
+    """Tried in a group of its own, so that what is charged to the node's is the node's."""
+    trial, _ = memory_limit.made(RESIDENT_BYTES_MAX, "mcpnode-e2e-trial")
+    try:
+        return trial.bites()
+    finally:
+        trial.remove()
 
 
 def sieges():

@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 MOUNT = Path("/sys/fs/cgroup")
@@ -10,11 +13,15 @@ MOUNT = Path("/sys/fs/cgroup")
 class MemoryLimit:
     """A group with a limit. Whoever is started through `join` begins in it, so that every page counts."""
 
-    def __init__(self, folder, limit, peak, events):
+    def __init__(self, folder, limits, peak, events):
         self.folder, self.peak_file, self.events_file = folder, folder / peak, folder / events
+        self.byte_count = limits[0][1]
         folder.mkdir()
         try:
-            (folder / limit[0]).write_text(str(limit[1]))
+            for number, (name, value) in enumerate(limits):
+                # What is swapped out is held all the same. Where there is no swap, there is no such file.
+                if number == 0 or (folder / name).exists():
+                    (folder / name).write_text(str(value))
         except OSError:
             folder.rmdir()
             raise
@@ -22,6 +29,16 @@ class MemoryLimit:
     def join(self):
         """For `preexec_fn`: from here on what this process is and becomes is limited."""
         (self.folder / "cgroup.procs").write_text(str(os.getpid()))
+
+    def bites(self):
+        """Whether a process that takes more than it may is killed. Without this, a limit that is none would look kept."""
+        greedy = [sys.executable, "-c", f"print(len(b'x' * {2 * self.byte_count}))"]
+        done = subprocess.run(greedy, preexec_fn=self.join, stdout=subprocess.DEVNULL)
+        return done.returncode == -signal.SIGKILL and self.kills() == 1
+
+    def holds(self, pid):
+        """Whether a process is in the group."""
+        return str(pid) in (self.folder / "cgroup.procs").read_text().split()
 
     def peak(self):
         return int(self.peak_file.read_text()) if self.peak_file.exists() else None
@@ -39,16 +56,17 @@ class MemoryLimit:
             self.folder.rmdir()
 
 
-def made(byte_count):
+def made(byte_count, name="mcpnode-e2e"):
     """A limit, or why there can be none."""
     why = []
-    for parents, limit, peak, events in [
-        (version2(), "memory.max", "memory.peak", "memory.events"),
-        (version1(), "memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"),
+    swap2, swap1 = ("memory.swap.max", 0), ("memory.memsw.limit_in_bytes", byte_count)
+    for parents, limits, peak, events in [
+        (version2(), [("memory.max", byte_count), swap2], "memory.peak", "memory.events"),
+        (version1(), [("memory.limit_in_bytes", byte_count), swap1], "memory.max_usage_in_bytes", "memory.oom_control"),
     ]:
         for parent in parents:
             try:
-                return MemoryLimit(parent / f"mcpnode-e2e-{os.getpid()}", (limit, byte_count), peak, events), None
+                return MemoryLimit(parent / f"{name}-{os.getpid()}", limits, peak, events), None
             except OSError as error:
                 why.append(str(error))
     return None, "; ".join(why) or "no control groups are mounted"

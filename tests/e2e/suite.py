@@ -10,12 +10,15 @@ import subprocess
 import sys
 import traceback
 
+import aged_sessions
 import bad_input
+import bad_table
 import canary
 import described
 import failover
 import fixture
 import hostile_clients
+import machines
 import real_clients
 import refusals
 import revocation
@@ -25,7 +28,7 @@ from checks import Checks
 from cluster import Cluster
 from peers import HERE, all_peers
 
-PHASES = [described, shells, through, real_clients, refusals, revocation, bad_input, hostile_clients, canary]
+PHASES = [described, shells, through, real_clients, refusals, revocation, bad_input, hostile_clients, canary, machines, aged_sessions]
 
 
 def chosen(only):
@@ -38,6 +41,7 @@ def chosen(only):
 
 async def main(cache, tools, talk, pids, http_url):
     checks = Checks()
+    kept = bad_table.Kept()
     cluster = Cluster(os.environ, tools, talk, pids)
     peers = all_peers(cache)
     at_hand = fixture.Fixture(cluster, fixture.upstreams(cache, http_url), peers, checks, cache)
@@ -51,6 +55,8 @@ async def main(cache, tools, talk, pids, http_url):
                 with checks.check("three rounds of revoke-loop: a paused replica refuses when it resumes"):
                     await asyncio.to_thread(revoke_loop, tools, cluster)
             await phase.run(at_hand)
+        if not only:
+            kept.judge(checks)
     except BaseException as error:
         checks.failed += 1
         print(f"not ok - the suite itself: {error!r}\n{traceback.format_exc()}")

@@ -75,11 +75,12 @@ pub enum Code {
     StoreFailed,
     OriginNotAllowed,
     WouldLoseQuorum,
+    HostMisdirected,
 }
 
 impl Code {
     /// All of them.
-    pub const ALL: [Code; 22] = [
+    pub const ALL: [Code; 23] = [
         Code::BadRequest,
         Code::NotAuthenticated,
         Code::BadCredentials,
@@ -102,6 +103,7 @@ impl Code {
         Code::StoreFailed,
         Code::OriginNotAllowed,
         Code::WouldLoseQuorum,
+        Code::HostMisdirected,
     ];
 
     /// The code as text, its HTTP status and its title.
@@ -129,6 +131,11 @@ impl Code {
             Code::StoreFailed => ("store_failed", 500, "this node's store failed"),
             Code::OriginNotAllowed => ("origin_not_allowed", 403, "pages of this origin may not call"),
             Code::WouldLoseQuorum => ("would_lose_quorum", 409, "too few voters would be left to decide"),
+            Code::HostMisdirected => (
+                "host_misdirected",
+                421,
+                "this host name is not served on this connection",
+            ),
         }
     }
 

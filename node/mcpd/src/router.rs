@@ -12,7 +12,7 @@ use axum::routing::{MethodFilter, MethodRouter, get};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts as Head;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Version};
 use mcp_api::headers::{MCP_MIN_INDEX, REQUEST_ID};
 use mcp_api::problem::{Code, FieldFault};
 use mcp_model::clock::Clock;
@@ -194,8 +194,14 @@ fn finish(mut response: Response, request_id: &str) -> Response {
 async fn answer(api: &Arc<Api>, route: &'static Route, request: Request) -> Result<Answer, Fault> {
     let (mut head, body) = request.into_parts();
     if !api.hosts.allow(host_of(&head.uri, &head.headers)) {
-        return Err(Fault::new(Code::HostNotAllowed, "this host name is not served here")
-            .hint("add it to allowed_hosts of the API listener"));
+        // Over HTTP/2 a client may have used a connection for a host that it was not made for: this tells it to make another.
+        let code = match head.version {
+            Version::HTTP_2 => Code::HostMisdirected,
+            _ => Code::HostNotAllowed,
+        };
+        return Err(
+            Fault::new(code, "this host name is not served here").hint("add it to allowed_hosts of the API listener")
+        );
     }
     refuse_foreign_pages(api, &head)?;
     let params = params(&mut head).await?;

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::body::Body;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode, Version};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
@@ -15,6 +15,7 @@ pub(crate) struct Client {
     router: Router,
     bearer: Option<String>,
     headers: Vec<(&'static str, String)>,
+    version: Version,
 }
 
 /// What came back.
@@ -38,6 +39,7 @@ impl Client {
             router: node.router(),
             bearer: None,
             headers: Vec::new(),
+            version: Version::HTTP_11,
         }
     }
 
@@ -52,6 +54,14 @@ impl Client {
         let mut client = self.clone();
         client.headers.push((name, value.into()));
         client
+    }
+
+    /// The same over HTTP/2.
+    pub(crate) fn http2(&self) -> Client {
+        Client {
+            version: Version::HTTP_2,
+            ..self.clone()
+        }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
@@ -80,7 +90,7 @@ impl Client {
         } else {
             format!("/api/v1/{path}")
         };
-        let mut request = Request::builder().method(method).uri(&path);
+        let mut request = Request::builder().method(method).uri(&path).version(self.version);
         let has = |name: &str| self.headers.iter().any(|(n, _)| *n == name);
         if !has("host") {
             request = request.header("host", "127.0.0.1:3100");

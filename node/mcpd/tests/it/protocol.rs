@@ -53,7 +53,11 @@ async fn only_named_hosts_are_served() {
             .get("auth/whoami")
             .await
             .refuses(403, "host_not_allowed");
+        let over_http2 = admin.header("host", host).http2().get("auth/whoami").await;
+        over_http2.refuses(421, "host_misdirected");
     }
+    let over_http2 = admin.http2().header("host", "localhost").get("auth/whoami").await;
+    over_http2.is(200);
     admin.header("host", "LOCALHOST:3100").get("auth/whoami").await.is(200);
 }
 
