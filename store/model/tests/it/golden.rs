@@ -1,6 +1,9 @@
 //! The bytes of every command and record, for ever: a log or a store of an older program must go on being read.
+//!
+//! That nothing is missing here is no matter of care: the compiler asks for the record of a new table, and the last test compares
+//! what was pinned with what serde knows to exist, down to the last variant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use mcp_model::backup;
@@ -8,6 +11,7 @@ use mcp_model::command::{Actor, Command, Envelope, JoinRefusal, Outcome, Refusal
 use mcp_model::frame::{self, Framed};
 use mcp_model::ids::{CommandId, NodeId};
 use mcp_model::limits::{ProjectLimitsRecord, ServerLimits, ServerLimitsRecord};
+use mcp_model::rbac::RoleBinding;
 use mcp_model::records::*;
 use mcp_model::reply::{Listed, Restored};
 use mcp_model::token::TokenHash;
@@ -17,18 +21,35 @@ use super::samples::{
     commands, email, id, name, node, origin, print, project_limits, project_spec, server_limits, server_specs,
     tool_list,
 };
+use super::shapes::{self, Variants};
 use super::{expect_file, here};
 
-fn line<T: Framed + PartialEq + std::fmt::Debug>(out: &mut String, kind: &str, value: &T) {
+mod complete;
+
+/// The lines of a golden file, and what they pin.
+#[derive(Default)]
+struct Golden {
+    lines: String,
+    variants: Variants,
+    kinds: BTreeSet<u8>,
+}
+
+fn line<T: Framed + PartialEq + std::fmt::Debug>(out: &mut Golden, kind: &str, value: &T) {
     let bytes = frame::encode(value);
     assert_eq!(frame::decode::<T>(&bytes).as_ref(), Ok(value), "{kind} reads back");
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    writeln!(out, "{kind} {hex}").unwrap();
+    writeln!(out.lines, "{kind} {hex}").unwrap();
+    shapes::note(value, &mut out.variants);
+    out.kinds.insert(T::KIND);
 }
 
 #[test]
 fn commands_keep_their_bytes() {
-    let mut out = String::new();
+    expect_file(&here("golden").join("commands.txt"), &of_commands().lines);
+}
+
+fn of_commands() -> Golden {
+    let mut out = Golden::default();
     for (at, command) in commands().into_iter().enumerate() {
         let actor = [Actor::System, Actor::User(id(2)), Actor::Token(TokenHash([8; 32]))][at % 3];
         let kind = command.kind();
@@ -52,7 +73,25 @@ fn commands_keep_their_bytes() {
         },
     };
     line(&mut out, "CloseSession", &by_account);
-    expect_file(&here("golden").join("commands.txt"), &out);
+    out
+}
+
+fn definition(role_bindings: Vec<RoleBinding>) -> RbacDefinition {
+    RbacDefinition {
+        id: id(3),
+        name: "r".into(),
+        subjects: vec!["User:a@b.c".parse().unwrap()],
+        role_bindings,
+        origin: origin(),
+    }
+}
+
+fn outcome(reply: Reply) -> Outcome {
+    Outcome {
+        index: 3,
+        reply,
+        restricts: true,
+    }
 }
 
 fn listed(names: &[&str]) -> Listed {
@@ -83,7 +122,11 @@ fn the_head_of_a_backup_keeps_its_bytes() {
 
 #[test]
 fn records_keep_their_bytes() {
-    let mut out = String::new();
+    expect_file(&here("golden").join("records.txt"), &of_records().lines);
+}
+
+fn of_records() -> Golden {
+    let mut out = Golden::default();
     let hash = TokenHash([7; 32]);
     line(
         &mut out,
@@ -137,14 +180,8 @@ fn records_keep_their_bytes() {
             },
         );
     }
-    let definition = RbacDefinition {
-        id: id(3),
-        name: "r".into(),
-        subjects: vec!["User:a@b.c".parse().unwrap()],
-        role_bindings: vec!["role:run,resource:tools,name:s/t".parse().unwrap()],
-        origin: origin(),
-    };
-    line(&mut out, "RbacDefinition", &definition);
+    let bindings = vec!["role:run,resource:tools,name:s/t".parse().unwrap()];
+    line(&mut out, "RbacDefinition", &definition(bindings));
     for status in [TokenStatus::Active, TokenStatus::Expired, TokenStatus::Revoked] {
         let token = McpToken {
             id: id(4),
@@ -235,15 +272,7 @@ fn records_keep_their_bytes() {
         }),
     ];
     for reply in replies {
-        line(
-            &mut out,
-            "Outcome",
-            &Outcome {
-                index: 3,
-                reply,
-                restricts: true,
-            },
-        );
+        line(&mut out, "Outcome", &outcome(reply));
     }
     let group = Group {
         id: id(4),
@@ -269,10 +298,86 @@ fn records_keep_their_bytes() {
     };
     line(&mut out, "Secret", &secret);
     watched_and_limited(&mut out);
-    expect_file(&here("golden").join("records.txt"), &out);
+    words(&mut out);
+    out
 }
 
-fn watched_and_limited(out: &mut String) {
+/// The words that the records above happen not to hold: refusals, and what bindings are made of.
+fn words(out: &mut Golden) {
+    let (kind, name) = (|| "k".to_owned(), || "n".to_owned());
+    let refusals = [
+        Refusal::NameTaken {
+            kind: kind(),
+            name: name(),
+        },
+        Refusal::VersionMismatch {
+            kind: kind(),
+            name: name(),
+            version: 3,
+        },
+        Refusal::NotAuthenticated,
+        Refusal::Invalid {
+            field: "f".into(),
+            why: "w".into(),
+        },
+        Refusal::Reserved,
+        Refusal::AlreadyInitialised,
+        Refusal::Join(JoinRefusal::Unknown),
+        Refusal::Join(JoinRefusal::Expired),
+        Refusal::Join(JoinRefusal::Removed),
+    ];
+    for refusal in refusals {
+        let reply = Reply::Refused(refusal);
+        line(out, "Outcome", &outcome(reply));
+    }
+    let roles = ["view", "run", "create", "delete", "edit", "admin"];
+    let of_roles = roles.map(|role| format!("role:{role},resource:servers"));
+    let resources = [
+        "users",
+        "groups",
+        "serviceaccounts",
+        "projects",
+        "servers",
+        "tools",
+        "secrets",
+        "mcptokens",
+        "rbac",
+        "audit",
+        "nodes",
+        "prompts",
+        "proxymodels",
+        "sessions",
+        "*",
+    ];
+    let on_resources = resources.map(|resource| format!("role:view,resource:{resource},name:a*"));
+    let actions = ["logs", "backup", "restore", "cluster", "exec", "*"].map(|action| format!("action:{action}"));
+    for text in of_roles.iter().chain(&on_resources).chain(&actions) {
+        let bindings = vec![text.parse().unwrap()];
+        line(out, "RbacDefinition", &definition(bindings));
+    }
+    for (gated, allow_sse) in [(true, true), (false, true), (false, false)] {
+        let spec = ProjectSpec {
+            gated,
+            allow_sse,
+            tool_naming: ToolNaming::Prefixed,
+            ..project_spec()
+        };
+        let project = Project {
+            id: id(4),
+            name: super::samples::name("p"),
+            spec,
+            origin: origin(),
+        };
+        line(out, "Project", &project);
+    }
+    let healthy = ToolList {
+        health: Health::Healthy,
+        ..tool_list()
+    };
+    line(out, "ToolList", &healthy);
+}
+
+fn watched_and_limited(out: &mut Golden) {
     let happened = [
         Happened::Added,
         Happened::Description,
@@ -321,7 +426,7 @@ fn watched_and_limited(out: &mut String) {
     line(out, "ProjectLimits", &ProjectLimitsRecord { project, limits });
 }
 
-fn cluster_records(out: &mut String) {
+fn cluster_records(out: &mut Golden) {
     let hash = TokenHash([7; 32]);
     let authority = Authority {
         certificate: vec![1, 2],

@@ -10,7 +10,7 @@ mod recovery;
 mod restore;
 mod rules;
 mod samples;
-
+mod shapes;
 mod stories;
 mod world;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mcp_model::command::{Actor, Command, TokenGrant};
-use mcp_model::ids::Id;
+use mcp_model::ids::{Id, NodeId};
 use mcp_model::names::{Email, Name};
 use mcp_model::rbac::{RoleBinding, Subject};
 use mcp_model::records::*;
@@ -12,6 +12,7 @@ use mcp_model::token::TokenHash;
 use proptest::prelude::*;
 
 use super::World;
+use crate::samples::{print, tool_list};
 
 /// What the administrator grants and the others try to. None makes its holder an administrator of everything.
 pub(super) const BINDINGS: &[&str] = &[
@@ -41,7 +42,9 @@ pub(super) const BINDINGS: &[&str] = &[
     "role:run,resource:secrets",
     "role:edit,resource:secrets,name:x0",
     "role:edit,resource:*",
+    "role:edit,resource:secrets",
     "action:exec",
+    "action:cluster",
     "action:logs",
 ];
 /// What only an administrator may grant.
@@ -51,6 +54,11 @@ pub(super) const TOO_MUCH: &[&str] = &[
     "action:restore",
     "role:admin,resource:*,name:*",
 ];
+
+/// Nodes of the cluster.
+pub(super) const NODES: u64 = 3;
+/// Moves there are.
+const MOVES: u8 = 64;
 
 /// Users 0 and 1 are of the coalition, and user 2, whom the administrator has disabled; 3 is another administrator, through
 /// a group; 4 a bystander, 5 nobody yet, and 6 stands for the administrator.
@@ -83,10 +91,12 @@ pub(super) struct Move {
 
 pub(super) fn plan() -> impl Strategy<Value = Plan> {
     let bindings = proptest::collection::vec(0..BINDINGS.len(), 1..5);
-    let grants = proptest::collection::vec((0..10usize, bindings), 3..9);
+    // Half of what is granted goes to the two who begin: the others are mostly who they might take over.
+    let to = prop_oneof![0..2usize, 0..10usize];
+    let grants = proptest::collection::vec((to, bindings), 4..12);
     let manages = proptest::collection::vec(0..MANAGING, 1..5);
     let members = proptest::collection::vec(proptest::collection::btree_set(0..5usize, 0..4), 2);
-    let one = (0..64usize, 0..10u8, 0..23u8, 0..64usize, 0..64usize, 0..64usize);
+    let one = (0..64usize, 0..10u8, 0..MOVES, 0..64usize, 0..64usize, 0..64usize);
     let one = one.prop_map(|(actor, admin, what, a, b, c)| Move {
         actor,
         admin: admin == 0,
@@ -95,7 +105,7 @@ pub(super) fn plan() -> impl Strategy<Value = Plan> {
         b,
         c,
     });
-    let moves = proptest::collection::vec(one, 1..60);
+    let moves = proptest::collection::vec(one, 1..160);
     (manages, grants, members, moves).prop_map(|(manages, grants, members, moves)| Plan {
         manages,
         grants,
@@ -128,7 +138,7 @@ impl World {
     pub(super) fn admin_command(&self, step: &Move) -> Command {
         match step.what % 8 {
             0 => Command::DeleteRbac {
-                name: name(&format!("q{}", step.a % 8)),
+                name: name(&format!("q{}", step.a % 12)),
                 if_version: None,
             },
             1 => Command::SetUserDisabled {
@@ -190,21 +200,22 @@ impl World {
                 self.subject(b),
                 [self.binding(c), self.binding(c + a)],
             ),
-            4 => write_rbac(id, &format!("q{}", a % 8), self.subject(b), [self.binding(c)]),
+            4 => write_rbac(id, &format!("q{}", a % 12), self.subject(b), [self.binding(c)]),
             5 => Command::DeleteRbac {
-                name: name(&format!("q{}", a % 8)),
+                name: name(&format!("q{}", a % 12)),
                 if_version: None,
             },
+            // Most are there already.
             6 => Command::CreateUser {
                 id,
-                email: user(a),
+                email: user(if b.is_multiple_of(2) { 5 } else { a }),
                 name: String::new(),
                 password_hash: None,
             },
             7 => Command::UpdateUser {
                 email: user(a),
                 name: None,
-                disabled: Some(b % 3 == 0),
+                disabled: Some(b.is_multiple_of(3)),
                 if_version: None,
             },
             8 => Command::DeleteUser {
@@ -217,7 +228,7 @@ impl World {
             },
             10 => Command::CreateGroup {
                 id,
-                name: group(a),
+                name: if b.is_multiple_of(2) { name("g3") } else { group(a) },
                 description: String::new(),
                 members: members(),
             },
@@ -244,45 +255,91 @@ impl World {
             16..=18 => Command::IssueToken {
                 id,
                 name: name(&format!("t{}", a % 2)),
-                project: name("p0"),
+                project: project(a),
                 hash: TokenHash::of(&self.index.to_string()),
                 shown_prefix: String::new(),
                 description: String::new(),
                 expires_ms: None,
-                grant: if b % 2 == 0 {
+                grant: if b.is_multiple_of(2) {
                     TokenGrant::Clone
                 } else {
                     TokenGrant::Bindings(vec![self.binding(c).parse().unwrap()])
                 },
-                replace: c % 2 == 0,
+                replace: c.is_multiple_of(2),
             },
             19 => Command::RevokeToken { id: self.token(a) },
-            20 => create_server(id, ["git", "web"][a % 2], &transport(b)),
+            20 => create_server(id, server(a), &transport(b)),
             21 => Command::UpdateServer {
-                name: name(["git", "web"][a % 2]),
+                name: name(server(a)),
                 spec: server_spec(&transport(b)),
                 if_version: None,
             },
-            _ => {
-                let servers = [self.id(Table::ServerNames, "git"), self.id(Table::ServerNames, "web")];
-                let servers = servers
-                    .into_iter()
-                    .filter(|id| tables::by_id::<Server>(&self.tables, *id).is_some());
-                let spec = project_spec(servers.take(b % 3).collect());
-                if actor == self.controlled[0] && a % 2 == 0 {
-                    return Command::CreateProject {
-                        id,
-                        name: name("p1"),
-                        spec,
-                    };
-                }
-                Command::UpdateProject {
-                    name: name("p0"),
-                    spec,
-                    if_version: None,
-                }
-            }
+            22 => Command::CreateProject {
+                id,
+                name: project(a),
+                spec: self.project_spec(b),
+            },
+            23 => Command::UpdateProject {
+                name: project(a),
+                spec: self.project_spec(b),
+                if_version: None,
+            },
+            // Twice as often as the rest: what goes on from there needs them.
+            24..=27 => self.command(
+                &Move {
+                    what: what % 4,
+                    ..step.clone()
+                },
+                actor,
+            ),
+            28..=29 => self.command(
+                &Move {
+                    what: 16,
+                    ..step.clone()
+                },
+                actor,
+            ),
+            30..=50 => self.another(what, a, b, actor),
+            _ => self.of_the_cluster(what, a, b),
         }
+    }
+
+    pub(super) fn project_spec(&self, n: usize) -> ProjectSpec {
+        let servers = [self.id(Table::ServerNames, "git"), self.id(Table::ServerNames, "web")];
+        let servers = servers
+            .into_iter()
+            .filter(|id| tables::by_id::<Server>(&self.tables, *id).is_some());
+        project_spec(servers.take(n % 3).collect())
+    }
+}
+
+pub(super) fn project(n: usize) -> Name {
+    name(["p0", "p1"][n / 2 % 2])
+}
+
+pub(super) fn server(n: usize) -> &'static str {
+    ["git", "web"][n % 2]
+}
+
+pub(super) fn register_node(n: u64) -> Command {
+    let called = format!("n{n}");
+    Command::RegisterNode {
+        node: NodeRecord {
+            id: NodeId(n),
+            name: name(&called),
+            peer_address: format!("{called}:1"),
+            api_url: String::new(),
+            gateway_url: String::new(),
+            origin: crate::samples::origin(),
+        },
+    }
+}
+
+pub(super) fn report_tools(server: Id) -> Command {
+    Command::ReportTools {
+        list: ToolList { server, ..tool_list() },
+        node: NodeId(1),
+        prints: Some(vec![print()]),
     }
 }
 
