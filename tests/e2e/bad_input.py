@@ -29,6 +29,7 @@ LISTED_SECONDS_MAX = 60
 #: A call of an upstream that fails is answered within this time: the deadline of its server, and room for a slow machine.
 FAILURE_SECONDS_MAX = 15
 MEGABYTES_4 = 4 << 20
+LOOKED_TIMES_MAX = 10
 CHUNKED = ("Transfer-Encoding", "chunked")
 
 
@@ -348,10 +349,17 @@ def no_look_up(at_hand, node, maker):
             metrics = raw.send("GET", f"{node.api}/metrics").body.splitlines()
             return next(line for line in metrics if line.startswith("mcpnode_gateway_freshened_total"))
 
+        # Clients of earlier phases may come back at any moment with a token that was revoked, which is looked up. A look-up for each of
+        # these bearers would be seen every time.
+        for _ in range(LOOKED_TIMES_MAX):
+            before = asked()
+            for row in bearers(maker, at_hand):
+                wire.exchange(node.gateway, row.sent)
+            if asked() == before:
+                break
+        else:
+            raise AssertionError(f"there were look-ups each of {LOOKED_TIMES_MAX} times")
         before = asked()
-        for row in bearers(maker, at_hand):
-            wire.exchange(node.gateway, row.sent)
-        same(asked(), before, "look-ups")
         wire.exchange(node.gateway, maker.post(token="mcpctl_pat_" + "2" * 43))
         assert asked() != before, "the look-up of a token of the right shape is not counted: this check cannot fail"
 
