@@ -14,6 +14,7 @@ import bad_headers
 import bad_http2
 import bad_lease
 import bad_quota
+import corpus
 import raw
 import wire
 from bad_request import INITIALIZE, META, PROJECT, SERVER, Maker, Row, check
@@ -113,6 +114,7 @@ def rows(maker, at_hand):
     """The table, but for what takes more than one request."""
     yield from bearers(maker, at_hand)
     yield from bodies(maker)
+    yield from listed_bodies(maker)
     yield from sizes(maker)
     yield from metadata(maker)
     yield from versions(maker)
@@ -177,6 +179,13 @@ def bodies(maker):
     ]
     for what, change in changed:
         yield Row(what, maker.post({**maker.call(), **change}), 400, -32600)
+
+
+def listed_bodies(maker):
+    """The lists of bodies with doubled members, and of JSON bombs."""
+    for what, status, code, reaches, body in [*corpus.duplicate_keys(), *corpus.json_bombs()]:
+        says = () if code else ('"result"',)
+        yield Row(what, maker.post(body), status, code, says=says, reaches=reaches)
 
 
 def sizes(maker):

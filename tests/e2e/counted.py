@@ -18,13 +18,14 @@ TOOLS = ["echo", "other", "slow", "rubbish", "much", "hangup", "fails", "refuses
 class Counted:
     """The server, on a port of its own, until it is closed."""
 
-    def __init__(self):
+    def __init__(self, host="127.0.0.1", redirect_to=None, behaves=None):
+        """`redirect_to`: it sends everybody there. `behaves`: a handler that is more than [Handler]."""
         self.calls = 0
         self.seen = []
         self.lock = threading.Lock()
-        handler = type("Handler", (Handler,), {"counted": self})
-        self.server = Server(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/mcp"
+        handler = type("Counting", (behaves or Handler,), {"counted": self, "redirect_to": redirect_to})
+        self.server = Server((host, 0), handler)
+        self.url = f"http://{host}:{self.server.server_address[1]}/mcp"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def close(self):
@@ -69,8 +70,12 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     counted = None
+    redirect_to = None
+    tools = [{"name": name, "inputSchema": {"type": "object"}} for name in TOOLS]
 
     def do_POST(self):
+        if self.redirect_to:
+            return self.lead_away()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         message = json.loads(body)
         method = message.get("method")
@@ -81,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
             info = {"name": "counted", "version": "1"}
             return self.result(message, {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info})
         if method == "tools/list":
-            return self.result(message, {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in TOOLS]})
+            return self.result(message, {"tools": self.tools})
         if method == "tools/call":
             return self.call(message, f"{self.headers}\n{body}")
         return self.error(message, -32601, "Method not found")
@@ -90,6 +95,13 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(405, b"")
 
     do_DELETE = do_GET
+
+    def lead_away(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(307)
+        self.send_header("Location", self.redirect_to)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def call(self, message, echo):
         tool = message["params"]["name"]

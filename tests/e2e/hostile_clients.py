@@ -121,12 +121,12 @@ async def besieged(at_hand, node, token, limit, which, clients):
         await left(node, before)
 
 
-async def honest(node, token, end):
+async def honest(node, token, end, project=PROJECT):
     """Asks all the while, one request after the other; gives the longest wait and every status."""
     slowest, answers = 0.0, []
     while time.monotonic() < end:
         begun = time.monotonic()
-        answer = await raw.apart(raw.mcp, node.mcp(PROJECT), token, "tools/list")
+        answer = await raw.apart(raw.mcp, node.mcp(project), token, "tools/list")
         slowest = max(slowest, time.monotonic() - begun)
         answers.append(answer.status)
         begun = time.monotonic()

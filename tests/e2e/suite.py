@@ -18,17 +18,35 @@ import described
 import failover
 import fixture
 import hostile_clients
+import hostile_upstreams
+import inside_urls
 import machines
 import real_clients
 import refusals
 import revocation
 import shells
+import slow_clients
 import through
 from checks import Checks
 from cluster import Cluster
 from peers import HERE, all_peers
 
-PHASES = [described, shells, through, real_clients, refusals, revocation, bad_input, hostile_clients, canary, machines, aged_sessions]
+PHASES = [
+    described,
+    shells,
+    through,
+    real_clients,
+    refusals,
+    revocation,
+    bad_input,
+    inside_urls,
+    hostile_upstreams,
+    hostile_clients,
+    slow_clients,
+    canary,
+    machines,
+    aged_sessions,
+]
 
 
 def chosen(only):

@@ -1,5 +1,6 @@
 //! Receiving a body: bounded in size, in time, and in what all bodies together may take of this node's memory.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,10 @@ use mcp_wire::refusal::{INVALID_REQUEST, Refusal};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::admit::Wanted;
+use crate::dispatch::over_quota;
 use crate::limits::SMALL_BODY_BYTES;
 use crate::metrics::Metrics;
+use crate::quotas::{Held, Use};
 use crate::{Inner, respond};
 
 /// Unit of the room that bodies take.
@@ -46,7 +49,8 @@ pub(crate) enum Refused {
 }
 
 /// Receives a body. Its sender is admitted before a larger one is received: strangers are read a few KiB, so that they cannot fill
-/// the room that is there for larger bodies. That says nothing for later: who is let in is decided once the body has arrived.
+/// the room that is there for larger bodies. So is who lets us wait: strangers do not get a place among the requests for long, and a
+/// token no more of them than are its own. That says nothing for later: who is let in is decided once the body has arrived.
 pub(crate) async fn receive(
     gateway: &Arc<Inner>,
     headers: &HeaderMap,
@@ -60,9 +64,9 @@ pub(crate) async fn receive(
     if announced.is_some_and(|length| length > most) {
         return Err(too_large(gateway));
     }
-    let mut room = None;
-    let mut taken = BytesMut::new();
     let receiving = async {
+        let mut room = None;
+        let mut taken = BytesMut::new();
         if let Some(length) = announced.filter(|length| *length > SMALL_BODY_BYTES) {
             room = Some(room_for(gateway, length, sender).await?);
         }
@@ -79,19 +83,35 @@ pub(crate) async fn receive(
             }
             // The usual body arrives in one piece, which is kept without a copy.
             if taken.is_empty() && body.is_end_stream() {
-                return Ok(data);
+                return Ok(Received { bytes: data, room });
             }
             taken.extend_from_slice(&data);
         }
-        Ok(taken.split().freeze())
+        let bytes = taken.freeze();
+        Ok(Received { bytes, room })
     };
-    let bytes = tokio::time::timeout(Duration::from_millis(gateway.limits.body_ms), receiving)
-        .await
-        .unwrap_or_else(|_| {
-            let why = "the body did not arrive in time";
-            Err(refused(gateway, StatusCode::REQUEST_TIMEOUT, why))
-        })?;
-    Ok(Received { bytes, room })
+    let mut receiving = pin!(receiving);
+    let soon = Duration::from_millis(gateway.limits.body_soon_ms);
+    match tokio::time::timeout(soon, receiving.as_mut()).await {
+        Ok(received) => received,
+        Err(_) => {
+            let _held = waits(gateway, sender).await?;
+            let rest = Duration::from_millis(gateway.limits.body_ms.saturating_sub(gateway.limits.body_soon_ms));
+            tokio::time::timeout(rest, receiving).await.unwrap_or_else(|_| {
+                let why = "the body did not arrive in time";
+                Err(refused(gateway, StatusCode::REQUEST_TIMEOUT, why))
+            })
+        }
+    }
+}
+
+/// A place among the requests of its token for somebody whose body is slow.
+async fn waits(gateway: &Arc<Inner>, sender: Sender<'_>) -> Result<Held, Refused> {
+    let permit = gateway.admission.admit(sender.hash, sender.wanted).await;
+    let permit = permit.map_err(Refused::Denied)?;
+    let limits = gateway.quotas.limits(&permit);
+    let held = gateway.quotas.take(&permit, Use::Request, &limits);
+    held.map_err(|over| Refused::Answer(Box::new(over_quota(gateway, &permit, &over, None))))
 }
 
 async fn room_for(gateway: &Inner, bytes: usize, sender: Sender<'_>) -> Result<OwnedSemaphorePermit, Refused> {

@@ -202,7 +202,7 @@ fn items(array: &str, name_of: impl for<'a> Fn(&Entry<'a>) -> Option<&'a RawValu
             Some(_) | None => Ok(MirroredParams::default()),
         };
         let own = serde_json::from_str::<Box<str>>(name).ok()?;
-        if own.chars().any(toolnames::is_hidden) {
+        if own.is_empty() || own.chars().any(toolnames::is_hidden) {
             return None;
         }
         Some(Item {
@@ -458,7 +458,7 @@ mod tests {
         let names: Vec<&str> = items.iter().map(|item| &*item.name).collect();
         assert_eq!(names, ["a", "e"]);
         assert!(items[1].mirrored.is_err());
-        let hidden = "[{\"name\":\"a\\u202eb\"},{\"name\":\"\u{200b}\"},{\"name\":\"\\u001b[2J\"},{\"name\":\"ok\"}]";
+        let hidden = "[{\"name\":\"a\\u202eb\"},{\"name\":\"\u{200b}\"},{\"name\":\"\\u001b[2J\"},{\"name\":\"\"},{\"name\":\"ok\"}]";
         let items = items_of(hidden);
         assert_eq!(items, ["ok"]);
     }

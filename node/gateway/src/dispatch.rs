@@ -1,5 +1,6 @@
 //! From an admitted message to its answer. Every handler takes the permit: there is no way here around admission.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use axum::response::Response;
@@ -26,6 +27,9 @@ use crate::metrics::Metrics;
 use crate::protocol::Call;
 use crate::quotas::{Held, OverQuota};
 use crate::{notes, relay, respond, streams, watches};
+
+/// Of an unknown name, what a refusal repeats. Bytes.
+const UNKNOWN_BYTES_MAX: usize = 256;
 
 /// One request, admitted and read.
 pub(crate) struct Request {
@@ -240,12 +244,26 @@ fn wrapped(id: &str, result: &[u8], more: &str) -> Bytes {
     Bytes::from(body)
 }
 
+/// A name that nobody knows, as far as it is worth saying: it came from the client, and may be as long as a body.
+fn shortened(name: &str) -> Cow<'_, str> {
+    match name.len() > UNKNOWN_BYTES_MAX {
+        true => format!("{}...", &name[..name.floor_char_boundary(UNKNOWN_BYTES_MAX)]).into(),
+        false => name.into(),
+    }
+}
+
+/// The refusal of a resource that nobody knows.
+pub(crate) fn not_found(code: i32, uri: &str) -> Refusal {
+    let uri = shortened(uri);
+    Refusal::inside(code, format!("Resource not found: {uri}")).with_data(json!({ "uri": uri }))
+}
+
 async fn call_tool(gateway: Arc<Inner>, request: Arc<Request>, headers: &HeaderMap) -> Response {
     let Some(name) = request.call.message.name() else {
         return refuse(&request, &Refusal::inside(INVALID_PARAMS, "params.name is missing"));
     };
     let listed = request.catalog(&gateway).tools.get(name).cloned();
-    let unknown = || Refusal::inside(INVALID_PARAMS, format!("Unknown tool: {name}"));
+    let unknown = || Refusal::inside(INVALID_PARAMS, format!("Unknown tool: {}", shortened(name)));
     let listed = match permitted(&gateway, &request, List::Tools, listed, unknown) {
         Ok(listed) => listed,
         Err(refusal) => return refuse(&request, &refusal),
@@ -264,7 +282,7 @@ async fn get_prompt(gateway: Arc<Inner>, request: Arc<Request>) -> Response {
         return refuse(&request, &Refusal::inside(INVALID_PARAMS, "params.name is missing"));
     };
     let listed = request.catalog(&gateway).prompts.get(name).cloned();
-    let unknown = || Refusal::inside(INVALID_PARAMS, format!("Unknown prompt: {name}"));
+    let unknown = || Refusal::inside(INVALID_PARAMS, format!("Unknown prompt: {}", shortened(name)));
     match permitted(&gateway, &request, List::Prompts, listed, unknown) {
         Ok(listed) => calls::run(gateway, request, Target { listed, uri: None }).await,
         Err(refusal) => refuse(&request, &refusal),
@@ -279,7 +297,7 @@ async fn read_resource(gateway: Arc<Inner>, request: Arc<Request>) -> Response {
         Era::Legacy => RESOURCE_NOT_FOUND,
         Era::Modern => INVALID_PARAMS,
     };
-    let unknown = || Refusal::inside(code, format!("Resource not found: {uri}")).with_data(json!({ "uri": uri }));
+    let unknown = || not_found(code, uri);
     let found = request.catalog(&gateway).resource(uri);
     let (listed, own_uri) = found.map_or((None, None), |(listed, uri)| (Some(listed), Some(uri)));
     match permitted(&gateway, &request, List::Resources, listed, unknown) {

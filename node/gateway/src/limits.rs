@@ -17,6 +17,8 @@ pub struct Limits {
     pub bodies_bytes_max: usize,
     /// How long a client may take to send its body, in milliseconds.
     pub body_ms: u64,
+    /// Within this time a body comes, as a rule; who takes longer has to be admitted first, in milliseconds.
+    pub body_soon_ms: u64,
     /// Requests being worked on at once, on this node.
     pub requests_max: usize,
     /// Event streams held open at once, on this node.
@@ -93,6 +95,7 @@ impl Default for Limits {
             body_bytes_max: 4 << 20,
             bodies_bytes_max: 64 << 20,
             body_ms: 30_000,
+            body_soon_ms: 500,
             requests_max: 4_096,
             streams_max: 4_096,
             unknown_tokens_max: 256,
@@ -171,6 +174,7 @@ impl Limits {
             row("body_bytes_max", size(self.body_bytes_max), 1 << 10, 64 << 20),
             row("bodies_bytes_max", size(self.bodies_bytes_max), 64 << 20, 4 << 30),
             row("body_ms", self.body_ms, 100, 600_000),
+            row("body_soon_ms", self.body_soon_ms, 10, 60_000),
             row("requests_max", size(self.requests_max), 1, 1_000_000),
             row("streams_max", size(self.streams_max), 1, 1_000_000),
             row("unknown_tokens_max", size(self.unknown_tokens_max), 1, 100_000),

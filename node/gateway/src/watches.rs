@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Inner;
 use crate::audit::About;
-use crate::dispatch::{Request, permitted, refuse};
+use crate::dispatch::{Request, not_found, permitted, refuse};
 use crate::lists::List;
 use crate::{relay, respond};
 
@@ -285,7 +285,7 @@ async fn watch(gateway: &Arc<Inner>, request: &Request, uri: &str) -> Result<Wat
         Era::Legacy => RESOURCE_NOT_FOUND,
         Era::Modern => INVALID_PARAMS,
     };
-    let unknown = || Refusal::inside(code, format!("Resource not found: {uri}")).with_data(json!({ "uri": uri }));
+    let unknown = || not_found(code, uri);
     let (listed, own) = request.catalog(gateway).resource(uri).unzip();
     let listed = permitted(gateway, request, List::Resources, listed, unknown).map_err(Denied::Refused)?;
     let own = own.unwrap_or_default();

@@ -14,6 +14,10 @@ pub const ANSWER_BYTES_MAX: usize = 16 << 20;
 pub const BACKLOG_BYTES_MAX: usize = 16 << 20;
 /// Requests of a server that wait for an answer within one call.
 pub const ASKED_MAX: usize = 16;
+/// Requests of a server in one call altogether: people and models are not asked more often for one thing.
+pub const ASKED_IN_ALL_MAX: usize = 1024;
+/// Answers under way to what an HTTP upstream asks of us (pings, requests that are refused). It gets no more while so many are.
+pub const ANSWERS_ASIDE_MAX: usize = 32;
 /// Messages waiting to be written to a stdio upstream.
 pub const STDIN_QUEUE_MAX: usize = 256;
 /// Lines of stderr kept per stdio upstream.
@@ -30,6 +34,9 @@ pub const IDLE_MS: u64 = 120_000;
 pub const TOTAL_MS: u64 = 3_600_000;
 /// Idle pooled connections per upstream host.
 pub const POOL_IDLE_MAX: usize = 256;
+/// Largest read from an HTTP upstream, and so the largest head of an answer, in bytes: what one connection keeps, and how much of a flood
+/// is looked at before others have their turn.
+pub const READ_BYTES_MAX: usize = 64 << 10;
 /// How long an idle pooled connection is kept, in milliseconds. Below the usual keep-alive of servers is better:
 /// a connection that the server closes at the moment of use costs a call.
 pub const POOL_IDLE_MS: u64 = 4_000;

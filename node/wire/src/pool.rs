@@ -184,7 +184,10 @@ impl Pool {
     async fn connect(&self, target: &Target) -> Result<Link, SendFailed> {
         let mut connector = self.0.connector.clone();
         let stream = connector.call(target.url.clone()).await.map_err(SendFailed::Connect)?;
-        let made = http1::handshake(stream).await;
+        let made = http1::Builder::new()
+            .max_buf_size(limits::READ_BYTES_MAX)
+            .handshake(stream)
+            .await;
         let (sender, io) = made.map_err(|error| SendFailed::Connect(error.into()))?;
         Ok(Link {
             sender,
@@ -263,7 +266,7 @@ impl Link {
             // The answer can only come out of the connection, which was just polled: nobody has to be woken for it.
             match answering.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(answered) => Poll::Ready(answered.map_err(|error| NoHead::Failed(Box::new(error)))),
-                Poll::Pending => self.alarm.as_mut().poll(cx).map(|()| Err(NoHead::Late)),
+                Poll::Pending => timers::poll(&mut self.alarm, cx).map(|()| Err(NoHead::Late)),
             }
         })
         .await
@@ -341,7 +344,7 @@ impl Answer {
         if !std::mem::replace(&mut self.alarmed, true) {
             link.alarm.as_mut().reset(timers::from_now(limit));
         }
-        link.alarm.as_mut().poll(cx)
+        timers::poll(&mut link.alarm, cx)
     }
 
     fn poll_incoming(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {

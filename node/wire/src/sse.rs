@@ -56,9 +56,44 @@ pub struct SseReader {
     id: Option<String>,
     /// Few streams say.
     again: Option<Box<Again>>,
-    data: Vec<Bytes>,
-    data_bytes: usize,
+    data: Data,
     bytes_max: usize,
+}
+
+/// The data of an event so far.
+#[derive(Debug, Default)]
+enum Data {
+    #[default]
+    None,
+    /// Nearly always there is one line, which needs no copy.
+    Line(Bytes),
+    /// Copied together: a line that is kept by itself may be smaller than what keeps it.
+    Lines(BytesMut),
+}
+
+impl Data {
+    fn bytes(&self) -> usize {
+        match self {
+            Data::None => 0,
+            Data::Line(line) => line.len(),
+            Data::Lines(lines) => lines.len(),
+        }
+    }
+
+    fn push(&mut self, line: Bytes) {
+        *self = match std::mem::take(self) {
+            Data::None => Data::Line(line),
+            Data::Line(first) => Data::joined(BytesMut::from(&first[..]), &line),
+            Data::Lines(lines) => Data::joined(lines, &line),
+        };
+    }
+
+    fn joined(mut lines: BytesMut, line: &[u8]) -> Data {
+        lines.reserve(line.len() + 1);
+        lines.extend_from_slice(b"\n");
+        lines.extend_from_slice(line);
+        Data::Lines(lines)
+    }
 }
 
 impl SseReader {
@@ -72,8 +107,7 @@ impl SseReader {
             name: None,
             id: None,
             again: None,
-            data: Vec::new(),
-            data_bytes: 0,
+            data: Data::None,
             bytes_max,
         }
     }
@@ -167,9 +201,8 @@ impl SseReader {
         };
         match &field[..] {
             b"data" => {
-                self.data_bytes += value.len() + 1;
-                self.check(self.data_bytes - 1)?;
                 self.data.push(value);
+                self.check(self.data.bytes())?;
             }
             b"event" => self.name = Some(String::from_utf8_lossy(&value).into_owned()),
             b"id" if !value.contains(&0) => self.id = Some(String::from_utf8_lossy(&value).into_owned()),
@@ -190,12 +223,10 @@ impl SseReader {
         if id.is_some() {
             self.again().last_id.clone_from(&id);
         }
-        let mut lines = std::mem::take(&mut self.data);
-        self.data_bytes = 0;
-        let data = match lines.len() {
-            0 => return None,
-            1 => lines.remove(0),
-            _ => Bytes::from(lines.join(&b'\n')),
+        let data = match std::mem::take(&mut self.data) {
+            Data::None => return None,
+            Data::Line(line) => line,
+            Data::Lines(lines) => lines.freeze(),
         };
         Some(Event {
             name: name.unwrap_or_else(|| "message".to_owned()),
@@ -244,6 +275,18 @@ mod tests {
         assert!(reader.next_event().is_err());
         let mut reader = SseReader::new(10);
         reader.push(b"data:1234\ndata:1234\ndata:1234\n\n");
+        assert!(reader.next_event().is_err());
+    }
+
+    #[test]
+    fn empty_lines_of_data_take_no_more_than_they_are() {
+        let mut reader = SseReader::new(1000);
+        for _ in 0..1001 {
+            reader.push(b"data:\n");
+            assert_eq!(reader.next_event(), Ok(None));
+        }
+        assert!(matches!(&reader.data, Data::Lines(lines) if lines.len() == 1000 && lines.capacity() < 4000));
+        reader.push(b"data:\n");
         assert!(reader.next_event().is_err());
     }
 

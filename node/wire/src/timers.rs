@@ -5,10 +5,13 @@
 //! request, which wants it later still.
 
 use std::cell::RefCell;
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use thread_local::ThreadLocal;
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
 /// Timers that one thread keeps at most.
@@ -17,6 +20,38 @@ const KEPT_MAX: usize = 64;
 /// When a timer of this length rings that is started now, which only timers are told: nothing is decided by the runtime's clock.
 pub(crate) fn from_now(length: Duration) -> Instant {
     tokio::time::sleep(length).deadline()
+}
+
+/// Whether a timer has rung. The runtime makes a task that always finds something to read give way to others, and timers with it, and
+/// while all threads are busy it looks at the clock now and then only: this one is looked at all the same, or a flood would put it off.
+pub(crate) fn poll(timer: &mut Timer, cx: &mut Context<'_>) -> Poll<()> {
+    if coop::has_budget_remaining() {
+        return timer.as_mut().poll(cx);
+    }
+    if timer.deadline() <= from_now(Duration::ZERO) {
+        return Poll::Ready(());
+    }
+    pin!(coop::unconstrained(timer.as_mut())).poll(cx)
+}
+
+/// Bytes after which a task has had as much of its turn as after a read.
+const TURN_BYTES: usize = 8 << 10;
+
+/// Gives way to others whenever so much was read that it is their turn: a flood comes in large reads and small pieces, and what is made of
+/// them takes longer than to read them.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    bytes: usize,
+}
+
+impl Turn {
+    pub(crate) async fn took(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        while self.bytes >= TURN_BYTES {
+            self.bytes -= TURN_BYTES;
+            coop::consume_budget().await;
+        }
+    }
 }
 
 /// A timer. Who held it before may be woken by it for nothing.
@@ -62,7 +97,6 @@ impl Timers {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::task::Poll;
 
     use super::*;
 

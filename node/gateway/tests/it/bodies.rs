@@ -1,5 +1,6 @@
 //! What clients can make a node hold: bodies that are announced and do not come.
 
+use mcp_gateway::limits::Limits;
 use mcp_model::records::ToolNaming;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -93,4 +94,30 @@ async fn a_body_in_pieces_is_put_together() {
     assert_eq!(status(&mut stream).await, "200");
     let mut large = begin(&world, &token.bearer, LARGE + 1, b"").await;
     assert_eq!(status(&mut large).await, "413");
+}
+
+/// A small body needs no room, but a place among the requests: who does not finish it is admitted before they may keep one.
+#[tokio::test]
+async fn who_lets_a_node_wait_for_a_small_body_is_admitted_first_and_within_its_quota() {
+    let limits = Limits {
+        body_soon_ms: 50,
+        requests_max: 4,
+        ..Limits::default()
+    };
+    let world = World::with(limits).await;
+    world.project("demo", &[], ToolNaming::Plain);
+    let token = world.token("demo", &[]);
+    let stranger = format!("mcpctl_pat_{}", "5".repeat(43));
+    for _ in 0..8 {
+        let mut stream = begin(&world, &stranger, 100, b"{").await;
+        assert_eq!(status(&mut stream).await, "401");
+    }
+    assert_eq!(asked(&world, &token, 100).await, "200");
+    // Its own token waits, and gets its answer.
+    let mut stream = begin(&world, &token.bearer, 100, &ping(100)[..50]).await;
+    let mut begun = [0; 1];
+    let early = tokio::time::timeout(std::time::Duration::from_millis(200), stream.read(&mut begun));
+    assert!(early.await.is_err(), "answered before the body was there");
+    stream.write_all(&ping(100)[50..]).await.unwrap();
+    assert_eq!(status(&mut stream).await, "200");
 }

@@ -54,6 +54,8 @@ pub struct Frames {
     finished: bool,
     /// Requests of the server that wait for an answer: their ids, raw JSON.
     asked: Vec<Box<str>>,
+    /// How many there were in all.
+    asked_in_all: usize,
 }
 
 pub(super) enum Source {
@@ -75,6 +77,7 @@ impl Frames {
             silence: None,
             finished: false,
             asked: Vec::new(),
+            asked_in_all: 0,
         }
     }
 
@@ -82,8 +85,19 @@ impl Frames {
     pub async fn next(&mut self) -> Result<Option<Frame>, UpstreamError> {
         while !self.finished {
             let message = self.next_message().await.inspect_err(|_| self.finished = true)?;
-            if let Some(frame) = self.frame(&message) {
-                return Ok(Some(frame));
+            if self.asked_in_all > limits::ASKED_IN_ALL_MAX {
+                self.finished = true;
+                let why = format!("it asked more than {} times in one call", limits::ASKED_IN_ALL_MAX);
+                return Err(UpstreamError::after(Cause::Rubbish(why)));
+            }
+            let frame = self.frame(&message);
+            // What belongs to nobody here does not keep the call alive, or a server could do so for ever with it. Its log does,
+            // whether the client wants it or not: somebody is at work.
+            if frame.is_some() || message.method() == Some("notifications/message") {
+                self.silence = None;
+            }
+            if frame.is_some() {
+                return Ok(frame);
             }
         }
         Ok(None)
@@ -104,15 +118,14 @@ impl Frames {
         });
         poll_fn(|cx| {
             if let Poll::Ready(next) = next.as_mut().poll(cx) {
-                *silence = None;
                 return Poll::Ready(next);
             }
             let silence = silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(idle_ms))));
-            if silence.as_mut().poll(cx).is_ready() {
+            if timers::poll(silence, cx).is_ready() {
                 return Poll::Ready(late(idle_ms));
             }
             let total = total.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-            total.as_mut().poll(cx).map(|()| late(total_ms))
+            timers::poll(total, cx).map(|()| late(total_ms))
         })
         .await
     }
@@ -148,13 +161,14 @@ impl Frames {
     }
 
     fn asked(&mut self, request: &Message) -> Option<Frame> {
+        self.asked_in_all += 1;
         let id = request.id().unwrap_or("null");
         if self.asked.len() >= limits::ASKED_MAX || self.asked.iter().any(|asked| **asked == *id) {
             let refusal = Refusal::bad(
                 INVALID_REQUEST,
                 "too many requests wait for the client, or this one twice",
             );
-            self.source.say(refusal.body(Some(id)));
+            self.source.say_if_room(refusal.body(Some(id)));
             return None;
         }
         self.asked.push(id.into());
@@ -218,6 +232,14 @@ impl Source {
     fn say(&self, body: Bytes) {
         match self {
             Source::Http(http) => http.say(body),
+            Source::Stdio(stdio) => stdio.say(body),
+        }
+    }
+
+    /// The same of an answer that a server can have as often as it asks: it waits for none for ever.
+    fn say_if_room(&self, body: Bytes) {
+        match self {
+            Source::Http(http) => http.say_if_room(body),
             Source::Stdio(stdio) => stdio.say(body),
         }
     }

@@ -15,10 +15,10 @@ use std::time::Duration;
 use ::http::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION};
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use arc_swap::ArcSwapOption;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::Full;
 use rustls::ClientConfig;
-use tokio::sync::{Mutex, broadcast, watch};
+use tokio::sync::{Mutex, Semaphore, broadcast, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::aside::{Aside, Listening, Words};
@@ -37,7 +37,6 @@ use crate::pool::{Answer, Pool, SendFailed, Target};
 use crate::reach::Reach;
 use crate::refusal::{METHOD_NOT_FOUND, Refusal, result_body};
 use crate::splice::Forward;
-use crate::sse::SseReader;
 use crate::version::Era;
 
 const BOTH_KINDS: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
@@ -121,6 +120,8 @@ struct Wire {
     said: Words,
     /// Whether the server has ever asked for roots.
     asks_for_roots: AtomicBool,
+    /// Places for answers to what the server asks of us.
+    aside: Arc<Semaphore>,
 }
 
 /// As whom we speak on our own account: as one that can do all that a client may.
@@ -140,6 +141,7 @@ impl HttpLink {
             updates: Updates::default(),
             said: Words::default(),
             asks_for_roots: AtomicBool::new(false),
+            aside: Arc::new(Semaphore::new(limits::ANSWERS_ASIDE_MAX)),
         };
         HttpLink {
             wire: Arc::new(wire),
@@ -423,12 +425,19 @@ impl Wire {
         self.asks_for_roots.load(Ordering::Relaxed)
     }
 
+    /// Answers what the server asks of us, unless so many answers are under way that it seems to want nothing else.
     fn post_aside(self: &Arc<Self>, headers: &HeaderMap, body: Bytes) {
+        let Ok(room) = self.aside.clone().try_acquire_owned() else {
+            return tracing::debug!("an upstream asks faster than it takes answers");
+        };
         let (wire, headers) = (self.clone(), headers.clone());
         tokio::spawn(async move {
-            if let Err(error) = wire.post(&headers, body).await {
-                tracing::debug!(%error, "upstream request not answered");
+            match wire.post(&headers, body).await {
+                Ok(answer) if answer.status().is_success() => {}
+                Ok(answer) => tracing::debug!(status = %answer.status(), "upstream refused an answer"),
+                Err(error) => tracing::debug!(%error, "upstream request not answered"),
             }
+            drop(room);
         });
     }
 
@@ -564,17 +573,10 @@ impl Wire {
         };
         let bytes_max = self.config.limits.answer_bytes_max;
         if status.is_success() && is("text/event-stream") {
-            return Ok(Messages::Events {
-                body: answer.into_body(),
-                reader: SseReader::new(bytes_max),
-            });
+            return Ok(Messages::events(answer.into_body(), bytes_max));
         }
         if status.is_success() && is("application/json") {
-            return Ok(Messages::Body {
-                body: answer.into_body(),
-                taken: BytesMut::new(),
-                bytes_max,
-            });
+            return Ok(Messages::body(answer.into_body(), bytes_max));
         }
         if status.is_success() {
             return Err(UpstreamError::after(Cause::Rubbish(format!(
@@ -765,7 +767,7 @@ impl HttpFrames {
                 }
                 Kind::Notification if is_list_change(&message) => self.wire.lists_changed(),
                 Kind::Notification => return Ok(message),
-                Kind::Request if message.method() == Some("ping") => self.say(pong(&message)),
+                Kind::Request if message.method() == Some("ping") => self.say_if_room(pong(&message)),
                 Kind::Request => {
                     if message.method() == Some("roots/list") {
                         self.wire.note_roots();
@@ -797,6 +799,13 @@ impl HttpFrames {
             biased;
             message = beside => Ok(message),
             message = stream::next_resumed(source, resuming, wire, session, limits) => message,
+        }
+    }
+
+    /// Answers what the server asks of us and not of the client.
+    pub(super) fn say_if_room(&self, body: Bytes) {
+        if self.session.opened.revision.era() == Era::Legacy {
+            self.wire.post_aside(&self.session.headers, body);
         }
     }
 

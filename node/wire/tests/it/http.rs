@@ -1,7 +1,9 @@
 //! Upstreams over HTTP, against an axum server that knows nothing of this crate.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -35,6 +37,25 @@ fn json_answer(value: &Value) -> Response {
 
 fn event_stream(body: Body) -> Response {
     ([("content-type", "text/event-stream")], body).into_response()
+}
+
+/// Events for ever, as fast as they are taken.
+fn flood(event: &'static str) -> Response {
+    event_stream(Body::new(Flood(Bytes::from(event.repeat(100)))))
+}
+
+struct Flood(Bytes);
+
+impl http_body::Body for Flood {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(Some(Ok(http_body::Frame::data(self.0.clone()))))
+    }
 }
 
 async fn answer(State(fake): State<Arc<Fake>>, headers: HeaderMap, body: Bytes) -> Response {
@@ -89,6 +110,13 @@ async fn answer(State(fake): State<Arc<Fake>>, headers: HeaderMap, body: Bytes) 
             std::future::pending::<()>().await;
             unreachable!()
         }
+        Some("comments") => flood(": here\n\n"),
+        Some("foreign") => flood(
+            "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":999999,\"progress\":1}}\n\n",
+        ),
+        Some("lists") => flood("data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n"),
+        Some("pings") => flood("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n\n"),
+        Some("questions") => flood("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"roots/list\"}\n\n"),
         Some("cut") => event_stream(Body::from("data: {\"jsonrpc\":\"2.0\"")),
         Some("html") => ([("content-type", "text/html")], "<p>hello</p>").into_response(),
         Some("broken") => ([("content-type", "application/json")], "{]").into_response(),
@@ -217,6 +245,64 @@ async fn bad_answers_are_named() {
         .await
         .unwrap();
     assert_eq!(frames[0]["error"]["code"], -32602);
+}
+
+/// What always has something to say, and nothing that belongs to the call, is as silent as what says nothing. On several threads: a
+/// flood is to hold up nobody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_what_belongs_to_no_call_runs_into_the_deadline() {
+    let (fake, _) = fake(Mode::Legacy).await;
+    let base = serve(Router::new().route("/mcp", any(answer)).with_state(fake.clone())).await;
+    let upstream = upstream(&format!("{base}/mcp"), 300);
+    for tool in ["comments", "foreign", "lists", "pings"] {
+        let call = call_of("1", tool, Some("\"tok\""));
+        let frames = upstream.call(Outgoing::new(&call)).await.unwrap();
+        let error = drain(frames).await.unwrap_err();
+        assert_eq!(
+            (error.cause, error.effect),
+            (Cause::Deadline(300), Effect::Possible),
+            "{tool}"
+        );
+    }
+    let call = call_of("1", "questions", None);
+    let error = drain(upstream.call(Outgoing::new(&call)).await.unwrap())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error.cause, Cause::Rubbish(why) if why.contains("asked more than")),
+        "{error:?}"
+    );
+}
+
+/// A server that asks faster than it takes answers gets as many as it has earned.
+#[tokio::test]
+async fn no_more_answers_are_under_way_than_there_are_places() {
+    let answers = Arc::<AtomicUsize>::default();
+    let counted = answers.clone();
+    let slow = post(async move |body: Bytes| {
+        let message: Value = serde_json::from_slice(&body).unwrap();
+        match message["method"].as_str() {
+            Some("tools/call") => flood("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n\n"),
+            Some("initialize") => {
+                let result = json!({"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"fake"}});
+                json_answer(&json!({"jsonrpc": "2.0", "id": message["id"], "result": result}))
+            }
+            Some(_) => StatusCode::ACCEPTED.into_response(),
+            None => {
+                counted.fetch_add(1, Ordering::SeqCst);
+                std::future::pending::<Response>().await
+            }
+        }
+    });
+    let base = serve(Router::new().route("/mcp", slow)).await;
+    let upstream = upstream(&format!("{base}/mcp"), 1_000);
+    let call = call_of("1", "pings", None);
+    let error = drain(upstream.call(Outgoing::new(&call)).await.unwrap())
+        .await
+        .unwrap_err();
+    assert_eq!(error.cause, Cause::Deadline(1_000));
+    let places = mcp_wire::limits::ANSWERS_ASIDE_MAX;
+    assert!((1..=places).contains(&answers.load(Ordering::SeqCst)), "{answers:?}");
 }
 
 #[tokio::test]

@@ -14,7 +14,6 @@ use super::{HttpLink, OWN, Resuming, Session, Wire, answer_to_server, is_list_ch
 use crate::headers;
 use crate::message::{Kind, Message};
 use crate::splice::own_modern_meta;
-use crate::sse::SseReader;
 use crate::upstream::answer::Messages;
 use crate::upstream::watching::updated_uri;
 use crate::upstream::{CallLimits, Cause, UpstreamError};
@@ -134,10 +133,10 @@ pub(super) async fn get(
         .and_then(|kind| kind.to_str().ok())
         .is_some_and(|kind| kind.starts_with("text/event-stream"));
     Ok(match answer.status() {
-        StatusCode::OK if is_stream => Ok(Messages::Events {
-            body: answer.into_body(),
-            reader: SseReader::new(wire.config.limits.answer_bytes_max),
-        }),
+        StatusCode::OK if is_stream => Ok(Messages::events(
+            answer.into_body(),
+            wire.config.limits.answer_bytes_max,
+        )),
         StatusCode::OK => Err(StatusCode::METHOD_NOT_ALLOWED),
         status => Err(status),
     })
