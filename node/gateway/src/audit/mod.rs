@@ -5,7 +5,10 @@
 //! not done.
 
 mod chain;
+mod disk;
 mod line;
+#[cfg(test)]
+mod refusing_tests;
 mod segment;
 
 use std::path::Path;
@@ -256,7 +259,7 @@ impl Audit {
         let Some(file) = self.segments.take_unsynced() else {
             return;
         };
-        match tokio::task::spawn_blocking(move || file.sync_data()).await {
+        match tokio::task::spawn_blocking(move || disk::sync(&file)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.fail(&error.to_string()),
             Err(error) => self.fail(&error.to_string()),

@@ -1,12 +1,12 @@
 //! The files of the audit: one JSON object per line, each ending with the hash of itself and its predecessor. A changed,
 //! missing or swapped line breaks the chain from there on.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::chain::{CHAIN, chained, continue_in, files, hex, segment_path};
+use super::disk;
 use super::line::{self, Members};
 
 /// Room that a buffer of waiting records begins with.
@@ -170,11 +170,11 @@ impl Segments {
             let path = path.to_owned();
             move |source| AuditError::Io { path, source }
         };
-        written.file.set_len(written.bytes).map_err(io(&written.path))?;
+        disk::set_len(&written.file, written.bytes).map_err(io(&written.path))?;
         let first = written.below;
         self.rotate(&mut written, first)?;
         written.write()?;
-        written.file.sync_data().map_err(io(&written.path))?;
+        disk::sync(&written.file).map_err(io(&written.path))?;
         let mut line = self.line();
         written.below = line.first;
         line.failed = None;
@@ -206,28 +206,29 @@ impl Segments {
             let path = path.to_owned();
             move |source| AuditError::Io { path, source }
         };
-        written.file.sync_data().map_err(failed(&written.path))?;
+        disk::sync(&written.file).map_err(failed(&written.path))?;
         written.path = segment_path(&self.dir, first);
-        written.file = Arc::new(append_to(&written.path)?);
-        written.bytes = 0;
+        let file = append_to(&written.path)?;
+        // Not always a new one: the records of a try that the disk refused in the end, after it had taken them, stand in it already,
+        // and cutting them off would take away what is acknowledged as soon as a later try succeeds.
+        written.bytes = file.metadata().map_err(failed(&written.path))?.len();
+        written.file = Arc::new(file);
         let segments = files(&self.dir)?;
         let mut total: u64 = 0;
         for path in segments.iter().rev() {
             total += std::fs::metadata(path).map_err(failed(path))?.len();
             if total > self.bytes_max {
-                std::fs::remove_file(path).map_err(failed(path))?;
+                disk::remove(path).map_err(failed(path))?;
             }
         }
-        File::open(&self.dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(failed(&self.dir))
+        disk::sync_dir(&self.dir).map_err(failed(&self.dir))
     }
 }
 
 impl Written {
     /// Writes what was taken over. If the disk does not take all of it, it stays.
     fn write(&mut self) -> Result<(), AuditError> {
-        (&*self.file).write_all(&self.spare).map_err(|source| AuditError::Io {
+        disk::write_all(&self.file, &self.spare).map_err(|source| AuditError::Io {
             path: self.path.clone(),
             source,
         })?;
@@ -282,8 +283,7 @@ impl Drop for Segments {
 }
 
 fn append_to(path: &Path) -> Result<File, AuditError> {
-    let opened = OpenOptions::new().create(true).append(true).open(path);
-    opened.map_err(|source| AuditError::Io {
+    disk::open_append(path).map_err(|source| AuditError::Io {
         path: path.to_owned(),
         source,
     })
@@ -291,6 +291,9 @@ fn append_to(path: &Path) -> Result<File, AuditError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
+
     use super::*;
     use crate::audit::chain::verify;
 
