@@ -65,6 +65,8 @@ pub(crate) struct LogLimits {
     pub(crate) snapshot_entries: u64,
     /// Entries that stay behind a snapshot. Too few, and a node that was away for a moment needs a whole snapshot.
     pub(crate) kept_entries: u64,
+    /// How often replicas compare their states, s. More often costs reading the whole state; more rarely finds a difference later.
+    pub(crate) compare_every_s: u64,
 }
 
 impl Default for LogLimits {
@@ -72,6 +74,7 @@ impl Default for LogLimits {
         LogLimits {
             snapshot_entries: mcp_raft::SNAPSHOT_ENTRIES,
             kept_entries: mcp_raft::KEPT_ENTRIES,
+            compare_every_s: mcp_raft::COMPARE_EVERY.as_secs(),
         }
     }
 }
@@ -369,6 +372,9 @@ fn log(layers: &mut Layers) -> LogLimits {
             .number("log.snapshot_entries", entries.clone())
             .unwrap_or(usual.snapshot_entries),
         kept_entries: layers.number("log.kept_entries", entries).unwrap_or(usual.kept_entries),
+        compare_every_s: layers
+            .number("log.compare_every_s", 10..=86_400)
+            .unwrap_or(usual.compare_every_s),
     }
 }
 

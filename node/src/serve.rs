@@ -115,7 +115,7 @@ impl Started {
             timers,
             snapshot_entries: config.log.snapshot_entries,
             kept_entries: config.log.kept_entries,
-            compare_every: mcp_raft::COMPARE_EVERY,
+            compare_every: Duration::from_secs(config.log.compare_every_s),
             snapshots: config.data_dir.join(mcp_raft::recover::SNAPSHOTS),
             disk: config.disk,
             free_bytes: {

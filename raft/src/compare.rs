@@ -213,11 +213,26 @@ pub(crate) async fn run(core: Arc<Core>) {
             Ok(digest) => {
                 core.compare.keep(digest.clone());
                 compare(&core, &digest).await;
+                check_view(&core).await;
             }
             Err(error @ StoreError::Corrupt(_)) => core.replica.fail(&error),
             Err(error) => tracing::warn!(index, %error, "the state could not be hashed this time"),
         }
         core.compare.set_at_work(None);
+    }
+}
+
+/// What decides about bearers is in memory. The digest is of the store, so whether memory says the same is looked at too.
+async fn check_view(core: &Arc<Core>) {
+    let replica = Arc::clone(&core.replica);
+    let runtime = tokio::runtime::Handle::current();
+    let rest = move || runtime.block_on(tokio::time::sleep(REST));
+    let checked = tokio::task::spawn_blocking(move || replica.check_view(rest)).await;
+    match checked.unwrap_or_else(|error| Err(StoreError::Corrupt(error.to_string()))) {
+        Ok(None) => tracing::debug!("the view is what the store says"),
+        Ok(Some(what)) => core.replica.distrust_view(&what),
+        // Whoever shut it has said why, and what cannot be read has shut it.
+        Err(error) => tracing::warn!(%error, "the view could not be compared with the store this time"),
     }
 }
 

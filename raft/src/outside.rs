@@ -31,7 +31,7 @@ pub struct NodeOptions {
     pub snapshot_entries: u64,
     /// Entries that stay behind a snapshot for those who lag: [`KEPT_ENTRIES`] but in tests.
     pub kept_entries: u64,
-    /// How often replicas compare their states: [`COMPARE_EVERY`] but in tests.
+    /// How often replicas compare their states.
     pub compare_every: Duration,
     /// Where snapshots go.
     pub snapshots: PathBuf,

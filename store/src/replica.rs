@@ -29,6 +29,9 @@ pub const STATE_FILE: &str = "state.redb";
 /// Page cache of the state file. Admission does not read it.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
+/// Tokens that are looked at while nothing changes: some milliseconds at most.
+const TOKENS_AT_A_STRETCH: usize = 256;
+
 /// How a replica is opened.
 pub struct ReplicaOptions {
     /// `L`, ms.
@@ -355,6 +358,46 @@ impl Replica {
         self.live.gate().doubt(why);
         self.live.cut_all();
         tracing::error!(why, "the state is doubted: this node admits nobody");
+    }
+
+    /// Compares the view with the state: every token and every owner of tokens. Says what is wrong with it, if anything is. What the long look
+    /// has found to be different may have changed meanwhile, so each of those is looked at once more while nothing changes.
+    pub fn check_view(&self, mut rest: impl FnMut()) -> Result<Option<String>, StoreError> {
+        let view = self.live.view();
+        let suspects = self.read(|tables| view.suspects(tables, &mut rest))?;
+        let mut wrong = 0;
+        for some in suspects.chunks(TOKENS_AT_A_STRETCH) {
+            rest();
+            let _still = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            self.refuse_shut()?;
+            wrong += self.read(|tables| some.iter().filter(|hash| !view.is_right_about(tables, hash)).count())?;
+        }
+        let _still = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refuse_shut()?;
+        let owners = self.read(|tables| view.is_right_about_owners(tables))?;
+        Ok(match (wrong, owners) {
+            (0, true) => None,
+            (0, false) => Some("users and service accounts".to_owned()),
+            (n, true) => Some(format!("tokens: {n}")),
+            (n, false) => Some(format!("tokens: {n}; users and service accounts")),
+        })
+    }
+
+    /// Stops admission until the process ends because what it has in memory is not what its store says.
+    pub fn distrust_view(&self, what: &str) {
+        let why = format!(
+            "what this node has in memory is not what its store says ({what}): save the log, report it, and restart the node, which reads              the store anew"
+        );
+        self.live.gate().shut(&why);
+        self.live.cut_all();
+        tracing::error!(why, "the view is wrong: this node admits nobody");
+    }
+
+    /// Puts a token into the view that the state does not have.
+    #[cfg(any(test, feature = "faults"))]
+    #[doc(hidden)]
+    pub fn alter_view(&self, token: mcp_model::records::McpToken) {
+        self.live.view().alter(token);
     }
 
     /// Stops admission because the disk refuses the raft log: what is agreed cannot be kept here.

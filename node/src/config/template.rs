@@ -225,6 +225,14 @@ fn log(out: &mut String, log: &LogLimits) {
         log.kept_entries.to_string(),
         usual.kept_entries.to_string(),
     );
+    setting(
+        out,
+        "How often whoever leads has all replicas compare their states, s, 10 to 86400. Each comparison reads the whole state beside\n\
+         # its work.",
+        "compare_every_s",
+        log.compare_every_s.to_string(),
+        usual.compare_every_s.to_string(),
+    );
 }
 
 fn upstreams(out: &mut String, upstreams: &UpstreamAddresses) {

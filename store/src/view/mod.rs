@@ -1,5 +1,6 @@
 //! The auth view: the part of the state that decides about bearers, in memory, read without a transaction.
 
+mod check;
 mod tokens;
 
 use std::cmp::Ordering;
@@ -49,7 +50,7 @@ impl Hasher for HashBitsHasher {
 pub type HashBits = BuildHasherDefault<HashBitsHasher>;
 
 /// What is known of a user or service account.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct UserFacts {
     /// E-mail, or `ServiceAccount:ci`, for the audit.
     pub who: Box<str>,
@@ -288,6 +289,12 @@ impl AuthView {
             };
         }
         self.lists.store(Arc::new(lists));
+    }
+
+    /// Knows a token that the state does not have, as no fault of a disk would have it.
+    #[cfg(any(test, feature = "faults"))]
+    pub(crate) fn alter(&self, token: McpToken) {
+        self.learn(token, Grants::default());
     }
 
     fn learn(&self, token: McpToken, grants: Grants) {

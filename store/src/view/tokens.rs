@@ -159,6 +159,18 @@ impl Tokens {
         }
     }
 
+    /// Hands out the hashes of all tokens, one part of the table after the other.
+    pub(super) fn each_shard(&self, mut f: impl FnMut(&mut dyn Iterator<Item = TokenHash>)) {
+        for shard in &self.shards {
+            // Not while it is looked through, or whoever writes waits for that, and behind them whoever reads.
+            let hashes: Vec<TokenHash> = {
+                let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+                shard.iter().map(|token| token.hash).collect()
+            };
+            f(&mut hashes.into_iter());
+        }
+    }
+
     fn scope(&self, project: Id, owner: Id, grants: Grants) -> Arc<Scope> {
         let mut common = self.common.lock().unwrap_or_else(PoisonError::into_inner);
         common.tidy_now_and_then();
