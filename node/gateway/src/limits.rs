@@ -97,7 +97,7 @@ impl Default for Limits {
             body_ms: 30_000,
             body_soon_ms: 500,
             requests_max: 4_096,
-            streams_max: 4_096,
+            streams_max: 16_384,
             unknown_tokens_max: 256,
             first_frame_ms: 5_000,
             comment_every_ms: 15_000,

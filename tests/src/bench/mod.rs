@@ -13,6 +13,7 @@ mod load;
 mod ready;
 mod revoke;
 mod sizes;
+mod streams;
 mod table;
 mod upstream;
 mod ways;
@@ -38,6 +39,8 @@ struct Plan {
     failovers: usize,
     ready_tokens: usize,
     readies: usize,
+    streams: usize,
+    changes: usize,
 }
 
 const FULL: Plan = Plan {
@@ -51,6 +54,8 @@ const FULL: Plan = Plan {
     failovers: 5,
     ready_tokens: 10_000,
     readies: 12,
+    streams: 10_000,
+    changes: 5,
 };
 const QUICK: Plan = Plan {
     rounds: 2,
@@ -63,14 +68,16 @@ const QUICK: Plan = Plan {
     failovers: 1,
     ready_tokens: 1_000,
     readies: 3,
+    streams: 500,
+    changes: 2,
 };
 
 const USAGE: &str = "usage: bench [--quick] [--only PART] [--dir DIR]\n\n  --quick      a short run: shows that it works, not how fast it is\n  \
-                     --only PART  calls, revoke, writes, failover, ready or decide [default: all of them]\n  \
+                     --only PART  calls, revoke, writes, failover, ready, streams or decide [default: all of them]\n  \
                      --dir DIR    where the cluster's files go, and so which disk is measured [default: a temporary directory]";
 
 /// The parts of a run, in their order.
-const PARTS: [&str; 6] = ["calls", "revoke", "writes", "failover", "ready", "decide"];
+const PARTS: [&str; 7] = ["calls", "revoke", "writes", "failover", "ready", "streams", "decide"];
 
 /// Runs the benchmark, or, started by it, one of its helpers.
 pub fn main() -> anyhow::Result<()> {
@@ -131,11 +138,14 @@ fn read(args: &[&str]) -> anyhow::Result<Order> {
 async fn run(order: &Order, dir: &Path) -> anyhow::Result<()> {
     let plan = &order.plan;
     sizes::machine(dir)?;
-    if !matches!(order.only.as_deref(), Some("ready" | "decide")) {
+    if !matches!(order.only.as_deref(), Some("ready" | "streams" | "decide")) {
         with_a_cluster(order, dir).await?;
     }
     if order.has("ready") {
         ready::run(plan, &gateway_program()?, dir).await?;
+    }
+    if order.has("streams") {
+        streams::run(plan, &gateway_program()?, dir).await?;
     }
     if order.has("decide") {
         decide::run(plan, dir)?;

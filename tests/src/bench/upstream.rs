@@ -1,6 +1,6 @@
 //! The upstream: an MCP server that does nothing but answer, as small and fast as hyper allows, on one thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -49,13 +49,11 @@ async fn serve(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infa
     if request.method() != Method::POST {
         return Ok(empty(StatusCode::METHOD_NOT_ALLOWED));
     }
-    let tools = request
-        .uri()
-        .path()
-        .rsplit('/')
-        .next()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(TOOLS);
+    let last = request.uri().path().rsplit('/').next().unwrap_or_default();
+    let tools = match last {
+        "changing" => TOOLS + CHANGES.get(),
+        last => last.parse().unwrap_or(TOOLS),
+    };
     let Ok(body) = request.into_body().collect().await else {
         return Ok(empty(StatusCode::BAD_REQUEST));
     };
@@ -66,6 +64,9 @@ async fn serve(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infa
     let Some(id) = message.id else {
         return Ok(empty(StatusCode::ACCEPTED));
     };
+    if message.method == "tools/call" && memchr::memmem::find(&body, b"\"change\"").is_some() {
+        return Ok(changed(id.get()));
+    }
     let text = match message.method {
         "tools/call" => called(id.get()),
         "initialize" => result(id.get(), &hello()),
@@ -81,6 +82,19 @@ async fn serve(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infa
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
+}
+
+/// The answer to a call after which the list at `/mcp/changing` has one tool more, which it says first.
+fn changed(id: &str) -> Response<Full<Bytes>> {
+    CHANGES.set(CHANGES.get() + 1);
+    let notice = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+    let mut response = Response::new(Full::new(Bytes::from(format!(
+        "data: {notice}\n\ndata: {}\n\n",
+        called(id)
+    ))));
+    let events = HeaderValue::from_static("text/event-stream");
+    response.headers_mut().insert(CONTENT_TYPE, events);
+    response
 }
 
 fn empty(status: StatusCode) -> Response<Full<Bytes>> {
@@ -111,6 +125,8 @@ fn hello() -> Value {
 }
 
 thread_local! {
+    /// How often the list at `/mcp/changing` has changed.
+    static CHANGES: Cell<usize> = const { Cell::new(0) };
     /// Lists by length, made once: what is measured is the sending.
     static LISTS: RefCell<HashMap<usize, Rc<str>>> = RefCell::default();
 }

@@ -13,7 +13,7 @@ use crate::api::{Api, host_of, request};
 use crate::cluster::Cluster;
 use crate::connection::Connection;
 
-const LEGACY: &str = "2025-11-25";
+pub(super) const LEGACY: &str = "2025-11-25";
 const LISTED_WAIT: Duration = Duration::from_secs(30);
 
 /// A helper process that says on its first line where it listens. It ends with this value.
@@ -180,7 +180,11 @@ async fn project(
 }
 
 /// The handshake of a legacy client; gives the session's id.
-async fn open_session(address: &str, path: &str, headers: &[(String, String)]) -> anyhow::Result<Option<String>> {
+pub(super) async fn open_session(
+    address: &str,
+    path: &str,
+    headers: &[(String, String)],
+) -> anyhow::Result<Option<String>> {
     let headers: Vec<(&str, &str)> = headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
@@ -202,7 +206,7 @@ async fn open_session(address: &str, path: &str, headers: &[(String, String)]) -
     Ok(answer.header("mcp-session-id").map(str::to_owned))
 }
 
-async fn wait_until_listed(api: &mut Api, project: &str, tools: usize) -> anyhow::Result<()> {
+pub(super) async fn wait_until_listed(api: &mut Api, project: &str, tools: usize) -> anyhow::Result<()> {
     let listed = async {
         loop {
             let found = api
