@@ -11,6 +11,23 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// The original's lines, word for word: what [`LINES`] must run.
+const VERBATIM: &[&str] = &[
+    "mcpctl create rbac developers --subject User:alice@test.com \\\n  --roleBindings role:edit,resource:servers --roleBindings \
+     role:view,resource:servers,name:my-ha --roleBindings action:logs",
+    "mcpctl create project vllm --force",
+    "TOK=$(mcpctl create mcptoken vllm-token --project vllm --rbac clone | grep mcpctl_pat_)",
+    "mcpctl create mcptoken ci -p vllm --bind role:view,resource:servers --ttl 30d --description \"...\" --force",
+    "mcpctl get mcptokens",
+    "mcpctl get mcptoken ci -p vllm; mcpctl describe mcptoken ci -p vllm; mcpctl delete mcptoken ci -p vllm",
+    "mcpctl apply -f file.yaml",
+    "mcpctl get project vllm -o yaml | mcpctl apply -f -",
+    // Another tool: `begin_session` comes with gated sessions. And `mcpctl console --audit` with the console.
+    "mcpctl test mcp https://host/projects/vllm/mcp --expect-tools echo",
+    "mcpctl test mcp https://host/projects/vllm/mcp --tool echo --args '{\"message\":\"hi\"}' --timeout 10 -o json --no-health",
+    "mcpctl completion bash",
+];
+
 /// What the lines need around them stands between; the lines themselves are the original's, but for the address.
 const LINES: &str = r#"
 cat > file.yaml <<'YAML'
@@ -133,6 +150,15 @@ fn start(dir: &Path) -> Dev {
         "not ready within {LIMIT:?}: {}",
         fs::read_to_string(dir.join("dev.log")).unwrap()
     );
+}
+
+/// Each stands at the beginning of a line of the script, which ends at the first that fails.
+#[test]
+fn no_line_of_the_original_is_left_out() {
+    for line in VERBATIM {
+        let run = LINES.match_indices(line).any(|(at, _)| LINES[..at].ends_with('\n'));
+        assert!(run, "not run as it stands: {line}");
+    }
 }
 
 #[test]
