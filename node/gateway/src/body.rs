@@ -120,7 +120,7 @@ async fn room_for(gateway: &Inner, bytes: usize, sender: Sender<'_>) -> Result<O
     let room = u32::try_from(bytes.div_ceil(KIB)).unwrap_or(u32::MAX);
     gateway.body_room.clone().try_acquire_many_owned(room).map_err(|_| {
         let why = "this node holds as many large requests as it can";
-        Refused::Answer(Box::new(respond::overloaded(why, gateway.limits.retry_after_s)))
+        Refused::Answer(Box::new(respond::overloaded(why, gateway.limits.retry_after_s, None)))
     })
 }
 

@@ -28,7 +28,7 @@ use mcp_wire::refusal::{
     HEADER_MISMATCH, INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_CAPABILITY, Refusal, UNSUPPORTED_VERSION,
     UPSTREAM_FAILED,
 };
-use mcp_wire::rounds::retry_of;
+use mcp_wire::rounds::{Retry, all_accepted, first_time, retry_of};
 use mcp_wire::splice::Supply;
 use mcp_wire::sse;
 use mcp_wire::upstream::{Effect, Frame, Frames, Outgoing, UpstreamError};
@@ -42,7 +42,7 @@ use crate::dispatch::Request;
 use crate::metrics::Metrics;
 use crate::notes::{self, Note};
 use crate::protocol::Call;
-use crate::relay::{Asking, Heard, Held, owner_of, resume};
+use crate::relay::{Asking, Heard, Held, owner_of, resume, urls};
 use crate::respond;
 use crate::upstreams::Lane;
 
@@ -178,7 +178,11 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
     };
     let retry_after_s = gateway.limits.retry_after_s;
     let Ok(mut running) = gateway.audit.start(&request.permit, about) else {
-        return respond::overloaded("this node cannot audit calls at the moment", retry_after_s);
+        return respond::overloaded(
+            "this node cannot audit calls at the moment",
+            retry_after_s,
+            call.message.id(),
+        );
     };
     let lane = gateway.upstreams.lane(&target.listed.server);
     // A look before anything is begun. Where nothing has to be, the look before the request leaves comes at once.
@@ -187,12 +191,24 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
         && let Err(denial) = gateway.admission.still(&request.permit)
     {
         running.ends(denial.reason());
-        return respond::denial(denial, retry_after_s);
+        return respond::denial(denial, retry_after_s, call.message.id());
     }
     Metrics::add(&gateway.metrics.calls);
     let cancellable = gateway.cancellable.listen(call, request.permit.signal());
     let target = Arc::new(target);
     let retry = (call.era() == Era::Modern).then(|| retry_of(&call.message)).flatten();
+    let anew = match retry
+        .as_ref()
+        .map(|retry| after_urls(&gateway, &request, &target, retry))
+    {
+        Some(Err(refusal)) => {
+            running.ends("error");
+            return respond::refusal(&refusal, call.message.id());
+        }
+        Some(Ok(anew)) => anew,
+        None => None,
+    };
+    let retry = retry.filter(|_| anew.is_none());
     let stage = match retry.and_then(|retry| resume(&gateway, &request, &target, retry)) {
         Some(Ok(held)) => Stage::Held(held),
         Some(Err(refusal)) => {
@@ -200,7 +216,7 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
             return respond::refusal(&refusal, call.message.id());
         }
         None => {
-            let opening = open(gateway.clone(), lane, request.clone(), target.clone(), None);
+            let opening = open(gateway.clone(), lane, request.clone(), target.clone(), anew);
             Stage::Opening(Box::pin(opening))
         }
     };
@@ -218,6 +234,26 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
         ended: false,
     };
     flight.answer().await
+}
+
+/// The request of a client that comes back from the URLs that it was to visit, as it was before; none if it comes back from something
+/// else.
+fn after_urls(gateway: &Inner, request: &Request, target: &Target, retry: &Retry) -> Result<Option<Message>, Refusal> {
+    match urls::is_answer(gateway, request, target, retry) {
+        None => Ok(None),
+        Some(false) => Err(Refusal::inside(
+            INVALID_PARAMS,
+            "requestState belongs to another request",
+        )),
+        Some(true) if !all_accepted(&retry.answers) => Err(Refusal::inside(
+            UPSTREAM_FAILED,
+            format!(
+                "server \"{}\" wants the user to visit a URL first, and that was not accepted; the request had no effect",
+                target.listed.server.name
+            ),
+        )),
+        Some(true) => Ok(first_time(&request.call.message)),
+    }
 }
 
 /// Sends the call, or `again`, if it is sent once more with answers. Connecting, or starting a child, may take longer than a lease: so
@@ -332,7 +368,13 @@ impl Flight {
     fn cut(&self) -> Response {
         let cause = match self.gateway.admission.why_cut(&self.request.permit) {
             Some(Denial::NoLease) => "this replica cannot decide on tokens at the moment",
-            Some(denial) => return respond::denial(denial, self.gateway.limits.retry_after_s),
+            Some(denial) => {
+                return respond::denial(
+                    denial,
+                    self.gateway.limits.retry_after_s,
+                    self.request.call.message.id(),
+                );
+            }
             None => "rights changed",
         };
         let server = self.target.listed.server.name.as_str();

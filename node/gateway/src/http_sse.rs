@@ -83,7 +83,7 @@ pub(crate) async fn serve(gateway: Arc<Inner>, request: HttpRequest, endpoint: E
         Err(denial) => return router::deny(&gateway, None, &endpoint, denial),
     };
     if gateway.stopping.is_cancelled() {
-        return respond::overloaded("this node is stopping", gateway.limits.retry_after_s);
+        return respond::overloaded("this node is stopping", gateway.limits.retry_after_s, None);
     }
     match (part, request.method()) {
         (Part::Stream, &Method::GET) => stream::open(gateway, request, hash, &endpoint).await,

@@ -61,7 +61,7 @@ pub(crate) fn method_not_allowed(allowed: &'static str) -> Response {
 }
 
 /// A request that was not admitted. Its reader learns little; the audit knows more.
-pub(crate) fn denial(denial: Denial, retry_after_s: u64) -> Response {
+pub(crate) fn denial(denial: Denial, retry_after_s: u64, id: Option<&str>) -> Response {
     let (status, code, message) = match denial {
         Denial::NoBearer => (StatusCode::UNAUTHORIZED, NOT_ALLOWED, "a bearer token is required"),
         Denial::UnknownToken | Denial::Expired | Denial::OwnerDisabled => {
@@ -79,7 +79,7 @@ pub(crate) fn denial(denial: Denial, retry_after_s: u64) -> Response {
         ),
         Denial::TooMany => (StatusCode::TOO_MANY_REQUESTS, INTERNAL_ERROR, "too many requests"),
     };
-    let mut response = refusal(&Refusal::bad(code, message).with_status(status), None);
+    let mut response = refusal(&Refusal::bad(code, message).with_status(status), id);
     let headers = response.headers_mut();
     if status == StatusCode::UNAUTHORIZED {
         let challenge = if denial == Denial::NoBearer {
@@ -107,10 +107,10 @@ pub(crate) fn over_quota(over: &OverQuota, id: Option<&str>) -> Response {
     response
 }
 
-/// This node is too busy, or cannot audit.
-pub(crate) fn overloaded(why: &str, retry_after_s: u64) -> Response {
+/// This node is too busy, or cannot audit. `id` is the request's, where that has been read.
+pub(crate) fn overloaded(why: &str, retry_after_s: u64, id: Option<&str>) -> Response {
     let refused = Refusal::bad(INTERNAL_ERROR, why).with_status(StatusCode::SERVICE_UNAVAILABLE);
-    let mut response = refusal(&refused, None);
+    let mut response = refusal(&refused, id);
     response
         .headers_mut()
         .insert(RETRY_AFTER, HeaderValue::from(retry_after_s));

@@ -5,10 +5,12 @@ use std::sync::{Arc, OnceLock};
 use axum::Router;
 use axum::extract::{Request as HttpRequest, State};
 use axum::response::Response;
+use bytes::Bytes;
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use mcp_model::admission::Denial;
 use mcp_model::ids::Id;
+use mcp_model::limits::ProjectLimits;
 use mcp_model::names::Name;
 use mcp_wire::message::Message;
 use mcp_wire::refusal::{INVALID_REQUEST, NOT_ALLOWED, Refusal};
@@ -64,7 +66,7 @@ async fn mcp(gateway: Arc<Inner>, request: HttpRequest, endpoint: Endpoint) -> R
         Err(denial) => return deny(&gateway, None, &endpoint, denial),
     };
     if gateway.stopping.is_cancelled() {
-        return respond::overloaded("this node is stopping", gateway.limits.retry_after_s);
+        return respond::overloaded("this node is stopping", gateway.limits.retry_after_s, None);
     }
     let streaming = request.method() == Method::GET;
     let rooms = if streaming {
@@ -73,7 +75,7 @@ async fn mcp(gateway: Arc<Inner>, request: HttpRequest, endpoint: Endpoint) -> R
         &gateway.request_room
     };
     let Ok(room) = rooms.clone().try_acquire_owned() else {
-        return respond::overloaded("this node is busy", gateway.limits.retry_after_s);
+        return respond::overloaded("this node is busy", gateway.limits.retry_after_s, None);
     };
     let (parts, body) = request.into_parts();
     let wanted = endpoint.wanted();
@@ -94,8 +96,8 @@ async fn mcp(gateway: Arc<Inner>, request: HttpRequest, endpoint: Endpoint) -> R
         Err(denial) => return deny(&gateway, Some(hash), &endpoint, denial),
     };
     let limits = gateway.quotas.limits(&permit);
-    if limits.body_bytes.is_some_and(|most| size_of(&received) > most) {
-        return too_large(&gateway, limits.body_bytes.unwrap_or(0));
+    if let Some(refused) = too_large(&gateway, &limits, &received) {
+        return refused;
     }
     let of = if streaming { Use::Stream } else { Use::Request };
     let held = gateway
@@ -104,7 +106,7 @@ async fn mcp(gateway: Arc<Inner>, request: HttpRequest, endpoint: Endpoint) -> R
         .and_then(|()| gateway.quotas.take(&permit, of, &limits));
     let held = match held {
         Ok(held) => held,
-        Err(over) => return over_quota(&gateway, &permit, &over, None),
+        Err(over) => return over_quota(&gateway, &permit, &over, id_in(received.bytes).as_deref()),
     };
     let only = match &endpoint.server {
         None => None,
@@ -141,15 +143,19 @@ impl Inner {
     }
 }
 
-fn size_of(received: &Received) -> u64 {
-    u64::try_from(received.bytes.len()).unwrap_or(u64::MAX)
+/// The id of a request that is refused before anybody has looked into it.
+fn id_in(body: Bytes) -> Option<String> {
+    Message::read(body).ok()?.id().map(str::to_owned)
 }
 
-fn too_large(gateway: &Inner, most: u64) -> Response {
+/// The refusal of a body that is larger than the project allows.
+pub(crate) fn too_large(gateway: &Inner, limits: &ProjectLimits, received: &Received) -> Option<Response> {
+    let bytes = u64::try_from(received.bytes.len()).unwrap_or(u64::MAX);
+    let most = limits.body_bytes.filter(|most| bytes > *most)?;
     Metrics::add(&gateway.metrics.malformed);
     let why = format!("the body is larger than the {most} bytes that the project allows");
     let refusal = Refusal::bad(INVALID_REQUEST, why).with_status(StatusCode::PAYLOAD_TOO_LARGE);
-    respond::refusal(&refusal, None)
+    Some(respond::refusal(&refusal, id_in(received.bytes.clone()).as_deref()))
 }
 
 /// The server of this name in the permit's project.
@@ -231,7 +237,7 @@ pub(crate) fn deny(
     gateway
         .audit
         .refuse(hash, endpoint.project.as_ref().map(Name::as_str), denial.reason());
-    respond::denial(denial, gateway.limits.retry_after_s)
+    respond::denial(denial, gateway.limits.retry_after_s, None)
 }
 
 /// The answer to a request for a host that is not ours, or from a web page that is not trusted.

@@ -298,7 +298,11 @@ async fn watch(gateway: &Arc<Inner>, request: &Request, uri: &str) -> Result<Wat
     };
     let retry_after_s = gateway.limits.retry_after_s;
     let Ok(mut running) = gateway.audit.start(&request.permit, about) else {
-        let why = respond::overloaded("this node cannot audit calls at the moment", retry_after_s);
+        let why = respond::overloaded(
+            "this node cannot audit calls at the moment",
+            retry_after_s,
+            request.call.message.id(),
+        );
         return Err(Denied::Answer(Box::new(why)));
     };
     let begun = async {
@@ -321,7 +325,11 @@ async fn watch(gateway: &Arc<Inner>, request: &Request, uri: &str) -> Result<Wat
         }
         Ok(Err(denial)) => {
             running.ends(denial.reason());
-            Err(Denied::Answer(Box::new(respond::denial(denial, retry_after_s))))
+            Err(Denied::Answer(Box::new(respond::denial(
+                denial,
+                retry_after_s,
+                request.call.message.id(),
+            ))))
         }
         Err(error) => {
             running.ends("upstream_failed");

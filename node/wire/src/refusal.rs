@@ -22,6 +22,8 @@ pub const RESOURCE_NOT_FOUND: i32 = -32002;
 pub const NOT_ALLOWED: i32 = -32003;
 /// The upstream is down, too slow, or answered something unusable.
 pub const UPSTREAM_FAILED: i32 = -32010;
+/// A URL has to be visited first (2025-11-25); the modern era asks for it by the result.
+pub const URL_REQUIRED: i32 = -32042;
 /// Headers and body disagree, or a required header is missing (2026-07-28).
 pub const HEADER_MISMATCH: i32 = -32020;
 /// A needed client capability was not declared (2026-07-28).
@@ -87,7 +89,7 @@ impl Refusal {
             .with_data(serde_json::json!({"supported": supported, "requested": requested}))
     }
 
-    /// The JSON-RPC error response. `id` is raw JSON; without one the field is `null`.
+    /// The JSON-RPC error response. `id` is raw JSON; where the request's is not known there is none: an id is never null in MCP.
     pub fn body(&self, id: Option<&str>) -> Bytes {
         let message = Value::from(self.message.as_str());
         let data = self
@@ -95,9 +97,9 @@ impl Refusal {
             .as_ref()
             .map(|data| format!(",\"data\":{data}"))
             .unwrap_or_default();
+        let id = id.map(|id| format!("\"id\":{id},")).unwrap_or_default();
         Bytes::from(format!(
-            "{{\"jsonrpc\":\"2.0\",\"id\":{},\"error\":{{\"code\":{},\"message\":{message}{data}}}}}",
-            id.unwrap_or("null"),
+            "{{\"jsonrpc\":\"2.0\",{id}\"error\":{{\"code\":{},\"message\":{message}{data}}}}}",
             self.code,
         ))
     }
@@ -126,7 +128,7 @@ mod tests {
         assert_eq!(body["error"]["code"], -32022);
         assert_eq!(body["error"]["data"]["supported"][0], "2026-07-28");
         let none: Value = serde_json::from_slice(&Refusal::bad(PARSE_ERROR, "no \"json\"").body(None)).unwrap();
-        assert!(none["id"].is_null());
+        assert!(!none.as_object().unwrap().contains_key("id"), "{none}");
         assert_eq!(none["error"]["message"], "no \"json\"");
     }
 }

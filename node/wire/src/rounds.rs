@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::fields::read_fields;
 use crate::message::Message;
+use crate::refusal::URL_REQUIRED;
 use crate::splice::Edits;
 
 /// What a server wants to know before it goes on.
@@ -73,6 +74,48 @@ pub fn input_required(response: &Message) -> Option<Result<InputRequired, String
     })
 }
 
+/// The URLs that a legacy server wants to be visited before it does what it was asked, as modern questions. None if its response says
+/// something else.
+pub fn urls_required(response: &Message) -> Option<Vec<Question>> {
+    if response.error_code() != Some(URL_REQUIRED) {
+        return None;
+    }
+    let [data] = read_fields(response.error()?, &["data"]).ok()?;
+    let [elicitations] = read_fields(data?, &["elicitations"]).ok()?;
+    let elicitations: Vec<Box<RawValue>> = serde_json::from_str(elicitations?).ok()?;
+    let question = |(number, params): (usize, &RawValue)| {
+        let [mode] = read_fields(params.get(), &["mode"]).ok()?;
+        (mode == Some(r#""url""#)).then(|| Question {
+            key: format!("url{number}"),
+            method: "elicitation/create".to_owned(),
+            params: without_id(params.get()),
+        })
+    };
+    let questions: Option<Vec<Question>> = elicitations
+        .iter()
+        .map(|one| &**one)
+        .enumerate()
+        .map(question)
+        .collect();
+    questions.filter(|questions| !questions.is_empty())
+}
+
+/// Whether a client has agreed to all that it was asked by elicitation.
+pub fn all_accepted(answers: &[(String, String)]) -> bool {
+    let accepted = |raw: &str| read_fields(raw, &["action"]).is_ok_and(|[action]| action == Some(r#""accept""#));
+    !answers.is_empty() && answers.iter().all(|(_, raw)| accepted(raw))
+}
+
+/// The request as it was the first time: without what the client sends along.
+pub fn first_time(request: &Message) -> Option<Message> {
+    let mut params: BTreeMap<String, Box<RawValue>> = serde_json::from_str(request.params()?).ok()?;
+    params.remove("requestState");
+    params.remove("inputResponses");
+    let mut edits = Edits::default();
+    edits.replace(request.params_span()?, serde_json::to_vec(&params).ok()?);
+    Message::read(edits.apply(request.bytes())).ok()
+}
+
 /// What a client sends along, if this is not the first time that it sends the request.
 pub fn retry_of(request: &Message) -> Option<Retry> {
     memchr::memmem::find(request.bytes(), b"requestState")?;
@@ -125,33 +168,40 @@ pub fn as_request(question: &Question, id: u64, elicitation_id: &str) -> Option<
 /// The response that puts a legacy server's request to a modern client. `id` is the client's, raw JSON; the question's name is the
 /// id of the server's request.
 pub fn as_result(request: &Message, id: &str, state: &str) -> Bytes {
-    let question = question_of(request);
+    asks(&[question_of(request)], id, state)
+}
+
+/// The response that puts questions to a modern client.
+pub fn asks(questions: &[Question], id: &str, state: &str) -> Bytes {
     let text = |text: &str| serde_json::Value::from(text).to_string();
+    let one = |question: &Question| {
+        let (key, method) = (text(&question.key), text(&question.method));
+        format!(r#"{key}:{{"method":{method},"params":{}}}"#, question.params)
+    };
+    let all: Vec<String> = questions.iter().map(one).collect();
     Bytes::from(format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"input_required","inputRequests":{{{}:{{"method":{},"params":{}}}}},"requestState":{}}}}}"#,
-        text(&question.key),
-        text(&question.method),
-        question.params,
+        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"input_required","inputRequests":{{{}}},"requestState":{}}}}}"#,
+        all.join(","),
         text(state),
     ))
+}
+
+fn without_id(params: &str) -> String {
+    let without = || -> Option<String> {
+        let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(params).ok()?;
+        members.remove("elicitationId")?;
+        serde_json::to_string(&members).ok()
+    };
+    without().unwrap_or_else(|| params.to_owned())
 }
 
 /// A legacy server's request as a modern question: without the id of an elicitation, which that era does not know.
 fn question_of(request: &Message) -> Question {
     let params = request.params().unwrap_or("{}");
-    let known = read_fields(params, &["elicitationId"]).is_ok_and(|[id]| id.is_some());
-    let without = |params: &str| -> Option<String> {
-        let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(params).ok()?;
-        members.remove("elicitationId");
-        serde_json::to_string(&members).ok()
-    };
     Question {
         key: request.id().unwrap_or("null").to_owned(),
         method: request.method().unwrap_or_default().to_owned(),
-        params: known
-            .then(|| without(params))
-            .flatten()
-            .unwrap_or_else(|| params.to_owned()),
+        params: without_id(params),
     }
 }
 
@@ -161,6 +211,12 @@ pub(crate) fn decode(message: &Message) {
         for question in &required.questions {
             let _request = as_request(question, 7, "e");
         }
+    }
+    if let Some(questions) = urls_required(message) {
+        let _read = Message::read(asks(&questions, "1", "state")).is_ok();
+    }
+    if let Some(first) = first_time(message) {
+        assert_eq!((retry_of(&first), first.method()), (None, message.method()));
     }
     let _retry = retry_of(message);
     if message.method().is_some() {
@@ -231,6 +287,33 @@ mod tests {
         let broken =
             message(r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","inputRequests":{"a":{}}}}"#);
         assert!(input_required(&broken).unwrap().is_err());
+    }
+
+    #[test]
+    fn urls_that_a_legacy_server_requires_are_questions_of_the_newer_era() {
+        let response = message(
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32042,"message":"visit","data":{"elicitations":[{"mode":"url","elicitationId":"e","url":"https://a.example","message":"m"}]}}}"#,
+        );
+        let questions = urls_required(&response).unwrap();
+        assert_eq!(
+            asks(&questions, "4", "s"),
+            r#"{"jsonrpc":"2.0","id":4,"result":{"resultType":"input_required","inputRequests":{"url0":{"method":"elicitation/create","params":{"message":"m","mode":"url","url":"https://a.example"}}},"requestState":"s"}}"#
+        );
+        for other in [
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32042,"message":"visit"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32042,"message":"visit","data":{"elicitations":[]}}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32042,"message":"visit","data":{"elicitations":[{"mode":"form"}]}}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no","data":{"elicitations":[{"mode":"url"}]}}}"#,
+        ] {
+            assert_eq!(urls_required(&message(other)), None, "{other}");
+        }
+        let retry = message(
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"requestState":"s","inputResponses":{},"name":"x"}}"#,
+        );
+        assert_eq!(first_time(&retry).unwrap().params(), Some(r#"{"name":"x"}"#));
+        let said = |action: &str| ("url0".to_owned(), format!(r#"{{"action":"{action}"}}"#));
+        assert!(all_accepted(&[said("accept")]));
+        assert!(!all_accepted(&[said("accept"), said("decline")]) && !all_accepted(&[]));
     }
 
     #[test]

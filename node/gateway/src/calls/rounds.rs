@@ -4,15 +4,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use mcp_wire::can::ClientCan;
 use mcp_wire::message::Message;
-use mcp_wire::refusal::{Refusal, UPSTREAM_FAILED};
+use mcp_wire::refusal::{MISSING_CAPABILITY, Refusal, UPSTREAM_FAILED};
 use mcp_wire::rounds::{self, InputRequired, Question};
 use mcp_wire::version::Era;
 use serde_json::json;
 
 use super::{Flight, Stage, Step, open};
 use crate::metrics::Metrics;
-use crate::relay::Heard;
+use crate::relay::{Heard, urls};
 
 /// Rounds of one call.
 const ROUNDS_MAX: u32 = 10;
@@ -31,10 +32,39 @@ impl Flight {
         let may_ask = !is_error && self.request.call.era() == Era::Legacy && rounds::may_ask(&bytes);
         let asks = may_ask.then(|| Message::read(bytes.clone()).ok()).flatten();
         match asks.as_ref().and_then(rounds::input_required) {
+            None if is_error && self.request.call.era() == Era::Modern => self.refused(bytes),
             None => Some(Step::Response { bytes, is_error }),
             Some(Ok(required)) => self.begin_round(required),
             Some(Err(why)) => Some(self.gives_up(&why)),
         }
+    }
+
+    /// An error of the server for a modern client: where it is that a URL has to be visited first, the client is asked to.
+    fn refused(&self, bytes: Bytes) -> Option<Step> {
+        let is_error = true;
+        let urls = Message::read(bytes.clone())
+            .ok()
+            .as_ref()
+            .and_then(rounds::urls_required);
+        let Some(questions) = urls else {
+            return Some(Step::Response { bytes, is_error });
+        };
+        let call = &self.request.call;
+        let id = call.message.id();
+        if !call.can().has(ClientCan::URL) {
+            let needed = json!({"requiredCapabilities": {"elicitation": {"url": {}}}});
+            let why = "the server wants the user to visit a URL, and the client does not declare elicitation.url";
+            let bytes = Refusal::bad(MISSING_CAPABILITY, why).with_data(needed).body(id);
+            return Some(Step::Response { bytes, is_error });
+        }
+        let Some(state) = urls::state(&self.gateway, &self.request, &self.target) else {
+            return Some(Step::Response { bytes, is_error });
+        };
+        Metrics::add(&self.gateway.metrics.asked);
+        Some(Step::Response {
+            bytes: rounds::asks(&questions, id.unwrap_or("null"), &state),
+            is_error: false,
+        })
     }
 
     fn begin_round(&mut self, required: InputRequired) -> Option<Step> {

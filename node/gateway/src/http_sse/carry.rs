@@ -147,14 +147,14 @@ impl Errand {
         let gateway = self.gateway.clone();
         let permit = match gateway.admission.admit(self.open.token, Wanted::Own).await {
             Ok(permit) => permit,
-            Err(denial) => return respond::denial(denial, gateway.limits.retry_after_s),
+            Err(denial) => return respond::denial(denial, gateway.limits.retry_after_s, None),
         };
         if let Some(refused) = super::not_allowed(&gateway, &permit) {
             return refused;
         }
         // The id of the session says so already; it is as cheap to look.
         if permit.project().id != self.open.project {
-            return respond::denial(Denial::WrongProject, gateway.limits.retry_after_s);
+            return respond::denial(Denial::WrongProject, gateway.limits.retry_after_s, None);
         }
         let opening = self.message.method() == Some("initialize");
         let open = self.open.clone();
@@ -180,6 +180,8 @@ impl Errand {
                     revision: agreed.revision,
                     can: agreed.can,
                 };
+                // Nobody uses that session: the stream's is the one that there is.
+                gateway.living.end(agreed.uuid);
             }
         }
         response

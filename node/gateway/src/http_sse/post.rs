@@ -19,7 +19,7 @@ use crate::{Inner, respond, router};
 
 pub(super) async fn post(gateway: Arc<Inner>, request: HttpRequest, hash: TokenHash, endpoint: &Endpoint) -> Response {
     let Ok(room) = gateway.request_room.clone().try_acquire_owned() else {
-        return respond::overloaded("this node is busy", gateway.limits.retry_after_s);
+        return respond::overloaded("this node is busy", gateway.limits.retry_after_s, None);
     };
     let (parts, body) = request.into_parts();
     let wanted = endpoint.wanted();
@@ -32,11 +32,15 @@ pub(super) async fn post(gateway: Arc<Inner>, request: HttpRequest, hash: TokenH
         Ok(permit) => permit,
         Err(refused) => return refused,
     };
+    if let Some(refused) = router::too_large(&gateway, &gateway.quotas.limits(&permit), &received) {
+        return refused;
+    }
     let Some((id, node)) = address(parts.uri.query().unwrap_or_default()) else {
         return no_session();
     };
     let project = permit.project().id;
-    let Ok(session) = gateway.sessions.open(id, hash, project, permit.at_ms()) else {
+    // It lasts as long as its stream, however long that is.
+    let Ok(session) = gateway.sessions.open(id, hash, project, 0) else {
         return no_session();
     };
     let message = match Message::read(received.bytes) {
@@ -58,7 +62,8 @@ pub(super) async fn post(gateway: Arc<Inner>, request: HttpRequest, hash: TokenH
     match became {
         Some(Became::Taken) => respond::text(StatusCode::ACCEPTED, "Accepted"),
         Some(Became::Full) => {
-            respond::overloaded("too many messages of this client at once", gateway.limits.retry_after_s)
+            let why = "too many messages of this client at once";
+            respond::overloaded(why, gateway.limits.retry_after_s, message.id())
         }
         // With its node the stream is gone too, so there is nobody to answer.
         Some(Became::Gone) | None => no_session(),

@@ -39,7 +39,7 @@ pub(super) async fn open(gateway: Arc<Inner>, request: HttpRequest, hash: TokenH
         return respond::empty(StatusCode::NOT_ACCEPTABLE);
     }
     let Ok(room) = gateway.stream_room.clone().try_acquire_owned() else {
-        return respond::overloaded("this node is busy", gateway.limits.retry_after_s);
+        return respond::overloaded("this node is busy", gateway.limits.retry_after_s, None);
     };
     let permit = match super::admitted(&gateway, hash, endpoint).await {
         Ok(permit) => permit,

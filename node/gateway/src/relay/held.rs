@@ -112,11 +112,8 @@ pub(crate) fn hold(
         return Err(Box::new(frames));
     };
     let id = HeldId {
-        node: gateway.relay.me,
         call,
-        token: request.permit.hash(),
-        project: request.permit.project().id,
-        about: about(request, target),
+        ..HeldId::nothing(gateway, request, target)
     };
     let Some(state) = seal(gateway, &id) else {
         return Err(Box::new(frames));
@@ -138,8 +135,32 @@ pub(crate) fn hold(
 }
 
 fn seal(gateway: &Inner, id: &HeldId) -> Option<String> {
+    seal_for(gateway, PURPOSE, id)
+}
+
+pub(super) fn seal_for(gateway: &Inner, purpose: &[u8], id: &HeldId) -> Option<String> {
     let plain = postcard::to_stdvec(id).ok()?;
-    gateway.relay.seals.seal_bytes(PURPOSE, plain)
+    gateway.relay.seals.seal_bytes(purpose, plain)
+}
+
+impl HeldId {
+    /// Of a call that nobody holds.
+    pub(super) fn nothing(gateway: &Inner, request: &Request, target: &Target) -> HeldId {
+        HeldId {
+            node: gateway.relay.me,
+            call: 0,
+            token: request.permit.hash(),
+            project: request.permit.project().id,
+            about: about(request, target),
+        }
+    }
+
+    /// Whether it was given to the client of this request, for such a request.
+    pub(super) fn is_about(&self, request: &Request, target: &Target) -> bool {
+        let permit = &request.permit;
+        let own = self.token.same_as(&permit.hash()) && self.project == permit.project().id;
+        own && self.about == about(request, target)
+    }
 }
 
 /// The call that a request goes on with. None: its state is none of ours; an error: it is, and not for this request.
@@ -151,9 +172,7 @@ pub(crate) fn resume(
 ) -> Option<Result<Held, Refusal>> {
     let plain = gateway.relay.seals.open_bytes(PURPOSE, &retry.state)?;
     let id: HeldId = postcard::from_bytes(&plain).ok()?;
-    let permit = &request.permit;
-    let own = id.token.same_as(&permit.hash()) && id.project == permit.project().id;
-    if !own || id.about != about(request, target) {
+    if !id.is_about(request, target) {
         let why = "requestState belongs to another request";
         return Some(Err(Refusal::inside(INVALID_PARAMS, why)));
     }

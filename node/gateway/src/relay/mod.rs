@@ -7,6 +7,7 @@
 mod asking;
 mod held;
 mod sealed;
+pub(crate) mod urls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,8 +145,16 @@ pub(crate) async fn reply(gateway: &Inner, request: &Request) -> Response {
     }
     match carry(gateway, asked, message).await {
         Ok(Became::Taken | Became::Gone) => respond::empty(StatusCode::ACCEPTED),
-        Ok(Became::Full) => respond::overloaded("the call cannot take this reply now", gateway.limits.retry_after_s),
-        Err(_) => respond::overloaded("the node that asked cannot be reached", gateway.limits.retry_after_s),
+        Ok(Became::Full) => respond::overloaded(
+            "the call cannot take this reply now",
+            gateway.limits.retry_after_s,
+            None,
+        ),
+        Err(_) => respond::overloaded(
+            "the node that asked cannot be reached",
+            gateway.limits.retry_after_s,
+            None,
+        ),
     }
 }
 

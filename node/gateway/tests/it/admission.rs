@@ -202,6 +202,8 @@ async fn a_paused_replica_that_missed_a_revoke_refuses_when_it_wakes() {
     world.clock.forward(LEASE_MS);
     let answer = world.post(1, "demo", &token, &request(1, "ping", json!({}))).await;
     assert_eq!(answer.status.as_u16(), 503);
+    // Nobody has looked into the request, and an id is never null.
+    assert!(!answer.json().as_object().unwrap().contains_key("id"), "{answer:?}");
 }
 
 #[tokio::test]

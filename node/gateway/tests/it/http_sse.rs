@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use mcp_gateway::limits::Limits;
 use mcp_model::command::Command;
+use mcp_model::limits::ProjectLimits;
 use mcp_model::names::Name;
 use mcp_model::records::{ProjectSpec, ToolNaming};
 use serde_json::{Value, json};
@@ -118,8 +119,11 @@ impl Client {
 }
 
 fn initialize() -> Value {
-    let params =
-        json!({"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+    initialize_with(json!({}))
+}
+
+fn initialize_with(capabilities: Value) -> Value {
+    let params = json!({"protocolVersion": "2024-11-05", "capabilities": capabilities, "clientInfo": {"name": "t"}});
     request(0, "initialize", params)
 }
 
@@ -268,4 +272,118 @@ async fn the_stream_is_its_tokens_alone_and_ends_with_it() {
         (*peer.dropped.lock().unwrap() == 3).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_client_of_2024_is_asked_on_its_stream_and_answers_through_any_replica() {
+    let world = World::new().await;
+    let (_peer, url) = Peer::start(false, &["consult"]).await;
+    let server = world.http("peer", &url);
+    world.project("demo", &[], ToolNaming::Prefixed);
+    allow(&world, "demo", vec![server], true);
+    let (token, other) = (world.token("demo", &[RUN]), world.token("demo", &[RUN]));
+    for node in [0, 1] {
+        world.listed(node, "demo", &token, "peer__consult").await;
+    }
+    let mut client = Client::open(&world, 0, &token).await;
+    let can = json!({"sampling": {}, "elicitation": {}});
+    client.ask(&world, 1, &initialize_with(can)).await;
+    let asks = [
+        (
+            "sampling/createMessage",
+            json!({"messages": [], "maxTokens": 1}),
+            json!({"role": "assistant"}),
+        ),
+        (
+            "elicitation/create",
+            json!({"message": "m", "requestedSchema": {}}),
+            json!({"action": "decline"}),
+        ),
+    ];
+    for (number, (method, params, result)) in (10..).zip(asks) {
+        for node in [0, 1] {
+            let asks = json!([{"id": format!("q{number}{node}"), "method": method, "params": params}]);
+            let consult = json!({"name": "peer__consult", "arguments": {"asks": asks}});
+            let called = request(number, "tools/call", consult);
+            assert_eq!(client.post(&world, node, &called).await.status.as_u16(), 202);
+            let asked = client.message().await;
+            assert_eq!(
+                (&asked["method"], &asked["params"]),
+                (&json!(method), &params),
+                "{asked}"
+            );
+            let reply = json!({"jsonrpc": "2.0", "id": asked["id"], "result": result});
+            // Nobody else can answer.
+            let stranger = Client::open(&world, 1, &other).await;
+            let forged = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "accept"}});
+            stranger.post(&world, 1 - node, &forged).await;
+            assert_eq!(client.post(&world, 1 - node, &reply).await.status.as_u16(), 202);
+            let done = client.message().await;
+            let text = done["result"]["content"][0]["text"].as_str().unwrap_or_default();
+            let answers: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(
+                (&done["id"], &answers[0]["result"]),
+                (&json!(number), &result),
+                "{done}"
+            );
+        }
+    }
+    // What it has not declared it is not asked.
+    let asks = json!([{"id": "r", "method": "roots/list"}]);
+    let consult = request(
+        20,
+        "tools/call",
+        json!({"name": "peer__consult", "arguments": {"asks": asks}}),
+    );
+    let (before, done) = client.ask(&world, 1, &consult).await;
+    assert!(
+        before.is_empty() && done.to_string().contains("-32601"),
+        "{before:?} {done}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_of_2024_may_post_as_much_as_its_project_allows_and_its_session_lasts_as_long_as_its_stream() {
+    let world = World::with(Limits {
+        session_ms: 60_000,
+        audit_sync_ms: 50,
+        debounce_ms: 0,
+        ..Limits::default()
+    })
+    .await;
+    world.project("demo", &[], ToolNaming::Prefixed);
+    allow(&world, "demo", Vec::new(), true);
+    let policy = world.nodes[0].replica.view().policy();
+    world.admin(Command::UpdateLimitedProject {
+        name: Name::parse("demo").unwrap(),
+        spec: policy.project_named("demo").unwrap().spec.clone(),
+        limits: ProjectLimits {
+            body_bytes: Some(2_000),
+            ..ProjectLimits::default()
+        },
+        if_version: None,
+    });
+    let token = world.token("demo", &[RUN]);
+    let mut client = Client::open(&world, 0, &token).await;
+    client.ask(&world, 1, &initialize()).await;
+    assert_eq!(
+        world.nodes[0].gateway.sessions(),
+        0,
+        "there is no session besides the stream's"
+    );
+    for node in [0, 1] {
+        let large = request(1, "ping", json!({"x": "y".repeat(2_000)}));
+        let refused = client.post(&world, node, &large).await;
+        assert_eq!(refused.status.as_u16(), 413, "{refused:?}");
+        assert!(
+            refused.body.contains("2000 bytes") && refused.json()["id"] == 1,
+            "{refused:?}"
+        );
+    }
+    world.clock.forward(120_000);
+    world.nodes.iter().for_each(|node| world.lease(node));
+    for node in [0, 1] {
+        let (_, pong) = client.ask(&world, node, &request(2, "ping", json!({}))).await;
+        assert_eq!(pong["result"], json!({}), "{pong}");
+    }
 }

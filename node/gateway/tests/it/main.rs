@@ -10,6 +10,7 @@ mod calls;
 mod eras;
 mod http_sse;
 mod lists;
+mod messages;
 mod peer;
 mod pins;
 mod principals;

@@ -210,6 +210,13 @@ async fn call(peer: &Peer, message: &Value) -> Response {
                 .map(Ok::<_, std::convert::Infallible>);
             ([("content-type", "text/event-stream")], Body::from_stream(stream)).into_response()
         }
+        // Wants the user to visit a URL, until the arguments say that he has.
+        "gated" if params["arguments"]["visited"] != json!(true) => {
+            let elicitation = json!({"mode": "url", "elicitationId": "e", "url": "https://a.example", "message": "m"});
+            let error = json!({"code": -32042, "message": "visit", "data": {"elicitations": [elicitation]}});
+            let body = json!({"jsonrpc":"2.0","id":id,"error":error});
+            ([("content-type", "application/json")], body.to_string()).into_response()
+        }
         "hang" => {
             let _dropped = Dropped(peer.dropped.clone());
             std::future::pending().await

@@ -162,6 +162,7 @@ async fn a_body_beyond_what_the_project_allows_is_413() {
         let refused = world.post(0, "demo", &token, &body(bytes)).await;
         assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
         assert!(refused.body.contains("2000 bytes"), "{refused:?}");
+        assert_eq!(refused.json()["id"], 1);
     }
 }
 

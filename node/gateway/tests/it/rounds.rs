@@ -33,7 +33,7 @@ impl Scene {
             ..limits
         };
         let world = World::with(limits).await;
-        let (web, web_url) = Peer::start(false, &["consult", "echo"]).await;
+        let (web, web_url) = Peer::start(false, &["consult", "echo", "gated"]).await;
         let (modern, modern_url) = Peer::start(true, &["consult"]).await;
         let servers = [
             world.http("web", &web_url),
@@ -162,6 +162,59 @@ async fn a_legacy_server_asks_a_modern_client_which_answers_on_any_replica() {
         scene.web.answers.send_replace(Vec::new());
     }
     assert_eq!(scene.web.calls("tools/call").len(), 2, "each went to the server once");
+}
+
+#[tokio::test]
+async fn a_url_that_a_legacy_server_requires_is_asked_of_a_modern_client_and_the_call_made_anew() {
+    let scene = Scene::new().await;
+    let tool = "web__gated";
+    let first = scene.call(0, &scene.token, tool, &everything(), json!({})).await;
+    let (key, asked, state) = question(&first);
+    let params = json!({"mode": "url", "url": "https://a.example", "message": "m"});
+    assert_eq!(
+        (&asked["method"], &asked["params"]),
+        (&json!("elicitation/create"), &params)
+    );
+    let mut answer = said(&key, json!({"action": "accept"}), &state);
+    // The same state serves until the server is content.
+    let again = scene.call(1, &scene.token, tool, &everything(), answer.clone()).await;
+    assert_eq!(question(&again).1, asked);
+    answer["arguments"] = json!({"visited": true});
+    let last = scene.call(1, &scene.token, tool, &everything(), answer.clone()).await;
+    assert_eq!(last.text(), "gated");
+    let calls = scene.web.calls("tools/call");
+    assert_eq!(calls.len(), 3);
+    for (_, call) in &calls {
+        let params = call["params"].as_object().unwrap();
+        assert!(
+            !params.contains_key("requestState") && !params.contains_key("inputResponses"),
+            "{call}"
+        );
+    }
+    let declined = said(&key, json!({"action": "decline"}), &state);
+    assert_eq!(
+        scene.call(0, &scene.token, tool, &everything(), declined).await.code(),
+        -32010
+    );
+    let other = scene.world.token("demo", &[RUN]);
+    assert_eq!(
+        scene.call(0, &other, tool, &everything(), answer.clone()).await.code(),
+        -32602
+    );
+    assert_eq!(
+        scene
+            .call(0, &scene.token, "web__echo", &everything(), answer)
+            .await
+            .code(),
+        -32602
+    );
+    assert_eq!(scene.web.calls("tools/call").len(), 3);
+    // Who cannot visit a URL is told what is missing.
+    let forms = json!({"elicitation": {"form": {}}});
+    let refused = scene.call(0, &scene.token, tool, &forms, json!({})).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (400, -32021));
+    let needed = &refused.json()["error"]["data"]["requiredCapabilities"];
+    assert_eq!(needed, &json!({"elicitation": {"url": {}}}));
 }
 
 #[tokio::test]
