@@ -386,7 +386,8 @@ impl Replica {
     /// Stops admission until the process ends because what it has in memory is not what its store says.
     pub fn distrust_view(&self, what: &str) {
         let why = format!(
-            "what this node has in memory is not what its store says ({what}): save the log, report it, and restart the node, which reads              the store anew"
+            "what this node has in memory is not what its store says ({what}): save the log, report it, and restart the node, which reads \
+             the store anew"
         );
         self.live.gate().shut(&why);
         self.live.cut_all();

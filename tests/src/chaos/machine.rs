@@ -160,6 +160,8 @@ impl Machine {
             // Snapshots all the time, and few entries kept: whoever was away is handed a snapshot.
             .env("MCPNODE_LOG_SNAPSHOT_ENTRIES", "300")
             .env("MCPNODE_LOG_KEPT_ENTRIES", "100")
+            // States and memory are compared all the time: a replica that doubts itself without a reason refuses live tokens, and is found.
+            .env("MCPNODE_LOG_COMPARE_EVERY_S", "10")
             .env_remove("MCPNODE_CONFIG");
         command
             .stdin(Stdio::null())

@@ -30,9 +30,10 @@ const USAGE: &str = "usage: crash [--rounds N] [--seed S] [--dir DIR] [--program
 /// Nodes of the cluster.
 const NODES: usize = 3;
 /// Snapshots and purges all the time, so that kills hit them; and few entries kept, so that whoever was away is handed a snapshot.
-const SETTINGS: [(&str, &str); 2] = [
+const SETTINGS: [(&str, &str); 3] = [
     ("MCPNODE_LOG_SNAPSHOT_ENTRIES", "20"),
     ("MCPNODE_LOG_KEPT_ENTRIES", "10"),
+    ("MCPNODE_LOG_COMPARE_EVERY_S", "10"),
 ];
 /// Longest life between two kills, and longest death, ms.
 const LIFE_MS: u64 = 700;
