@@ -20,6 +20,7 @@ use futures_util::stream;
 use http::StatusCode;
 use mcp_model::admission::Denial;
 use mcp_model::ids::Id;
+use mcp_model::records::Health;
 use mcp_store::cuts::Signal;
 use mcp_store::view::HashBits;
 use mcp_wire::level::{Level, Logs};
@@ -31,7 +32,7 @@ use mcp_wire::refusal::{
 use mcp_wire::rounds::{Retry, all_accepted, first_time, retry_of};
 use mcp_wire::splice::Supply;
 use mcp_wire::sse;
-use mcp_wire::upstream::{Effect, Frame, Frames, Outgoing, UpstreamError};
+use mcp_wire::upstream::{Cause, Effect, Frame, Frames, Outgoing, UpstreamError};
 use mcp_wire::version::Era;
 
 use self::rounds::Round;
@@ -43,8 +44,8 @@ use crate::metrics::Metrics;
 use crate::notes::{self, Note};
 use crate::protocol::Call;
 use crate::relay::{Asking, Heard, Held, owner_of, resume, urls};
-use crate::respond;
 use crate::upstreams::Lane;
+use crate::{forward, respond, stateful};
 
 /// The open calls of each session: raw request id, and the signal that ends the call.
 type Sessions = Arc<DashMap<Id, Vec<(Box<str>, Arc<Signal>)>, HashBits>>;
@@ -168,6 +169,9 @@ enum Next {
 
 /// Sends a call to its upstream and answers with what comes.
 pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Target) -> Response {
+    if let Some(response) = stateful::elsewhere(&gateway, &request, &target.listed.server).await {
+        return response;
+    }
     let call = &request.call;
     let about = About {
         session: call.session.as_ref().map(|session| session.uuid),
@@ -184,7 +188,7 @@ pub(crate) async fn run(gateway: Arc<Inner>, request: Arc<Request>, target: Targ
             call.message.id(),
         );
     };
-    let lane = gateway.upstreams.lane(&target.listed.server);
+    let lane = stateful::lane(&gateway, &request, &target.listed.server);
     // A look before anything is begun. Where nothing has to be, the look before the request leaves comes at once.
     let (era, can) = (call.era(), call.can());
     if !lane.as_ref().is_ok_and(|lane| lane.upstream.is_open_in(era, can))
@@ -343,10 +347,38 @@ impl Flight {
                 self.running.ends(if is_error { "error" } else { "ok" });
                 respond::json(self.status_of(&bytes, is_error), bytes)
             }
-            Some(Step::Failed(error)) => respond::json(StatusCode::OK, self.failed(&error)),
+            Some(Step::Failed(error)) => {
+                if let Some(response) = self.ask_who_reaches_it(&error).await {
+                    return response;
+                }
+                respond::json(StatusCode::OK, self.failed(&error))
+            }
             Some(Step::Cut) => self.cut(),
             Some(Step::Cancelled | Step::Over) => respond::empty(StatusCode::ACCEPTED),
         }
+    }
+
+    /// The answer of the node that sees the server, where this one does not reach it and has sent nothing.
+    async fn ask_who_reaches_it(&mut self, error: &UpstreamError) -> Option<Response> {
+        let unreached = matches!(
+            error.cause,
+            Cause::Connect(_) | Cause::Down(_) | Cause::Handshake(_) | Cause::Resting(_)
+        );
+        let server = &self.target.listed.server;
+        if !unreached || error.effect != Effect::None || self.request.forwarded || stateful::is_stateful(server) {
+            return None;
+        }
+        let lists = self.gateway.replica.view().lists();
+        let known = lists
+            .get(&server.id)
+            .filter(|known| known.list.health == Health::Healthy)?;
+        let node = known.watch.as_ref().map(|watch| watch.node)?;
+        if node == self.gateway.relay.node() || !self.gateway.cluster.answers(node) {
+            return None;
+        }
+        let response = forward::to(&self.gateway, &self.request, node, None).await?;
+        self.running.ends("forwarded");
+        Some(response)
     }
 
     /// The HTTP status of a response: some errors of the modern era are to be seen by it.

@@ -5,18 +5,18 @@ use std::path::Path;
 
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{HeaderMap, Uri};
-use mcp_model::ids::Id;
+use mcp_model::ids::{Id, NodeId};
 use mcp_model::token::TokenHash;
 
 use crate::endpoint::Endpoint;
 use crate::session::Sessions;
-use crate::{audit, bearer, catalog, childlogs, http_sse, protocol, relay, streams};
+use crate::{audit, bearer, catalog, childlogs, forward, http_sse, protocol, relay, streams};
 
 /// A decoder with its name.
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const ALL: [Decoder; 11] = [
+pub const ALL: [Decoder; 12] = [
     ("audit", an_audit_segment),
     ("session", session),
     ("asked", relay::decode_asked),
@@ -28,6 +28,7 @@ pub const ALL: [Decoder; 11] = [
     ("listen", streams::decode_filter),
     ("posted", posted),
     ("children", asked_of_children),
+    ("forward", asked_to_carry),
 ];
 
 /// The text of an audit segment.
@@ -39,7 +40,7 @@ fn an_audit_segment(bytes: &[u8]) {
 
 /// A session id that nobody issued opens nothing; what is sealed in one is read whatever it is.
 fn session(bytes: &[u8]) {
-    let sessions = Sessions::new(&[7; 32], 60_000, 4);
+    let sessions = Sessions::new(NodeId(1), &[7; 32], 60_000, 4);
     let token = TokenHash([1; 32]);
     let project = Id::from_u128(2);
     let id = String::from_utf8_lossy(bytes);
@@ -86,6 +87,14 @@ fn asked_of_children(bytes: &[u8]) {
     let mut marked = vec![0xf4];
     marked.extend_from_slice(bytes);
     childlogs::decode(&marked);
+}
+
+/// What another node asked to be carried out, and what it answered.
+fn asked_to_carry(bytes: &[u8]) {
+    forward::decode(bytes);
+    let mut marked = vec![0xf3];
+    marked.extend_from_slice(bytes);
+    forward::decode(&marked);
 }
 
 /// Whose endpoint a path is: names in it are names, however they were coded.

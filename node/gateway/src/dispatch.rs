@@ -26,7 +26,7 @@ use crate::lists::{Eyes, List, SERVER_INFO, modern_members};
 use crate::metrics::Metrics;
 use crate::protocol::Call;
 use crate::quotas::{Held, OverQuota};
-use crate::{notes, relay, respond, streams, watches};
+use crate::{notes, relay, respond, stateful, streams, watches};
 
 /// Of an unknown name, what a refusal repeats. Bytes.
 const UNKNOWN_BYTES_MAX: usize = 256;
@@ -37,6 +37,8 @@ pub(crate) struct Request {
     pub(crate) call: Call,
     /// The one server that the path names.
     pub(crate) only: Option<Id>,
+    /// Whether another node admitted it and has it carried out here. It goes no further.
+    pub(crate) forwarded: bool,
     /// Its place among the requests of this node, and that of its body if it is a large one.
     pub(crate) _rooms: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
     /// And among those of its token and project.
@@ -71,7 +73,10 @@ pub(crate) async fn dispatch(gateway: Arc<Inner>, request: Arc<Request>, headers
         ("completion/complete", _) => complete(gateway, request).await,
         ("initialize", false) => initialize(&gateway, &request),
         ("server/discover", true) => discover(&gateway, &request),
-        ("resources/subscribe", false) => watches::subscribe(&gateway, &request).await,
+        ("resources/subscribe", false) => match watched_elsewhere(&gateway, &request).await {
+            Some(response) => response,
+            None => watches::subscribe(&gateway, &request).await,
+        },
         ("resources/unsubscribe", false) => watches::unsubscribe(&gateway, &request).await,
         ("subscriptions/listen", true) => streams::modern(gateway, request).await,
         ("ping", false) => result(&request, "{}"),
@@ -81,6 +86,13 @@ pub(crate) async fn dispatch(gateway: Arc<Inner>, request: Arc<Request>, headers
         },
         (_, _) => refuse(&request, &request.call.unknown_method()),
     }
+}
+
+/// The answer to a subscription at a server whose child of this session is not here.
+async fn watched_elsewhere(gateway: &Arc<Inner>, request: &Arc<Request>) -> Option<Response> {
+    let (listed, _) = request.catalog(gateway).resource(request.call.message.uri()?)?;
+    // Whether it may be watched is decided where it is.
+    stateful::elsewhere(gateway, request, &listed.server).await
 }
 
 fn result(request: &Request, raw: &str) -> Response {
@@ -268,7 +280,9 @@ async fn call_tool(gateway: Arc<Inner>, request: Arc<Request>, headers: &HeaderM
         Ok(listed) => listed,
         Err(refusal) => return refuse(&request, &refusal),
     };
+    // Who forwarded it has looked at the headers.
     if request.call.era() == Era::Modern
+        && !request.forwarded
         && let Err(refusal) = listed.mirrored.check(request.call.message.arguments(), headers)
     {
         Metrics::add(&gateway.metrics.malformed);

@@ -26,7 +26,7 @@ use crate::admit::Permit;
 use crate::endpoint::{Endpoint, Part, Serves};
 use crate::{Inner, bearer, respond, router};
 
-pub(crate) use self::carry::{decode as decode_posted, hear};
+pub(crate) use self::carry::{decode as decode_posted, hear, rooms};
 pub(crate) use self::post::decode as decode_address;
 pub(crate) use self::stream::Registered;
 

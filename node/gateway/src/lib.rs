@@ -24,6 +24,7 @@ mod catalog;
 mod childlogs;
 mod dispatch;
 mod endpoint;
+mod forward;
 mod guard;
 mod http_sse;
 mod listening;
@@ -39,6 +40,7 @@ mod respond;
 mod router;
 mod secrets;
 mod session;
+mod stateful;
 mod streams;
 mod upstreams;
 mod uses;
@@ -70,6 +72,7 @@ use crate::childlogs::ChildLogs;
 pub use crate::childlogs::{LogLine, LogsWanted, NodeLogs};
 use crate::cluster::Cluster;
 pub use crate::endpoint::{ENDPOINTS, Part, Serves};
+use crate::forward::Forwarded;
 use crate::limits::Limits;
 use crate::lists::Rendered;
 use crate::living::Living;
@@ -155,6 +158,8 @@ pub(crate) struct Inner {
     /// Streams of the transport of 2024-11-05.
     pub(crate) http_sse: http_sse::Streams,
     pub(crate) relay: Arc<Relay>,
+    /// Answers that other nodes pull.
+    pub(crate) forwarded: Forwarded,
     /// Of calls that wait for their first frame.
     pub(crate) first_frame: Timers,
     pub(crate) uses: Arc<TokenUses>,
@@ -201,7 +206,12 @@ impl Gateway {
             metrics,
             admission,
             audit: Arc::new(audit),
-            sessions: Sessions::new(&config.cluster_key, limits.session_ms, limits.ended_sessions_max),
+            sessions: Sessions::new(
+                config.node,
+                &config.cluster_key,
+                limits.session_ms,
+                limits.ended_sessions_max,
+            ),
             catalogs: Catalogs::new(limits.name_bytes_max),
             rendered: Rendered::new(&limits),
             upstreams: Arc::new(upstreams),
@@ -211,6 +221,7 @@ impl Gateway {
             cancellable: Cancellable::default(),
             watches: Arc::default(),
             http_sse: http_sse::Streams::new(config.node),
+            forwarded: Forwarded::default(),
             relay: Arc::new(Relay::new(config.node, &config.cluster_key)),
             first_frame: Timers::new(Duration::from_millis(limits.first_frame_ms)),
             uses: Arc::default(),
@@ -282,6 +293,10 @@ impl Gateway {
     /// Hears what another node's gateway said ([`Cluster::tell`]), and answers. Nothing, where it cannot be understood.
     pub async fn hear(&self, message: &[u8]) -> Vec<u8> {
         let heard = http_sse::hear(&self.inner, message).or_else(|| childlogs::hear(&self.inner, message));
+        let heard = match heard {
+            Some(answer) => Some(answer),
+            None => forward::hear(&self.inner, message).await,
+        };
         match heard {
             Some(answer) => answer,
             None => relay::hear(&self.inner, message).await,

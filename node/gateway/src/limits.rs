@@ -81,6 +81,10 @@ pub struct Limits {
     /// How long nobody may have used a child process before it is stopped, in milliseconds, where its server says nothing else; zero:
     /// it is not.
     pub child_idle_ms: u64,
+    /// The same for a child that one session has alone, which loses what it remembers.
+    pub session_child_idle_ms: u64,
+    /// Sessions that may have a child of one server, on this node, where the server says nothing else.
+    pub session_children_max: usize,
     /// What each token, and each project, may use of this node, where the project says nothing else.
     pub quotas: ProjectLimits,
     /// Between two looks for sessions that were abandoned and counters that nobody needs, in milliseconds.
@@ -126,6 +130,8 @@ impl Default for Limits {
             upstream_queue_max: 1_024,
             upstream_wait_ms: 10_000,
             child_idle_ms: 600_000,
+            session_child_idle_ms: 1_800_000,
+            session_children_max: 64,
             quotas: usual_quotas(),
             sweep_ms: 30_000,
             token_use_ms: 60_000,
@@ -205,6 +211,13 @@ impl Limits {
             row("upstream_queue_max", size(self.upstream_queue_max), 0, 1_000_000),
             row("upstream_wait_ms", self.upstream_wait_ms, 1, 600_000),
             row("child_idle_ms", self.child_idle_ms, 0, 30 * 24 * 3_600_000),
+            row(
+                "session_child_idle_ms",
+                self.session_child_idle_ms,
+                0,
+                30 * 24 * 3_600_000,
+            ),
+            row("session_children_max", size(self.session_children_max), 1, 100_000),
             row("sweep_ms", self.sweep_ms, 10, 3_600_000),
             row("token_use_ms", self.token_use_ms, 100, 3_600_000),
         ]

@@ -134,7 +134,7 @@ impl Inner {
     }
 
     /// Whether a session was used lately; then it is used now. One that was not is over.
-    fn is_alive(&self, session: &Session, permit: &Permit) -> bool {
+    pub(crate) fn is_alive(&self, session: &Session, permit: &Permit) -> bool {
         let alive = self.living.uses(session, permit, &self.quotas, &self.replica);
         if !alive {
             self.sessions.end(session.uuid);
@@ -192,6 +192,7 @@ async fn post(
                 permit,
                 call,
                 only,
+                forwarded: false,
                 _rooms: (room, received.room),
                 _held: held,
                 place: OnceLock::new(),

@@ -6,19 +6,29 @@ use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use mcp_model::ids::Id;
+use mcp_model::ids::{Id, NodeId};
 use mcp_model::token::TokenHash;
 use mcp_wire::can::ClientCan;
 use mcp_wire::version::Revision;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// Layout version of the sealed bytes.
-const VERSION: u8 = 1;
+/// Layout version of the sealed bytes. The first one did not say where the session was opened; such sessions go on.
+const VERSION: u8 = 2;
+const VERSION_WITHOUT_HOME: u8 = 1;
 /// What the seal is for, so that a blob sealed for something else under the same key opens nothing here.
 const PURPOSE: &[u8] = b"mcp session id 1";
-/// version, uuid, token hash, project id, revision, capabilities, issued at.
-const PLAIN_BYTES: usize = 1 + 16 + 32 + 16 + 1 + 1 + 8;
+/// version, uuid, token hash, project id, revision, capabilities, issued at; node and its run.
+const PLAIN_BYTES: usize = PLAIN_BYTES_WITHOUT_HOME + 8 + 8;
+const PLAIN_BYTES_WITHOUT_HOME: usize = 1 + 16 + 32 + 16 + 1 + 1 + 8;
+
+/// One run of the gateway of a node: what is kept for a session is kept there, and not longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Home {
+    pub(crate) node: NodeId,
+    /// Random, for each run.
+    pub(crate) run: u64,
+}
 
 /// A session, opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +45,8 @@ pub(crate) struct Session {
     pub(crate) can: ClientCan,
     /// When it was opened, ms since 1970.
     pub(crate) issued_ms: u64,
+    /// Where it was opened.
+    pub(crate) home: Option<Home>,
 }
 
 /// The session id names no session of this token: unknown, tampered with, another's, expired or ended.
@@ -46,6 +58,7 @@ pub(crate) struct Sessions {
     key: LessSafeKey,
     random: SystemRandom,
     lifetime_ms: u64,
+    home: Home,
     ended: Mutex<Ended>,
     /// Whether any is remembered there: most nodes never take the lock.
     any_ended: AtomicBool,
@@ -60,20 +73,31 @@ struct Ended {
 }
 
 impl Sessions {
-    pub(crate) fn new(cluster_key: &[u8; 32], lifetime_ms: u64, ended_max: usize) -> Sessions {
+    pub(crate) fn new(node: NodeId, cluster_key: &[u8; 32], lifetime_ms: u64, ended_max: usize) -> Sessions {
         let key = UnboundKey::new(&AES_256_GCM, cluster_key).expect("32 bytes are a key of AES-256");
         let ended = Ended {
             known: HashSet::new(),
             order: VecDeque::new(),
             most: ended_max,
         };
+        let random = SystemRandom::new();
+        let mut run = [0; 8];
+        // Without random bytes no session is opened either.
+        let _filled = random.fill(&mut run).is_ok();
+        let run = u64::from_be_bytes(run);
         Sessions {
             key: LessSafeKey::new(key),
-            random: SystemRandom::new(),
+            random,
             lifetime_ms,
+            home: Home { node, run },
             ended: Mutex::new(ended),
             any_ended: AtomicBool::new(false),
         }
+    }
+
+    /// This run of this node.
+    pub(crate) fn home(&self) -> Home {
+        self.home
     }
 
     /// A new session and its id; none if the system has no random bytes.
@@ -95,10 +119,11 @@ impl Sessions {
             revision,
             can,
             issued_ms: now_ms,
+            home: Some(self.home),
         };
         let mut nonce = [0; NONCE_LEN];
         self.random.fill(&mut nonce).ok()?;
-        let mut sealed = session.to_bytes().to_vec();
+        let mut sealed = session.to_bytes();
         let key = Nonce::assume_unique_for_key(nonce);
         self.key
             .seal_in_place_append_tag(key, Aad::from(PURPOSE), &mut sealed)
@@ -123,7 +148,13 @@ impl Sessions {
         self.checked(session, token, project, now_ms)
     }
 
-    fn checked(&self, session: Session, token: TokenHash, project: Id, now_ms: u64) -> Result<Session, NoSession> {
+    pub(crate) fn checked(
+        &self,
+        session: Session,
+        token: TokenHash,
+        project: Id,
+        now_ms: u64,
+    ) -> Result<Session, NoSession> {
         let over = now_ms > session.issued_ms.saturating_add(self.lifetime_ms);
         if over
             || session.project != project
@@ -167,9 +198,13 @@ impl Sessions {
 }
 
 impl Session {
-    fn to_bytes(&self) -> [u8; PLAIN_BYTES] {
-        let mut bytes = [0; PLAIN_BYTES];
-        bytes[0] = VERSION;
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; PLAIN_BYTES_WITHOUT_HOME];
+        bytes[0] = if self.home.is_some() {
+            VERSION
+        } else {
+            VERSION_WITHOUT_HOME
+        };
         bytes[1..17].copy_from_slice(&self.uuid.to_bytes());
         bytes[17..49].copy_from_slice(&self.token.0);
         bytes[49..65].copy_from_slice(&self.project.to_bytes());
@@ -177,13 +212,23 @@ impl Session {
         bytes[65] = revision.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX);
         bytes[66] = self.can.bits();
         bytes[67..].copy_from_slice(&self.issued_ms.to_be_bytes());
+        if let Some(home) = &self.home {
+            bytes.extend_from_slice(&home.node.0.to_be_bytes());
+            bytes.extend_from_slice(&home.run.to_be_bytes());
+        }
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Session> {
-        if bytes.len() != PLAIN_BYTES || bytes[0] != VERSION {
-            return None;
-        }
+    pub(crate) fn from_bytes(whole: &[u8]) -> Option<Session> {
+        let (bytes, home) = whole.split_at_checked(PLAIN_BYTES_WITHOUT_HOME)?;
+        let home = match (bytes[0], home.len()) {
+            (VERSION_WITHOUT_HOME, 0) => None,
+            (VERSION, 16) => Some(Home {
+                node: NodeId(u64::from_be_bytes(home[..8].try_into().ok()?)),
+                run: u64::from_be_bytes(home[8..].try_into().ok()?),
+            }),
+            (_, _) => return None,
+        };
         Some(Session {
             uuid: Id::from_slice(&bytes[1..17])?,
             token: TokenHash(bytes[17..49].try_into().ok()?),
@@ -191,6 +236,7 @@ impl Session {
             revision: *Revision::ALL.get(usize::from(bytes[65]))?,
             can: ClientCan::from_bits(bytes[66]),
             issued_ms: u64::from_be_bytes(bytes[67..].try_into().ok()?),
+            home,
         })
     }
 }
@@ -203,7 +249,10 @@ mod tests {
 
     #[test]
     fn a_session_opens_on_any_replica_for_its_own_token_only() {
-        let (here, there) = (Sessions::new(&KEY, 1_000, 2), Sessions::new(&KEY, 1_000, 2));
+        let (here, there) = (
+            Sessions::new(NodeId(1), &KEY, 1_000, 2),
+            Sessions::new(NodeId(1), &KEY, 1_000, 2),
+        );
         let (mine, other) = (TokenHash([1; 32]), TokenHash([2; 32]));
         let (project, foreign) = (Id::from_u128(1), Id::from_u128(2));
         let can = ClientCan::FORM.and(ClientCan::URL);
@@ -214,7 +263,7 @@ mod tests {
         assert_eq!(there.open(&id, mine, foreign, 11_000), Err(NoSession));
         assert_eq!(there.open(&id, mine, project, 11_001), Err(NoSession), "expired");
         assert_eq!(
-            Sessions::new(&[6; 32], 1_000, 2).open(&id, mine, project, 10_000),
+            Sessions::new(NodeId(1), &[6; 32], 1_000, 2).open(&id, mine, project, 10_000),
             Err(NoSession)
         );
         here.end(session.uuid);
@@ -223,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_tampered_id_opens_nothing() {
-        let sessions = Sessions::new(&KEY, 1_000, 2);
+        let sessions = Sessions::new(NodeId(1), &KEY, 1_000, 2);
         let (mine, project) = (TokenHash([1; 32]), Id::from_u128(1));
         let (_, id) = sessions
             .issue(mine, project, Revision::R20251125, ClientCan::default(), 0)

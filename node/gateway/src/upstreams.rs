@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mcp_model::ids::Id;
@@ -18,7 +18,7 @@ use mcp_wire::upstream::{
     CallLimits, Cause, Effect, HttpConfig, HttpPool, Said, State, StdioConfig, Upstream, UpstreamError, inherited_env,
 };
 use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::childlogs::ChildLogs;
 use crate::guard::{Bounds, Guard};
@@ -60,6 +60,15 @@ struct Known {
     upstreams: Arc<[Upstream]>,
     turn: Arc<AtomicUsize>,
     guard: Arc<Guard>,
+    /// The children of sessions, where each has one.
+    children: Arc<Mutex<HashMap<Id, SessionChild>>>,
+}
+
+/// The child of one session.
+struct SessionChild {
+    upstream: Upstream,
+    /// Ends whoever watches over it.
+    _watched: DropGuard,
 }
 
 /// The way of one call to its upstream.
@@ -82,7 +91,26 @@ impl Known {
     }
 
     async fn close(self) {
-        futures_util::future::join_all(self.upstreams.iter().map(Upstream::close)).await;
+        let children: Vec<SessionChild> = self.children().drain().map(|(_, child)| child).collect();
+        let all = self
+            .upstreams
+            .iter()
+            .chain(children.iter().map(|child| &child.upstream));
+        futures_util::future::join_all(all.map(Upstream::close)).await;
+    }
+
+    fn end_child(&self, session: Id) {
+        let Some(child) = self.children().remove(&session) else {
+            return;
+        };
+        // Without a runtime there is no child either.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { child.upstream.close().await });
+        }
+    }
+
+    fn children(&self) -> MutexGuard<'_, HashMap<Id, SessionChild>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,7 +158,10 @@ impl Upstreams {
     pub(crate) fn running(&self) -> Vec<(Id, bool)> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let is_child = |known: &&Known| known.upstreams[0].is_child();
-        let runs = |known: &Known| known.upstreams.iter().any(|upstream| !upstream.sleeps());
+        let awake = |upstream: &Upstream| !upstream.sleeps();
+        let runs = |known: &Known| {
+            known.upstreams.iter().any(awake) || known.children().values().any(|child| awake(&child.upstream))
+        };
         let children = known.iter().filter(|(_, known)| is_child(known));
         children.map(|(id, known)| (*id, runs(known))).collect()
     }
@@ -152,6 +183,77 @@ impl Upstreams {
     /// A way for a call to a server.
     pub(crate) fn lane(&self, server: &Server) -> Result<Lane, UpstreamError> {
         self.known(server, Known::lane)
+    }
+
+    /// The way to the child of a session, which is made if there is none; then also what ends when the child is to be watched over no
+    /// more. One that has ended is not followed by another before that was said.
+    pub(crate) fn lane_of_session(
+        &self,
+        server: &Server,
+        session: Id,
+        session_idle_ms: Option<u64>,
+    ) -> Result<(Lane, Option<CancellationToken>), UpstreamError> {
+        let known = self.known(server, Known::clone)?;
+        let mut children = known.children();
+        let lane = |upstream: Upstream| Lane {
+            upstream,
+            guard: known.guard.clone(),
+        };
+        if let Some(child) = children.get(&session) {
+            let Some((reason, has_run)) = child.upstream.ended() else {
+                return Ok((lane(child.upstream.clone()), None));
+            };
+            children.remove(&session);
+            if has_run {
+                return Err(down(format!(
+                    "the process that it had for this session has ended, and what it remembered is gone ({reason}); the next call begins with a new one"
+                )));
+            }
+        }
+        let policy = self.replica.view().policy();
+        let written = policy.server_limits(server.id);
+        let most = written.sessions.and_then(|most| usize::try_from(most).ok());
+        let most = most.unwrap_or(self.limits.session_children_max);
+        if children.len() >= most {
+            let why = format!("{most} sessions have a process of it on this node, and no more may (limits.sessions)");
+            return Err(UpstreamError {
+                cause: Cause::Busy(why),
+                effect: Effect::None,
+            });
+        }
+        let opened = secrets::open(&self.seal, &policy, &server.spec.transport).map_err(|why| unusable(&why))?;
+        let idle_ms = written.idle_stop_ms.unwrap_or(self.limits.session_child_idle_ms);
+        let idle_ms = [Some(idle_ms), session_idle_ms]
+            .into_iter()
+            .flatten()
+            .filter(|ms| *ms > 0);
+        let of = OfSession {
+            session,
+            idle_ms: idle_ms.min(),
+        };
+        let upstream = self.upstream(server, &opened.transport, &known.hidden, &written, Some(of))?;
+        self.pass_on(server.id, Some(session), &upstream);
+        let watched = CancellationToken::new();
+        let child = SessionChild {
+            upstream: upstream.clone(),
+            _watched: watched.clone().drop_guard(),
+        };
+        children.insert(session, child);
+        Ok((lane(upstream), Some(watched)))
+    }
+
+    /// Ends the children of a session.
+    pub(crate) fn end_session(&self, session: Id) {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.values().for_each(|known| known.end_child(session));
+    }
+
+    /// Ends the child of a session at one server.
+    pub(crate) fn end_session_at(&self, server: Id, session: Id) {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get(&server) {
+            known.end_child(session);
+        }
     }
 
     /// Whether a server is a child that was stopped because nobody used it: it is as it was, and need not be asked.
@@ -222,14 +324,14 @@ impl Upstreams {
     }
 
     /// Passes on what a connection says of watched resources, and in sessions of one client, until it is gone.
-    fn pass_on(&self, server: Id, upstream: &Upstream) {
+    fn pass_on(&self, server: Id, session: Option<Id>, upstream: &Upstream) {
         self.pass_on_said(server, upstream);
         let (mut from, to) = (upstream.updates(), self.updates.clone());
         tokio::spawn(async move {
             loop {
                 match from.recv().await {
                     // Nobody listens while the node is stopping.
-                    Ok(uri) => drop(to.send(Changed { server, uri })),
+                    Ok(uri) => drop(to.send(Changed { server, session, uri })),
                     Err(broadcast::error::RecvError::Lagged(missed)) => {
                         tracing::warn!(%server, missed, "changes of resources were not passed on: too many at once");
                     }
@@ -349,14 +451,17 @@ impl Upstreams {
             Transport::Stdio { .. } | Transport::Sse { .. } => 1,
         };
         let upstreams: Arc<[Upstream]> = (0..sessions)
-            .map(|_| self.upstream(server, &opened.transport, &hidden, &written))
+            .map(|_| self.upstream(server, &opened.transport, &hidden, &written, None))
             .collect::<Result<_, _>>()?;
-        upstreams.iter().for_each(|upstream| self.pass_on(server.id, upstream));
+        upstreams
+            .iter()
+            .for_each(|upstream| self.pass_on(server.id, None, upstream));
         Ok(Known {
             version: server.origin.version,
             secrets: secrets::seen(&policy, transport),
             upstreams,
             turn: Arc::default(),
+            children: Arc::default(),
             guard: Arc::new(Guard::new(self.bounds(&written))),
             hidden,
         })
@@ -377,6 +482,7 @@ impl Upstreams {
         transport: &Transport,
         hidden: &Arc<[String]>,
         written: &ServerLimits,
+        of: Option<OfSession>,
     ) -> Result<Upstream, UpstreamError> {
         let limits = CallLimits {
             idle_ms: written.idle_ms.unwrap_or(server.spec.response_ms).max(1),
@@ -422,12 +528,30 @@ impl Upstreams {
                     hidden: Arc::clone(hidden),
                     cwd: cwd.as_ref().map(PathBuf::from),
                     limits,
-                    hears: Some(self.logs.ear(server.id, None)),
-                    idle_stop_ms: Some(written.idle_stop_ms.unwrap_or(self.limits.child_idle_ms)).filter(|ms| *ms > 0),
+                    hears: Some(self.logs.ear(server.id, of.map(|of| of.session))),
+                    idle_stop_ms: match of {
+                        Some(of) => of.idle_ms,
+                        None => Some(written.idle_stop_ms.unwrap_or(self.limits.child_idle_ms)).filter(|ms| *ms > 0),
+                    },
+                    once: of.is_some(),
                 }))
             }
             Transport::Sse { .. } => Err(unusable("the sse transport is not supported: use http")),
         }
+    }
+}
+
+/// Whose child it is.
+#[derive(Clone, Copy)]
+struct OfSession {
+    session: Id,
+    idle_ms: Option<u64>,
+}
+
+fn down(reason: String) -> UpstreamError {
+    UpstreamError {
+        cause: Cause::Down(reason),
+        effect: Effect::None,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::Inner;
 use crate::audit::About;
 use crate::dispatch::{Request, not_found, permitted, refuse};
 use crate::lists::List;
-use crate::{relay, respond};
+use crate::{relay, respond, stateful};
 
 /// Resources that one session or stream may watch.
 pub(crate) const WATCHED_MAX: usize = 256;
@@ -36,6 +36,8 @@ const WAITING_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct Changed {
     pub(crate) server: Id,
+    /// The session whose child said so, where sessions have children of their own: nobody else is told.
+    pub(crate) session: Option<Id>,
     pub(crate) uri: Arc<str>,
 }
 
@@ -181,6 +183,12 @@ impl Watches {
         let kept = self.kept();
         let mut all = Vec::new();
         for (watcher, watched) in &kept.watched {
+            if changed
+                .session
+                .is_some_and(|session| *watcher != Watcher::Session(session))
+            {
+                continue;
+            }
             let of_it = |one: &&Watched| one.server == changed.server && *one.own == *changed.uri;
             all.extend(watched.iter().filter(of_it).map(|one| (*watcher, one.shown.clone())));
         }
@@ -288,6 +296,13 @@ async fn watch(gateway: &Arc<Inner>, request: &Request, uri: &str) -> Result<Wat
     let unknown = || not_found(code, uri);
     let (listed, own) = request.catalog(gateway).resource(uri).unzip();
     let listed = permitted(gateway, request, List::Resources, listed, unknown).map_err(Denied::Refused)?;
+    if stateful::is_stateful(&listed.server) && request.call.session.is_none() {
+        let why = format!(
+            "server \"{}\" keeps state for each session, and this request belongs to none",
+            listed.server.name
+        );
+        return Err(Denied::Refused(Refusal::inside(INVALID_REQUEST, why)));
+    }
     let own = own.unwrap_or_default();
     let about = About {
         session: request.call.session.as_ref().map(|session| session.uuid),
@@ -306,7 +321,10 @@ async fn watch(gateway: &Arc<Inner>, request: &Request, uri: &str) -> Result<Wat
         return Err(Denied::Answer(Box::new(why)));
     };
     let begun = async {
-        let upstream: Upstream = gateway.upstreams.get(&listed.server)?;
+        let upstream: Upstream = match stateful::is_stateful(&listed.server) {
+            true => stateful::lane(gateway, request, &listed.server)?.upstream,
+            false => gateway.upstreams.get(&listed.server)?,
+        };
         upstream.open_to_watch().await?;
         match gateway.admission.still(&request.permit) {
             Ok(()) => upstream.watch(&own).await.map(Ok),

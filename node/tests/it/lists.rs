@@ -42,6 +42,7 @@ fn serve(stream: TcpStream) {
             json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "far"}})
         }
         Some("tools/list") => json!({"tools": [{"name": "far_away", "inputSchema": {"type": "object"}}]}),
+        Some("tools/call") => json!({"content": [{"type": "text", "text": "from afar"}]}),
         _ => Value::Null,
     };
     let (status, body) = match result {
@@ -112,14 +113,19 @@ fn a_server_that_one_machine_alone_may_reach_is_listed_by_all_three() {
         (&json!("healthy"), &json!("node-2"), &json!(1)),
         "{shown}"
     );
-    // What a machine may not reach, it says: a call through it names the setting.
+    // And called through all three: the machine that may reach it carries the call out.
     let call =
         json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "far_away", "arguments": {}}});
-    let (_, refused) = ask(three.gateway, "POST", "/projects/demo/mcp", Some(&token), Some(&call)).unwrap();
-    assert!(
-        refused["error"]["message"].as_str().unwrap().contains("allow_private"),
-        "{refused}"
-    );
+    let called = |machine: &Machine| {
+        let (_, answer) = ask(machine.gateway, "POST", "/projects/demo/mcp", Some(&token), Some(&call)).unwrap();
+        answer
+    };
+    for machine in [&one, &two, &three] {
+        // One that has just started is not known to answer yet.
+        until(&format!("{} has it called", machine.name), || {
+            called(machine)["result"]["content"][0]["text"] == "from afar"
+        });
+    }
 
     // The machine goes: the last good list stays.
     two.kill();
@@ -129,4 +135,10 @@ fn a_server_that_one_machine_alone_may_reach_is_listed_by_all_three() {
     for machine in [&one, &three] {
         assert_eq!(tools(machine, &token), ["far_away"]);
     }
+    // What a machine may not reach, it says: a call through it names the setting.
+    until("the setting is named", || {
+        called(&three)["error"]["message"]
+            .as_str()
+            .is_some_and(|message| message.contains("allow_private"))
+    });
 }

@@ -1,5 +1,7 @@
 //! Servers that are child processes of a machine, from their start to the end of all that they leave behind.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -126,4 +128,111 @@ fn what_the_children_of_a_server_say_is_shown_with_the_node_of_each_and_gone_on_
     assert_eq!(more("&node=node-1"), [""; 0]);
     let shown = one.must("GET", "servers/counter", &session, &Value::Null);
     assert_eq!(shown["status"]["process"], "running", "{shown}");
+}
+
+/// A request in a session: status, session of the answer, and body.
+fn in_session(machine: &Machine, token: &str, session: Option<&str>, message: &Value) -> Option<(u16, String, Value)> {
+    let body = message.to_string();
+    let session = session.map_or(String::new(), |session| format!("mcp-session-id: {session}\r\n"));
+    let head = format!(
+        "POST /projects/demo/mcp HTTP/1.1\r\nhost: 127.0.0.1:{}\r\nauthorization: Bearer {token}\r\ncontent-type: \
+         application/json\r\naccept: application/json, text/event-stream\r\n{session}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        machine.gateway,
+        body.len()
+    );
+    let mut stream = TcpStream::connect(("127.0.0.1", machine.gateway)).ok()?;
+    stream.write_all(head.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, rest) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let named = |line: &&str| line.to_ascii_lowercase().starts_with("mcp-session-id:");
+    let session = head.lines().find(named).and_then(|line| line.split_once(": "));
+    // Whatever stands around it: a length, chunks.
+    let json = rest
+        .find('{')
+        .and_then(|from| rest.rfind('}').map(|to| &rest[from..=to]));
+    let json = json
+        .and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_default();
+    Some((status, session.map_or(String::new(), |(_, id)| id.to_owned()), json))
+}
+
+#[test]
+fn each_session_has_its_child_on_one_of_three_machines_which_all_reach_until_that_machine_is_gone() {
+    let root = tempfile::tempdir().unwrap();
+    let ([one, mut two, three], session) = three_voters(root.path());
+    let pids = counter(root.path(), &one, &session, &json!({"stateful": true}));
+    let token = mint(&one, &session, "ci");
+    let open = |machine: &Machine| {
+        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t"}});
+        let message = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+        let mut id = String::new();
+        until("a session is opened", || {
+            id = in_session(machine, &token, None, &message).map_or(String::new(), |(_, id, _)| id);
+            !id.is_empty()
+        });
+        id
+    };
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "count", "arguments": {}}});
+    let counted = |machine: &Machine, id: &str| in_session(machine, &token, Some(id), &call).unwrap();
+    let text = |answer: &Value| answer["result"]["content"][0]["text"].as_str().map(str::to_owned);
+    let (mine, theirs) = (open(&two), open(&three));
+    let mut first = Value::Null;
+    until("the first call goes through", || {
+        first = counted(&one, &mine).2;
+        text(&first).is_some()
+    });
+    let first = text(&first).unwrap();
+    let (pid, _) = first.split_once(' ').unwrap();
+    for (count, machine) in [(2, &two), (3, &three), (4, &one), (5, &two)] {
+        let (_, _, answer) = counted(machine, &mine);
+        assert_eq!(
+            text(&answer),
+            Some(format!("{pid} {count}")),
+            "{}: {answer}",
+            machine.name
+        );
+    }
+    let (_, _, other) = counted(&two, &theirs);
+    let other = text(&other).unwrap();
+    assert!(other.ends_with(" 1") && !other.starts_with(pid), "{other}");
+
+    // The machine that holds it goes, with all that it has started; the client is told to open another session.
+    let held: Vec<i32> = families(&pids)
+        .into_iter()
+        .find(|family| family[0].to_string() == pid)
+        .unwrap();
+    two.kill();
+    until("its children are gone", || held.iter().all(|pid| !alive(*pid)));
+    until("the session is no more", || {
+        let (status, _, answer) = counted(&one, &mine);
+        assert!(text(&answer).is_none(), "{answer}");
+        status == 404 && answer["error"]["code"] == -32001
+    });
+    // Nor is it when the machine is back: what its child remembered is not.
+    two.start();
+    two.ready();
+    for machine in [&one, &two] {
+        let (status, _, answer) = counted(machine, &mine);
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (404, &json!(-32001)),
+            "{}: {answer}",
+            machine.name
+        );
+    }
+    let again = open(&one);
+    until("another session serves", || text(&counted(&three, &again).2).is_some());
+    // Nobody else's was touched, and a revoke ends it.
+    let (_, _, answer) = counted(&one, &theirs);
+    assert!(text(&answer).unwrap().ends_with(" 2"), "{answer}");
+    let (pid, _) = other.split_once(' ').unwrap();
+    let pid: i32 = pid.parse().unwrap();
+    assert!(alive(pid));
+    let tokens = one.must("GET", "mcptokens?project=demo", &session, &Value::Null);
+    let id = tokens["items"][0]["id"].as_str().unwrap();
+    one.must("POST", &format!("mcptokens/{id}/revoke"), &session, &json!({}));
+    assert_eq!(counted(&two, &theirs).0, 401);
+    until("its child is gone", || !alive(pid));
 }

@@ -97,7 +97,7 @@ pub(crate) fn hear(gateway: &Arc<Inner>, said: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Room for a message of this size, as for one that a client brings here itself.
-fn rooms(gateway: &Inner, bytes: usize) -> Option<Rooms> {
+pub(crate) fn rooms(gateway: &Inner, bytes: usize) -> Option<Rooms> {
     let request = gateway.request_room.clone().try_acquire_owned().ok()?;
     if bytes <= SMALL_BODY_BYTES {
         return Some((request, None));
@@ -168,6 +168,7 @@ impl Errand {
             permit,
             call,
             only: open.only,
+            forwarded: false,
             _rooms: self.rooms,
             _held: held,
             place: OnceLock::new(),
@@ -201,6 +202,7 @@ impl Errand {
             revision,
             can: agreed.can,
             issued_ms: permit.at_ms(),
+            home: Some(self.gateway.sessions.home()),
         };
         Call {
             message: self.message.clone(),

@@ -19,18 +19,21 @@ use crate::endpoint::Endpoint;
 use crate::protocol::Accepts;
 use crate::quotas::Use;
 
+use crate::upstreams::Upstreams;
 use crate::{Inner, respond, router, streams};
 use mcp_wire::can::ClientCan;
 
 /// Takes a stream out of the node's when it ends.
 pub(crate) struct Registered {
     open: Arc<DashMap<Id, Arc<Open>>>,
+    upstreams: Arc<Upstreams>,
     session: Id,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         self.open.remove(&self.session);
+        self.upstreams.end_session(self.session);
     }
 }
 
@@ -83,6 +86,7 @@ pub(super) async fn open(gateway: Arc<Inner>, request: HttpRequest, hash: TokenH
     streams.open.insert(session.uuid, Arc::new(open));
     let registered = Registered {
         open: streams.open.clone(),
+        upstreams: gateway.upstreams.clone(),
         session: session.uuid,
     };
     // The path that the client knows: whoever stands in front of us may have put something before ours.

@@ -309,6 +309,7 @@ fn forget(gateway: &Inner, session: Id) {
     gateway.sessions.end(session);
     gateway.living.end(session);
     gateway.notes.end(session);
+    gateway.upstreams.end_session(session);
     let upstreams = gateway.upstreams.clone();
     tokio::spawn(async move { upstreams.end_owned(|owner| owner == owner_of(session)).await });
 }
@@ -403,6 +404,16 @@ impl Relay {
     /// A name that nobody has used.
     pub(crate) fn fresh_name(&self) -> Option<String> {
         self.seals.fresh().map(|number| format!("{number:016x}"))
+    }
+
+    /// This node.
+    pub(crate) fn node(&self) -> NodeId {
+        self.me
+    }
+
+    /// A number that nobody has used.
+    pub(crate) fn fresh(&self) -> Option<u64> {
+        self.seals.fresh()
     }
 
     /// Begins to listen for a call of this client. None if the system has no random bytes.

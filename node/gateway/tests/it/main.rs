@@ -18,6 +18,7 @@ mod probes;
 mod quotas;
 mod rounds;
 mod secrets;
+mod stateful;
 mod streams;
 mod told;
 mod watched;

@@ -451,6 +451,14 @@ impl Upstream {
         }
     }
 
+    /// Why a child process that is started once only is no more, and whether it ever ran.
+    pub fn ended(&self) -> Option<(String, bool)> {
+        match &self.link {
+            Link::Http(_) => None,
+            Link::Stdio(link) => link.ended(),
+        }
+    }
+
     /// Whether it is a child process.
     pub fn is_child(&self) -> bool {
         matches!(self.link, Link::Stdio(_))

@@ -51,6 +51,8 @@ pub struct StdioConfig {
     pub hears: Option<Ear>,
     /// How long nobody may have used it before it is stopped, in milliseconds; `None`: it is never stopped for that.
     pub idle_stop_ms: Option<u64>,
+    /// Whether it is started once and never again: what it remembered would be gone.
+    pub once: bool,
 }
 
 impl std::fmt::Debug for StdioConfig {
@@ -253,6 +255,17 @@ impl StdioLink {
         Ok(Frames::new(Source::Stdio(frames), &outgoing, self.shared.config.limits))
     }
 
+    /// Why a child that is not started again is no more, and whether it ever ran.
+    pub(super) fn ended(&self) -> Option<(String, bool)> {
+        let reason = match &*self.shared.life.borrow() {
+            Life::BackingOff(reason) => reason.clone(),
+            Life::Stopped => "stopped".to_owned(),
+            Life::Idle if self.shared.has_run.load(Ordering::Acquire) => "nobody has used it".to_owned(),
+            Life::Idle | Life::Starting | Life::Running(_) => return None,
+        };
+        Some((reason, self.shared.has_run.load(Ordering::Acquire)))
+    }
+
     /// Whether the child was stopped because nobody used it, and nobody has asked for it since.
     pub(super) fn sleeps(&self) -> bool {
         matches!(*self.shared.life.borrow(), Life::Idle) && self.shared.has_run.load(Ordering::Acquire)
@@ -289,6 +302,12 @@ impl Shared {
             let Ended { reason, how } = self.run().await;
             let reason = self.scrubbed(reason);
             if self.stop.is_cancelled() {
+                break;
+            }
+            if self.config.once {
+                tracing::info!(program = %self.config.program.display(), %reason, "stdio upstream of one session ended");
+                self.life.send_replace(Life::BackingOff(reason));
+                self.stop.cancelled().await;
                 break;
             }
             if how == How::Unused {
@@ -595,6 +614,7 @@ mod tests {
             limits: CallLimits::default(),
             hears: None,
             idle_stop_ms: None,
+            once: false,
         });
         let message = Message::request(0, "ping", "{}");
         let outgoing = Outgoing::new(&message);

@@ -31,6 +31,7 @@ fn peer_with(mode: &str, limits: CallLimits) -> Upstream {
         limits,
         hears: None,
         idle_stop_ms: None,
+        once: false,
     })
 }
 
@@ -183,6 +184,7 @@ async fn a_child_that_cannot_start_fails_at_once_and_says_why() {
         limits: CallLimits::default(),
         hears: None,
         idle_stop_ms: None,
+        once: false,
     });
     let error = missing.open().await.map(drop).unwrap_err();
     assert!(error.to_string().contains("/no/such/program"), "{error}");
@@ -257,6 +259,7 @@ async fn what_is_hidden_is_taken_out_of_last_words_and_reasons() {
         limits: CallLimits::default(),
         hears: Some(Arc::new(move |line| hearing.lock().unwrap().push(line.to_owned()))),
         idle_stop_ms: None,
+        once: false,
     });
     upstream.open().await.map(drop).unwrap_err();
     let reason = until("it backs off", || async {
@@ -291,6 +294,7 @@ async fn a_child_that_does_not_leave_is_told_before_it_is_killed() {
         },
         hears: None,
         idle_stop_ms: None,
+        once: false,
     });
     let opening = upstream.open();
     let ready = until("it runs", || async {
@@ -316,6 +320,7 @@ fn brief(mode: &str, idle_stop_ms: u64) -> Upstream {
         limits: CallLimits::default(),
         hears: None,
         idle_stop_ms: Some(idle_stop_ms),
+        once: false,
     })
 }
 

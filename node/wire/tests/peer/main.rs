@@ -1,5 +1,5 @@
 //! A small MCP server over stdio, for tests. Argument: the mode it runs in (`legacy`, `modern`, `crash`, `mute`: it reads and says nothing,
-//! `resources`: as `legacy`, and its resources can be watched).
+//! `resources`: as `legacy`, and its resources can be watched; `counter`: as `legacy`, with other tools).
 
 #![allow(
     clippy::unwrap_used,
@@ -27,6 +27,7 @@ struct Seen {
 struct Said {
     cancelled: Vec<Value>,
     answers: Vec<Value>,
+    counted: u64,
 }
 
 impl Seen {
@@ -91,6 +92,11 @@ fn receive(message: Value, mode: &str, seen: &Arc<Seen>) {
             }),
         ),
         ("initialize" | "server/discover", _) => unknown(),
+        ("tools/list", _) if mode == "counter" => {
+            let tools = ["count", "progress", "hang", "cancelled"]
+                .map(|name| json!({"name": name, "inputSchema": {"type": "object"}}));
+            result(&message, json!({"tools": tools}));
+        }
         ("tools/list", _) if message["params"]["cursor"] == "2" => {
             let tools = ["progress", "env", "args", "consult"]
                 .map(|name| json!({"name": name, "inputSchema": {"type": "object"}}));
@@ -124,6 +130,11 @@ fn call(request: &Value, seen: &Seen) {
         "echo" => answer(request, params.to_string()),
         "progress" => progress(request),
         "hang" => {}
+        "count" => {
+            let mut said = seen.said.lock().unwrap();
+            said.counted += 1;
+            answer(request, format!("{} {}", std::process::id(), said.counted));
+        }
         "die" => {
             eprintln!("going down");
             std::process::exit(3);
