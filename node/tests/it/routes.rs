@@ -3,7 +3,7 @@
 //! the cluster knows.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -200,7 +200,7 @@ fn sources(folders: &[&str]) -> Vec<Source> {
             let path = entry.unwrap().path();
             if path.is_dir() && !path.ends_with("tests") && !path.ends_with("target") {
                 folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {
+            } else if path.extension().is_some_and(|e| e == "rs") && !is_of_tests(&path) {
                 let text = std::fs::read_to_string(&path).unwrap();
                 let code = text.split("#[cfg(test)]").next().unwrap();
                 found.push(Source {
@@ -212,6 +212,12 @@ fn sources(folders: &[&str]) -> Vec<Source> {
     }
     assert!(found.len() > 50, "{}", found.len());
     found
+}
+
+/// `tests.rs`, or `something_tests.rs`.
+fn is_of_tests(path: &Path) -> bool {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    stem.is_some_and(|stem| stem == "tests" || stem.ends_with("_tests"))
 }
 
 /// The texts that begin with a slash, each with what stands behind it.
