@@ -73,6 +73,7 @@ mcpctl get mcptokens | head -1 | grep -Ex 'NAME +PROJECT +PREFIX +CREATED +LAST 
 mcpctl get mcptoken ci -p vllm; mcpctl describe mcptoken ci -p vllm; mcpctl delete mcptoken ci -p vllm
 mcpctl apply -f file.yaml
 mcpctl apply -f file.yaml | grep -Fx 'mcptoken/files/ci already active - skipped'
+mcpctl get project vllm -o yaml | mcpctl apply -f -
 mcpctl get project vllm -o yaml | mcpctl apply -f - | grep -Fx 'project/vllm unchanged'
 
 mcpctl create project vllm --force --server demo --tool-naming plain
@@ -81,6 +82,7 @@ mcpctl test mcp https://host/projects/vllm/mcp --expect-tools echo
 mcpctl test mcp https://host/projects/vllm/mcp --tool echo --args '{"message":"hi"}' --timeout 10 -o json --no-health
 code=0; mcpctl test mcp https://host/projects/vllm/mcp --expect-tools nothing-of-that-name || code=$?; [ $code = 2 ]
 code=0; MCPCTL_TOKEN=${TOK%?}x mcpctl test mcp https://host/projects/vllm/mcp || code=$?; [ $code = 1 ]
+mcpctl completion bash
 mcpctl completion bash > script.bash && bash -n script.bash
 
 code=0; mcpctl create rbac old --subject User:alice@test.com --binding edit:servers --operation logs 2> old || code=$?
@@ -152,11 +154,14 @@ fn start(dir: &Path) -> Dev {
     );
 }
 
-/// Each stands at the beginning of a line of the script, which ends at the first that fails.
+/// Each is a whole line of the script, which ends at the first that fails.
 #[test]
 fn no_line_of_the_original_is_left_out() {
     for line in VERBATIM {
-        let run = LINES.match_indices(line).any(|(at, _)| LINES[..at].ends_with('\n'));
+        let run = LINES.match_indices(line).any(|(at, _)| {
+            let (before, behind) = (&LINES[..at], &LINES[at + line.len()..]);
+            before.ends_with('\n') && behind.starts_with('\n')
+        });
         assert!(run, "not run as it stands: {line}");
     }
 }
