@@ -8,31 +8,14 @@ use mcp_model::records::{McpToken, TokenStatus};
 use mcp_model::tables::{self, Table, Tables};
 use mcp_model::token::TokenHash;
 
-use super::{AuthView, Definitions, Policy, TokenFacts, each, tokens_named_by_people};
-
-/// Rows that are read at a stretch.
-const ROWS_AT_A_STRETCH: u64 = 1_024;
+use super::{AuthView, Policy, TokenFacts, each_active};
 
 impl AuthView {
     /// Tokens about which the view may be wrong: of those that the state has, and of those that it has not. `rest` is called now and
     /// then, so that whoever has more urgent work gets to it.
     pub(crate) fn suspects(&self, tables: &dyn Tables, rest: &mut dyn FnMut()) -> Vec<TokenHash> {
-        let also_named = tokens_named_by_people(tables);
-        let mut definitions = Definitions::new(tables);
-        let (mut suspects, mut active, mut rows) = (Vec::new(), Vec::new(), 0_u64);
-        each(tables, |token: McpToken| {
-            rows += 1;
-            if rows.is_multiple_of(ROWS_AT_A_STRETCH) {
-                rest();
-            }
-            let own = definitions.of(token.id);
-            if token.status != TokenStatus::Active {
-                return;
-            }
-            let grants = match also_named.contains(&token.hash) {
-                true => grants_of(tables, &Subject::McpToken(token.hash)),
-                false => own.into_iter().flat_map(|own| own.role_bindings).collect(),
-            };
+        let (mut suspects, mut active) = (Vec::new(), Vec::new());
+        each_active(tables, rest, |token, grants| {
             active.push(short(&token.hash));
             if !self
                 .token(&token.hash)

@@ -241,22 +241,8 @@ impl AuthView {
         self.tokens.retain(|hash| active.contains(hash));
     }
 
-    /// Reads every active token. The definition that holds a token's own bindings has the token's id, so both tables are read side
-    /// by side, in order, instead of looking a million definitions up one by one.
     fn learn_all(&self, tables: &dyn Tables) {
-        let also_named = tokens_named_by_people(tables);
-        let mut definitions = Definitions::new(tables);
-        each(tables, |token: McpToken| {
-            let own = definitions.of(token.id);
-            if token.status != TokenStatus::Active {
-                return;
-            }
-            let grants = match also_named.contains(&token.hash) {
-                true => grants_of(tables, &Subject::McpToken(token.hash)),
-                false => own.into_iter().flat_map(|own| own.role_bindings).collect(),
-            };
-            self.learn(token, grants);
-        });
+        each_active(tables, &mut || {}, |token, grants| self.learn(token, grants));
     }
 
     /// Carries over what a batch of commands has changed. First what went, then the policy, then what came: at no moment
@@ -366,6 +352,32 @@ fn tokens_named_by_people(tables: &dyn Tables) -> HashSet<TokenHash> {
             false => last.clone(),
         });
     }
+}
+
+/// Rows after which whoever reads many of them lets others go on.
+const ROWS_AT_A_STRETCH: u64 = 1_024;
+
+/// Every active token and what it was granted. The definition that holds a token's own bindings has the token's id, so both tables are read
+/// side by side, in order, instead of looking a million definitions up one by one. `rest` is called after each stretch of rows.
+fn each_active(tables: &dyn Tables, rest: &mut dyn FnMut(), mut f: impl FnMut(McpToken, Grants)) {
+    let also_named = tokens_named_by_people(tables);
+    let mut definitions = Definitions::new(tables);
+    let mut rows = 0_u64;
+    each(tables, |token: McpToken| {
+        rows += 1;
+        if rows.is_multiple_of(ROWS_AT_A_STRETCH) {
+            rest();
+        }
+        let own = definitions.of(token.id);
+        if token.status != TokenStatus::Active {
+            return;
+        }
+        let grants = match also_named.contains(&token.hash) {
+            true => grants_of(tables, &Subject::McpToken(token.hash)),
+            false => own.into_iter().flat_map(|own| own.role_bindings).collect(),
+        };
+        f(token, grants);
+    });
 }
 
 /// Hands every record of a kind to `f`.

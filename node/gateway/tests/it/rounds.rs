@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use http::Method;
 use mcp_gateway::limits::Limits;
 use mcp_model::records::ToolNaming;
 use serde_json::{Value, json};
@@ -336,21 +335,6 @@ async fn session(scene: &Scene, token: &Token, capabilities: Value) -> String {
     answer.headers["mcp-session-id"].to_str().unwrap().to_owned()
 }
 
-async fn post(scene: &Scene, node: usize, token: &Token, session: &str, message: &Value) -> Open {
-    let url = format!("{}/projects/demo/mcp", scene.world.nodes[node].base);
-    let bearer = format!("Bearer {}", token.bearer);
-    let headers = [
-        ("authorization", bearer.as_str()),
-        ("content-type", "application/json"),
-        ("accept", "application/json, text/event-stream"),
-        ("mcp-session-id", session),
-    ];
-    scene
-        .world
-        .send(Method::POST, &url, &headers, message.to_string())
-        .await
-}
-
 async fn next(stream: &mut Open) -> Option<Value> {
     loop {
         let chunk = stream.chunk().await?;
@@ -377,7 +361,7 @@ async fn a_modern_server_asks_a_legacy_client_on_its_stream() {
     let id = session(&scene, &scene.token, everything()).await;
     let other = scene.world.token("demo", &[RUN]);
     let theirs = session(&scene, &other, everything()).await;
-    let mut stream = post(&scene, 0, &scene.token, &id, &call).await;
+    let mut stream = scene.world.in_session(0, &scene.token, &id, &call).await;
     let (roots, url) = (next(&mut stream).await.unwrap(), next(&mut stream).await.unwrap());
     assert_eq!(
         (&roots["method"], &url["params"]["mode"]),
@@ -385,12 +369,20 @@ async fn a_modern_server_asks_a_legacy_client_on_its_stream() {
     );
     assert!(url["params"]["elicitationId"].is_string(), "that era wants one: {url}");
     let reply = |to: &Value, result: Value| json!({"jsonrpc": "2.0", "id": to["id"], "result": result});
-    let evil = post(&scene, 1, &other, &theirs, &reply(&roots, json!({"roots": ["evil"]}))).await;
+    let evil = scene
+        .world
+        .in_session(1, &other, &theirs, &reply(&roots, json!({"roots": ["evil"]})))
+        .await;
     assert_eq!(evil.status.as_u16(), 400);
     let declined = json!({"jsonrpc": "2.0", "id": url["id"], "error": {"code": -1, "message": "no"}});
     for (node, message) in [(0, declined), (1, reply(&roots, json!({"roots": []})))] {
         assert_eq!(
-            post(&scene, node, &scene.token, &id, &message).await.status.as_u16(),
+            scene
+                .world
+                .in_session(node, &scene.token, &id, &message)
+                .await
+                .status
+                .as_u16(),
             202
         );
     }
@@ -400,7 +392,7 @@ async fn a_modern_server_asks_a_legacy_client_on_its_stream() {
     assert_eq!(told["state"], "theirs");
     assert_eq!(told["can"]["elicitation"], json!({"form": {}, "url": {}}));
     // A revoke ends it while it waits.
-    let mut stream = post(&scene, 1, &scene.token, &id, &call).await;
+    let mut stream = scene.world.in_session(1, &scene.token, &id, &call).await;
     next(&mut stream).await.unwrap();
     scene.world.revoke(&scene.token);
     while let Some(message) = next(&mut stream).await {
@@ -408,7 +400,7 @@ async fn a_modern_server_asks_a_legacy_client_on_its_stream() {
     }
     // Who has declared nothing is not asked.
     let id = session(&scene, &other, json!({})).await;
-    let answer = post(&scene, 0, &other, &id, &call).await.whole().await;
+    let answer = scene.world.in_session(0, &other, &id, &call).await.whole().await;
     let error = answer.messages().pop().unwrap()["error"].clone();
     assert_eq!(error["code"], -32010);
     assert!(

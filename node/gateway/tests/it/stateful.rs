@@ -10,7 +10,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::world::{Answer, LEASE_MS, Open, Token, World, call, request, spec, until};
+use crate::world::{Answer, LEASE_MS, Token, World, call, request, spec, until};
 
 const RUN: &str = "role:run,resource:servers";
 
@@ -50,18 +50,6 @@ impl World {
         let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t"}});
         let answer = self.post(node, "demo", token, &request(0, "initialize", params)).await;
         answer.headers["mcp-session-id"].to_str().unwrap().to_owned()
-    }
-
-    async fn in_session(&self, node: usize, token: &Token, session: &str, message: &Value) -> Open {
-        let url = format!("{}/projects/demo/mcp", self.nodes[node].base);
-        let bearer = format!("Bearer {}", token.bearer);
-        let headers = [
-            ("authorization", bearer.as_str()),
-            ("content-type", "application/json"),
-            ("accept", "application/json, text/event-stream"),
-            ("mcp-session-id", session),
-        ];
-        self.send(Method::POST, &url, &headers, message.to_string()).await
     }
 
     /// Calls `count` in a session: the process, and how far it has counted.

@@ -3,7 +3,7 @@
 use http::Method;
 use mcp_gateway::limits::Limits;
 use mcp_model::records::ToolNaming;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::peer::Peer;
 use crate::world::{Open, Token, World, request};
@@ -28,15 +28,6 @@ async fn open(world: &World, node: usize, token: &Token, session: &str) -> Open 
     world.send(Method::GET, &url, &headers, "").await
 }
 
-async fn next_message(stream: &mut Open) -> Value {
-    loop {
-        let chunk = stream.chunk().await.unwrap();
-        if let Some(data) = chunk.lines().find_map(|line| line.strip_prefix("data: ")) {
-            return serde_json::from_str(data).unwrap();
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_session_stream_reports_changed_lists_and_ends_with_its_token() {
     let world = World::new().await;
@@ -54,7 +45,7 @@ async fn a_session_stream_reports_changed_lists_and_ends_with_its_token() {
     world.clock.forward(400_000);
     world.nodes.iter().for_each(|node| world.lease(node));
     assert_eq!(
-        next_message(&mut stream).await["method"],
+        stream.next_message().await["method"],
         "notifications/tools/list_changed"
     );
     world.revoke(&token);
@@ -133,14 +124,14 @@ async fn a_modern_subscription_is_acknowledged_and_tagged() {
         json!({"_meta": meta, "notifications": {"toolsListChanged": true, "resourceSubscriptions": ["demo://doc"]}});
     let body = request(3, "subscriptions/listen", params).to_string();
     let mut stream = world.send(Method::POST, &url, &headers, body).await;
-    let first = next_message(&mut stream).await;
+    let first = stream.next_message().await;
     assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
     assert_eq!(first["params"]["notifications"], json!({"toolsListChanged": true}));
     assert_eq!(first["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 3);
     peer.tools.lock().unwrap().push(json!({"name": "b"}));
     world.clock.forward(400_000);
     world.nodes.iter().for_each(|node| world.lease(node));
-    let second = next_message(&mut stream).await;
+    let second = stream.next_message().await;
     assert_eq!(second["method"], "notifications/tools/list_changed");
     assert_eq!(second["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 3);
 }

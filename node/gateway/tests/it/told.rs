@@ -180,15 +180,6 @@ async fn open(
     world.send(method, &url, &headers, body).await
 }
 
-async fn next_message(stream: &mut Open) -> Value {
-    loop {
-        let chunk = stream.chunk().await.unwrap();
-        if let Some(data) = chunk.lines().find_map(|line| line.strip_prefix("data: ")) {
-            return serde_json::from_str(data).unwrap();
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_level_that_is_set_through_one_replica_reaches_the_server_through_whichever_is_called() {
     let scene = Scene::new().await;
@@ -234,7 +225,7 @@ async fn a_log_message_between_calls_comes_on_the_stream_of_the_session_on_which
     })
     .await;
     assert!(scene.talker.say(&own, &log("error")));
-    assert_eq!(next_message(&mut stream).await, log("error"));
+    assert_eq!(stream.next_message().await, log("error"));
     // A session ends with all that was opened for it.
     scene.open(1, Method::DELETE, None).await;
     until("the server's stream is closed", || async {
@@ -255,7 +246,7 @@ async fn what_a_client_may_not_use_any_more_says_nothing_on_its_stream() {
         scene.talker.say(&own, &log("info")).then_some(())
     })
     .await;
-    assert_eq!(next_message(&mut stream).await, log("info"));
+    assert_eq!(stream.next_message().await, log("info"));
     scene.world.revoke(&scene.token);
     scene.talker.say(&own, &log("info"));
     assert_eq!(stream.chunk().await, None);
@@ -323,11 +314,11 @@ async fn changed_roots_are_told_to_the_servers_that_asked_for_them() {
             assert_eq!(told.status, StatusCode::ACCEPTED);
         }
         let mut stream = open(&world, 1, &token, &session, Method::POST, Some(&consult(number))).await;
-        let asked = next_message(&mut stream).await;
+        let asked = stream.next_message().await;
         assert_eq!(asked["method"], "roots/list", "{asked}");
         let reply = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"roots": []}});
         open(&world, 0, &token, &session, Method::POST, Some(&reply)).await;
-        assert_eq!(next_message(&mut stream).await["id"], number);
+        assert_eq!(stream.next_message().await["id"], number);
         let told = peer.calls("notifications/roots/list_changed").len();
         assert_eq!(told, changes, "call {number}");
     }

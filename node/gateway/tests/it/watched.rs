@@ -43,15 +43,6 @@ async fn stream(world: &World, node: usize, token: &Token, session: &str) -> Ope
     world.send(Method::GET, &url, &headers, "").await
 }
 
-async fn next_message(stream: &mut Open) -> Value {
-    loop {
-        let chunk = stream.chunk().await.unwrap();
-        if let Some(data) = chunk.lines().find_map(|line| line.strip_prefix("data: ")) {
-            return serde_json::from_str(data).unwrap();
-        }
-    }
-}
-
 async fn about(world: &World, token: &Token, session: &str, method: &str, uri: &str) -> Value {
     let message = request(7, method, json!({ "uri": uri }));
     let headers = [("mcp-session-id", session)];
@@ -103,10 +94,10 @@ async fn a_session_is_told_of_the_resources_it_watches_and_of_no_other() {
     for uri in ["board://one", "board://three", "board://two"] {
         board.says("notifications/resources/updated", json!({ "uri": uri }));
     }
-    let told = next_message(&mut watching).await;
+    let told = watching.next_message().await;
     assert_eq!(told["method"], "notifications/resources/updated");
     assert_eq!(told["params"], json!({"uri": "board://one"}));
-    assert_eq!(next_message(&mut bystander).await["params"]["uri"], "board://two");
+    assert_eq!(bystander.next_message().await["params"]["uri"], "board://two");
     // A second subscription to the same changes nothing, one that ends is ended at the server.
     about(&world, &token, &other, "resources/subscribe", "board://one").await;
     about(&world, &token, &mine, "resources/unsubscribe", "board://one").await;
@@ -116,7 +107,7 @@ async fn a_session_is_told_of_the_resources_it_watches_and_of_no_other() {
         [json!({"uri": "board://two"})]
     );
     board.says("notifications/resources/updated", json!({"uri": "board://one"}));
-    assert_eq!(next_message(&mut bystander).await["params"]["uri"], "board://one");
+    assert_eq!(bystander.next_message().await["params"]["uri"], "board://one");
     assert_eq!(board.asked("resources/subscribe").len(), 2);
     // A server that asks on its stream whether we are there is told so.
     board.sends(json!({"jsonrpc": "2.0", "id": "there?", "method": "ping"}));
@@ -132,7 +123,7 @@ async fn a_session_is_one_on_every_node() {
     about(&world, &token, &mine, "resources/subscribe", "board://one").await;
     until("the server's stream", || async { (board.streams() > 0).then_some(()) }).await;
     board.says("notifications/resources/updated", json!({"uri": "board://one"}));
-    assert_eq!(next_message(&mut watching).await["params"]["uri"], "board://one");
+    assert_eq!(watching.next_message().await["params"]["uri"], "board://one");
     let headers = [("mcp-session-id", mine.as_str())];
     let unsubscribe = request(8, "resources/unsubscribe", json!({"uri": "board://one"})).to_string();
     let answer = world.post_with(1, "demo", &token, &headers, unsubscribe).await;
@@ -170,7 +161,7 @@ async fn what_may_not_be_read_may_not_be_watched() {
 async fn a_modern_subscription_watches_resources_as_long_as_its_stream_is_open() {
     let (world, board, token) = with_board().await;
     let mut open = listen(&world, &token, &["board://one", "board://none"]).await;
-    let first = next_message(&mut open).await;
+    let first = open.next_message().await;
     assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
     assert_eq!(
         first["params"]["notifications"],
@@ -178,7 +169,7 @@ async fn a_modern_subscription_watches_resources_as_long_as_its_stream_is_open()
     );
     until("the server's stream", || async { (board.streams() > 0).then_some(()) }).await;
     board.says("notifications/resources/updated", json!({"uri": "board://one"}));
-    let told = next_message(&mut open).await;
+    let told = open.next_message().await;
     assert_eq!(told["params"]["uri"], "board://one");
     assert_eq!(told["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 3);
     drop(open);
@@ -202,7 +193,7 @@ async fn a_list_that_a_server_says_has_changed_is_asked_for_again_at_once() {
     board.says("notifications/tools/list_changed", json!({}));
     // The notices have to calm down first, which takes a moment of the nodes' clock.
     let told = tokio::select! {
-        told = next_message(&mut watching) => told,
+        told = watching.next_message() => told,
         () = until("a changed list", || async {
             world.clock.forward(100);
             world.nodes.iter().for_each(|node| world.lease(node));

@@ -402,6 +402,19 @@ impl World {
         self.admin(Command::RevokeToken { id: token.id });
     }
 
+    /// A message of a session for the project `demo`.
+    pub(crate) async fn in_session(&self, node: usize, token: &Token, session: &str, message: &Value) -> Open {
+        let url = format!("{}/projects/demo/mcp", self.nodes[node].base);
+        let bearer = format!("Bearer {}", token.bearer);
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+            ("accept", "application/json, text/event-stream"),
+            ("mcp-session-id", session),
+        ];
+        self.send(Method::POST, &url, &headers, message.to_string()).await
+    }
+
     /// Sends a request and waits for the head of the answer.
     pub(crate) async fn send(
         &self,
@@ -521,6 +534,16 @@ impl Open {
             .await
             .unwrap()?;
         Some(String::from_utf8(frame.ok()?.into_data().ok()?.to_vec()).unwrap())
+    }
+
+    /// The next message of an event stream.
+    pub(crate) async fn next_message(&mut self) -> Value {
+        loop {
+            let chunk = self.chunk().await.unwrap();
+            if let Some(data) = chunk.lines().find_map(|line| line.strip_prefix("data: ")) {
+                return serde_json::from_str(data).unwrap();
+            }
+        }
     }
 }
 
